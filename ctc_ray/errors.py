@@ -1,0 +1,33 @@
+"""The exceptions that stop a stage; broken *data* is a value (`schemas.Failure`), not one of these.
+
+CtcError
+├── ConfigError            a setting is wrong, or does not fit the inputs
+├── SchemaError            a file does not have the columns or the version that its reader expects
+├── LabelError             a class or a head is not known
+├── IncompleteDataError    the input was not finished by the stage that writes it
+└── TooManyFailuresError   more rows failed than `max_failure_fraction` allows
+"""
+
+
+class CtcError(Exception):
+    """A message for the user: what, where, and the way out, in one line."""
+
+
+class ConfigError(CtcError):
+    """A setting is wrong, or does not fit the inputs."""
+
+
+class SchemaError(CtcError):
+    """A file does not have the columns or the version that its reader expects."""
+
+
+class LabelError(CtcError):
+    """A class or a head is not known to the label space."""
+
+
+class IncompleteDataError(CtcError):
+    """The input has no manifest: the stage that writes it has not finished."""
+
+
+class TooManyFailuresError(CtcError):
+    """More rows failed than `max_failure_fraction` allows; what was done is kept."""

@@ -1,0 +1,113 @@
+"""Logging and progress: set up by the command line and by workers, never on import.
+
+stdout carries the result; progress and messages go to stderr; Ray's own lines go to a file.
+"""
+
+import logging
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TextIO
+
+logger = logging.getLogger(__name__)
+
+
+def set_up(level: int = logging.INFO) -> None:
+    """Send this package's messages to stderr, once; other packages' below WARNING are dropped."""
+    ours = logging.getLogger("ctc_ray")
+    ours.setLevel(level)
+    if not ours.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        ours.addHandler(handler)
+        ours.propagate = False
+
+
+def keep_noise_in_file() -> str:
+    """Send what libraries write to the process's stderr to a file; Python's own stderr stays.
+
+    Ray's C++ core and the processes it starts write to file descriptor 2. Returns the file's path.
+    """
+    path = os.path.join(tempfile.gettempdir(), f"ctc-{os.getpid()}.log")
+    user = os.dup(2)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, 2)
+    os.close(file)
+    sys.stderr = os.fdopen(user, "w", buffering=1)
+    warnings.filterwarnings("ignore", module=r"ray\.")
+    return path
+
+
+@dataclass
+class Progress:
+    """One line on stderr: how far, how fast, how many failures, how long to go.
+
+    On a terminal the line is rewritten in place, else a new line is printed every `every_s`.
+    """
+
+    what: str
+    total: int
+    unit: str = "images"
+    every_s: float = 10.0
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    done: int = 0
+    failed: int = 0
+    _began: float = field(default_factory=time.monotonic)
+    _shown: float = field(default_factory=time.monotonic)
+    _earlier: int = 0
+    _last: str = ""
+
+    def skip(self, n: int) -> None:
+        """Count what an earlier run has done; it does not count for the rate."""
+        self.done += n
+        self._earlier += n
+
+    def add(self, n: int, failed: int = 0) -> None:
+        """Count what is done now, and show the line if it is time."""
+        self.done += n
+        self.failed += failed
+        now = time.monotonic()
+        interval = 0.2 if self.stream.isatty() else self.every_s
+        if now - self._shown >= interval:
+            self._shown = now
+            self._show("\r" if self.stream.isatty() else "\n")
+
+    def finish(self) -> None:
+        """Show the last line."""
+        if self.stream.isatty() or not self._last.startswith(self._how_far()):
+            self._show("\n")
+
+    def line(self) -> str:
+        """E.g. `create-dataset 1 200/5 000 images (24 %), 81.3/s, 3 failed, 0:46 to go`."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        rate = (self.done - self._earlier) / seconds
+        left = self.total - self.done
+        eta = f", {_clock(left / rate)} to go" if left > 0 and rate > 0 else ""
+        return f"{self._how_far()}, {rate:.1f}/s, {self.failed:,} failed{eta}"
+
+    def _how_far(self) -> str:
+        share = f" ({100 * self.done / self.total:.0f} %)" if self.total else ""
+        return f"{self.what} {self.done:,}/{self.total:,} {self.unit}{share}"
+
+    def _show(self, end: str) -> None:
+        self._last = self.line()
+        if self.stream.isatty():
+            self.stream.write(f"\x1b[2K\r{self._last}{'' if end == chr(13) else end}")
+        else:
+            self.stream.write(f"{self._last}\n")
+        self.stream.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts in words, e.g. `missing 2, truncated 1`; `none` if there are none."""
+    return ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "none"

@@ -1,0 +1,110 @@
+"""manifest.json says what a folder of finished data holds; written last, it means "complete"."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ctc_ray import __version__, storage
+from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
+from ctc_ray.schemas import SCHEMA_VERSION
+
+MANIFEST_NAME = "manifest.json"
+
+Kind = Literal["inventory", "dataset", "bundle", "trials", "predictions", "export", "demo"]
+
+_MADE_BY: dict[str, str] = {
+    "inventory": "ctc create-inventory",
+    "dataset": "ctc create-dataset",
+    "bundle": "ctc train",
+    "trials": "ctc tune",
+    "predictions": "ctc predict",
+    "export": "ctc export",
+    "demo": "ctc demo",
+}
+
+
+class Manifest(BaseModel):
+    """Counts, configuration and inputs of a finished folder. No times: same work, same bytes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    schema_version: int = SCHEMA_VERSION
+    ctc_version: str = __version__
+    config: dict[str, Any]
+    inputs: dict[str, str] = {}
+    """URI of each input -> fingerprint of its manifest."""
+    rows_in: int = 0
+    rows_out: int = 0
+    failures: dict[str, int] = {}
+    """Failure code -> number of images."""
+    classes: dict[str, list[str]] = {}
+    """Head -> classes in the order of their indices."""
+    meta: list[str] = []
+    """Metadata fields of the source, without prefix."""
+    counts: dict[str, Any] = {}
+    """Further counts of the stage, e.g. images and events per split."""
+    shards: list[dict[str, Any]] = []
+    """Of a dataset: path, split, rows and usable events per row group of each shard."""
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """The heads in their order."""
+        return tuple(self.classes)
+
+    def write(self, folder_uri: str) -> None:
+        """Declare the folder complete."""
+        storage.write_json(storage.join(folder_uri, MANIFEST_NAME), self.model_dump(mode="json"))
+
+
+def fingerprint(value: Any) -> str:
+    """SHA-256 of a JSON value, 64 hex digits; the order of keys does not matter."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def is_complete(folder_uri: str) -> bool:
+    """Whether the folder has a manifest."""
+    return storage.exists(storage.join(folder_uri, MANIFEST_NAME))
+
+
+def read_manifest(folder_uri: str, *kinds: Kind) -> Manifest:
+    """The manifest of a finished folder.
+
+    Raises:
+        ConfigError: the folder holds another kind of data.
+        IncompleteDataError: there is no manifest.
+        SchemaError: it was written for another schema version, or is no manifest.
+    """
+    wanted = " or ".join(f"{kind} (`{_MADE_BY[kind]}`)" for kind in kinds) or "any data"
+    uri = storage.join(folder_uri, MANIFEST_NAME)
+    try:
+        value = json.loads(storage.read_bytes(uri))
+    except FileNotFoundError:
+        raise IncompleteDataError(
+            f"{folder_uri}: no {MANIFEST_NAME}, so this is no finished {wanted}; "
+            "run that command (again)"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{uri}: not JSON: {error}") from error
+    version = value.get("schema_version") if isinstance(value, dict) else None
+    if version != SCHEMA_VERSION:
+        raise SchemaError(
+            f"{uri}: schema version {version}, this ctc reads {SCHEMA_VERSION}; write the data anew"
+        )
+    try:
+        manifest = Manifest.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise SchemaError(f"{uri}: not a manifest: {key}: {first['msg']}") from error
+    if kinds and manifest.kind not in kinds:
+        raise ConfigError(f"{folder_uri}: holds {manifest.kind}, expected {wanted}")
+    return manifest
+
+
+def manifest_fingerprint(folder_uri: str) -> str:
+    """SHA-256 of a finished folder's manifest: changes when its data change."""
+    return hashlib.sha256(storage.read_bytes(storage.join(folder_uri, MANIFEST_NAME))).hexdigest()

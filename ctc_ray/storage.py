@@ -1,0 +1,298 @@
+"""URIs (`s3://`, `gs://`, local paths) through pyarrow: list, read, write atomically.
+
+A local path is a URI as it stands, relative or absolute. A local name that is not valid UTF-8
+cannot be a string in Arrow; it is listed as a percent-encoded `file://` URI, which reads back.
+After the bucket an object's name stands as it is, too: no percent-encoding, no `?settings`.
+Credentials, region and endpoint come from the environment (AWS_REGION, AWS_ENDPOINT_URL, …).
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from typing import Any
+from urllib.parse import quote, unquote_to_bytes
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+
+from ctc_ray.errors import ConfigError, SchemaError
+
+logger = logging.getLogger(__name__)
+
+_FILE_SCHEME = "file://"
+
+
+def is_remote(uri: str) -> bool:
+    """Whether the URI names an object store."""
+    return "://" in uri and not uri.startswith(_FILE_SCHEME)
+
+
+def local_path(uri: str) -> str:
+    """The path of a local URI, as the operating system spells it."""
+    if uri.startswith(_FILE_SCHEME):
+        return os.fsdecode(unquote_to_bytes(uri[len(_FILE_SCHEME) :]))
+    return uri
+
+
+def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
+    """The file system of a URI, and the path there.
+
+    Raises:
+        ConfigError: the scheme is not known, or the bucket cannot be found.
+    """
+    if not is_remote(uri):
+        return pafs.LocalFileSystem(), os.path.abspath(local_path(uri))
+    scheme, _, name = uri.partition("://")
+    bucket, _, path = name.partition("/")
+    file_system, base = _bucket(f"{scheme}://{bucket or '/'}")
+    return file_system, f"{base.rstrip('/')}/{path}".rstrip("/")
+
+
+@functools.lru_cache(maxsize=64)  # a new one asks for its region again, and connects again
+def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
+    settings = ""
+    if uri.startswith("s3://") and {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & os.environ.keys():
+        # Not every store that speaks S3 tells a region when it is asked.
+        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+        settings = f"?region={region or 'us-east-1'}"
+    try:
+        file_system, path = pafs.FileSystem.from_uri(uri + settings)
+    except (pa.ArrowNotImplementedError, ValueError, OSError) as error:
+        raise ConfigError(f"{uri}: {' '.join(str(error).split())}") from error
+    return file_system, path
+
+
+def absolute(uri: str) -> str:
+    """The URI as every process of the cluster may use it: a relative path is made absolute."""
+    return uri if is_remote(uri) else as_text(os.path.abspath(local_path(uri)))
+
+
+def join(uri: str, *parts: str) -> str:
+    """The URI of something inside the folder; parts with a leading slash stay inside it."""
+    names = [part.strip("/") for part in parts]
+    if uri.startswith(_FILE_SCHEME):
+        names = [quote(os.fsencode(name)) for name in names]
+    return "/".join([uri.rstrip("/"), *names]) or "/"
+
+
+def under_root(root_uri: str | None, uri: str) -> str:
+    """Where the file `uri` of a source lies: absolute paths and URIs stay inside `root_uri` too.
+
+    As in the original, a leading separator is stripped before joining, so that `/data/a.jpg` of a
+    csv can be found below another root; a full URI (`s3://…`) is left alone.
+    """
+    if root_uri is None or is_remote(uri) or uri.startswith(_FILE_SCHEME):
+        return uri
+    return join(root_uri, uri.removeprefix("./"))
+
+
+def exists(uri: str) -> bool:
+    """Whether there is a file or folder."""
+    if not is_remote(uri):
+        return os.path.exists(local_path(uri))
+    file_system, path = filesystem(uri)
+    return bool(file_system.get_file_info(path).type != pafs.FileType.NotFound)
+
+
+def is_folder(uri: str) -> bool:
+    """Whether the URI names a folder."""
+    if not is_remote(uri):
+        return os.path.isdir(local_path(uri))
+    file_system, path = filesystem(uri)
+    return bool(file_system.get_file_info(path).type == pafs.FileType.Directory)
+
+
+def read_bytes(uri: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        OSError: it cannot be read, or no file can have this name.
+    """
+    try:
+        if not is_remote(uri):
+            with open(local_path(uri), "rb") as file:
+                return file.read()
+        file_system, path = filesystem(uri)
+        with file_system.open_input_file(path) as stream:
+            content: bytes = stream.read()
+            return content
+    except ValueError as error:  # a zero byte in a path, an empty part in an object's name
+        raise OSError(f"{uri!r}: {error}") from error
+
+
+def digest(uri: str) -> str:
+    """SHA-256 of a file's content, 64 hex digits; read in pieces of 1 MiB."""
+    file_system, path = filesystem(uri)
+    sha = hashlib.sha256()
+    with file_system.open_input_stream(path) as stream:
+        while piece := stream.read(1 << 20):
+            sha.update(piece)
+    return sha.hexdigest()
+
+
+def write_bytes(uri: str, content: bytes) -> None:
+    """Write a file so that it is there whole or not at all (a rename, or one put)."""
+    write_chunks(uri, [content])
+
+
+def write_chunks(uri: str, chunks: Iterable[bytes]) -> None:
+    """Write a file piece by piece; it is there when the last piece is written, else not at all."""
+    file_system, path = filesystem(uri)
+    if is_remote(uri):
+        with tempfile.TemporaryFile() as whole:  # a stream commits what it has, also on an error
+            whole.writelines(chunks)
+            whole.seek(0)
+            with file_system.open_output_stream(path) as stream:
+                shutil.copyfileobj(whole, stream, 1 << 24)
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
+    try:
+        with open(aside, "wb") as file:
+            file.writelines(chunks)
+        os.replace(aside, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(aside)
+
+
+def write_json(uri: str, value: Any) -> None:
+    """Write a value as indented JSON, keys in their order."""
+    write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def write_table(uri: str, table: pa.Table, *, rows_per_group: int = 1 << 20) -> None:
+    """Write one Parquet file atomically; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
+    write_bytes(uri, sink.getvalue())
+
+
+def write_row_groups(
+    uri: str,
+    groups: list[pa.Table],
+    *,
+    metadata: dict[str, str] | None = None,
+    raw_column: str | None = None,
+) -> None:
+    """Write one Parquet file atomically, each table a row group; same tables, same bytes.
+
+    Args:
+        metadata: goes into the file's footer.
+        raw_column: holds bytes that are compressed already; stored as they are.
+    """
+    schema = groups[0].schema.with_metadata(metadata)
+    codecs = {name: "none" if name == raw_column else "zstd" for name in schema.names}
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression=codecs if raw_column else "zstd",
+        use_dictionary=[n for n in schema.names if n != raw_column] if raw_column else True,
+    ) as writer:
+        for group in groups:
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+    write_bytes(uri, sink.getvalue())
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """A Parquet file, opened: footer read, rows not yet.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SchemaError: it is no Parquet file.
+    """
+    file_system, path = filesystem(uri)
+    try:
+        return pq.ParquetFile(path, filesystem=file_system)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{uri}: {error}") from error
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one Parquet file."""
+    with open_parquet(uri) as file:
+        return file.read(columns=columns)
+
+
+def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of all Parquet files of a folder in the order of their names, but not of `_…`."""
+    below = len(uri.rstrip("/"))
+    parts = [part for part in list_files(uri) if part.endswith(".parquet")]
+    return pa.concat_tables(
+        [read_table(part, columns) for part in parts if "/_" not in part[below:]]
+    )
+
+
+def list_files(folder_uri: str) -> Iterator[str]:
+    """The URIs of all files below a folder, sorted by their bytes; nothing is left out.
+
+    Raises:
+        ConfigError: there is no such folder.
+    """
+    if is_remote(folder_uri):
+        yield from _list_remote(folder_uri)
+    else:
+        yield from _list_local(local_path(folder_uri))
+
+
+def _list_remote(folder_uri: str) -> list[str]:
+    file_system, path = filesystem(folder_uri)
+    selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
+    infos = [i for i in file_system.get_file_info(selector) if i.type == pafs.FileType.File]
+    if not infos and not is_folder(folder_uri):
+        raise ConfigError(f"{folder_uri}: no such folder")
+    return sorted(join(folder_uri, info.path[len(path) :]) for info in infos)
+
+
+def _list_local(folder: str) -> Iterator[str]:
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{folder}: no such folder")
+    found: list[str] = []
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=_warn_left_out):
+        folders[:] = [name for name in folders if not _leads_back(root, name)]
+        found += [os.path.join(root, name) for name in names]
+    for path in sorted(found, key=os.fsencode):
+        yield as_text(path)
+
+
+def _warn_left_out(error: OSError) -> None:
+    logger.warning("%s: left out, this folder cannot be listed: %s", error.filename, error.strerror)
+
+
+def _leads_back(root: str, name: str) -> bool:
+    """Whether a folder is a link to one that it lies in: its files would be listed for ever."""
+    real = os.path.realpath(os.path.join(root, name))
+    return os.path.commonpath([real, os.path.realpath(root)]) == real
+
+
+def as_text(path: str) -> str:
+    """A local path as a string that Arrow can hold; see the module's docstring."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return _FILE_SCHEME + quote(os.fsencode(os.path.abspath(path)))
+    return path
+
+
+def delete_file(uri: str) -> None:
+    """Delete a file, if there is one."""
+    file_system, path = filesystem(uri)
+    with contextlib.suppress(FileNotFoundError):
+        file_system.delete_file(path)
+
+
+def clear_folder(uri: str) -> None:
+    """Delete all in a folder, if there is one; it stays: it may be a bucket, a mount or a link."""
+    file_system, path = filesystem(uri)
+    if is_folder(uri):
+        file_system.delete_dir_contents(path if is_remote(uri) else os.path.realpath(path))

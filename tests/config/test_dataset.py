@@ -1,0 +1,78 @@
+import pytest
+
+from ctc_ray.config.base import build
+from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.errors import ConfigError
+
+
+def config(**values) -> CreateDatasetConfig:
+    base = {"inventory_uri": "inventory", "output_uri": "dataset", "heads": ["species"]}
+    return build(CreateDatasetConfig, {**base, **values}, where="test")
+
+
+def test_defaults_are_the_originals_split_and_documented_sizes():
+    made = config()
+    assert made.split.fractions == {"train": 0.9, "val": 0.05, "test": 0.05}
+    assert (made.resize.smallest_side, made.resize.quality) == (400, 75)
+
+
+@pytest.mark.parametrize(
+    "fractions",
+    [
+        {"train": 0.7, "val": 0.2, "test": 0.1},  # 0.7 + 0.2 + 0.1 is not 1 in floating point
+        {"train": 0.6, "val": 0.3, "test": 0.1},
+        {"all": 1},
+        {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3},
+        {"train": 1.0, "none": 0.0},
+    ],
+)
+def test_fractions_that_add_up_in_decimal_are_accepted(fractions):
+    assert config(split={"fractions": fractions}).split.fractions == fractions
+
+
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [
+        ({"train": 0.9, "val": 0.05}, "add up to 0.95, not to 1"),
+        ({}, "add up to 0, not to 1"),
+        ({"train": 1.5, "val": -0.5}, "must lie between 0 and 1"),
+        ({"train": float("nan"), "val": 1}, "split.fractions.train is nan"),
+    ],
+)
+def test_other_fractions_are_refused(fractions, message):
+    with pytest.raises(ConfigError, match=message):
+        config(split={"fractions": fractions})
+
+
+@pytest.mark.parametrize("by", ["event", "location", "meta:season", "meta: a b"])
+def test_ways_to_split(by):
+    assert config(split={"by": by}).split.by == by
+
+
+@pytest.mark.parametrize("by", ["site", "meta:", "events", ""])
+def test_other_ways_to_split_are_refused(by):
+    with pytest.raises(ConfigError, match=r"split\.by is "):
+        config(split={"by": by})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"heads": []},
+        {"heads": ["a", "a"]},
+        {"resize": {"quality": 101}},
+        {"resize": {"smallest_side": 0}},
+        {"max_failure_fraction": 1.1},
+        {"images_per_unit": 0},
+        {"observations": "last"},
+    ],
+)
+def test_values_out_of_range_are_refused(values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        config(**values)
+
+
+def test_how_fast_it_is_done_is_not_part_of_the_work():
+    work = config().work()
+    assert config(threads_per_task=9, max_failure_fraction=1).work() == work
+    assert config(images_per_unit=9).work() != work

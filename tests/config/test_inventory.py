@@ -1,0 +1,40 @@
+import pytest
+
+from ctc_ray.config.base import build
+from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
+from ctc_ray.errors import ConfigError
+
+BASE = {"source_uri": "a.csv", "output_uri": "inventory"}
+
+
+@pytest.mark.parametrize("model", [CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig])
+def test_every_source_needs_a_place_to_read_and_one_to_write(model):
+    with pytest.raises(ConfigError, match=r"output_uri is required.*source_uri is required"):
+        build(model, {}, where="test")
+    with pytest.raises(ConfigError, match="source_uri is ''"):
+        build(model, {**BASE, "source_uri": ""}, where="test")
+
+
+def test_a_csv_needs_the_columns_of_event_and_images():
+    with pytest.raises(ConfigError, match=r"event_column is required.*image_columns is required"):
+        build(CsvInventoryConfig, BASE, where="test")
+    with pytest.raises(ConfigError, match=r"image_columns is \[\]"):
+        build(CsvInventoryConfig, {**BASE, "event_column": "id", "image_columns": []}, where="test")
+
+
+def test_the_order_of_columns_is_kept():
+    columns = {"image_columns": ["b", "a"], "head_columns": ["z", "y"]}
+    made = build(CsvInventoryConfig, {**BASE, "event_column": "id", **columns}, where="test")
+    assert (made.image_columns, made.head_columns) == (("b", "a"), ("z", "y"))
+
+
+@pytest.mark.parametrize("field", ["image_columns", "head_columns", "meta_columns"])
+def test_a_column_cannot_be_named_twice(field):
+    values = {**BASE, "event_column": "id", "image_columns": ["i"], field: ["a", "a"]}
+    with pytest.raises(ConfigError, match=f"{field} is .*twice"):
+        build(CsvInventoryConfig, values, where="test")
+
+
+def test_class_folders_need_nothing_else():
+    made = build(DirInventoryConfig, {"source_uri": "photos", "output_uri": "out"}, where="test")
+    assert set(made.work()) == {"source_uri"}

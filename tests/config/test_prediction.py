@@ -1,0 +1,67 @@
+import pytest
+
+from ctc_ray.config.base import build
+from ctc_ray.config.prediction import ExportConfig, PredictConfig
+from ctc_ray.errors import ConfigError
+
+BASE = {"bundle_uri": "bundle", "output_uri": "predictions"}
+CSV = {"csv_uri": "a.csv", "event_column": "id", "image_columns": ["image"]}
+
+
+def config(**values) -> PredictConfig:
+    return build(PredictConfig, {**BASE, **values}, where="test")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"images_uri": "a"},
+        CSV,
+        {"inventory_uri": "a"},
+        {"dataset_uri": "a"},
+        {"dataset_uri": "a", "split": "test"},
+    ],
+)
+def test_each_source_alone_is_enough(source):
+    assert config(**source).aggregation == "mean"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ({}, "give exactly one of images_uri, .*; given: none"),
+        ({"images_uri": "a", **CSV}, "given: images_uri, csv_uri"),
+        ({"csv_uri": "a"}, "csv_uri needs event_column and image_columns"),
+        ({"csv_uri": "a", "event_column": "id"}, "csv_uri needs event_column and image_columns"),
+        ({"images_uri": "a", "split": "test"}, "split goes with dataset_uri"),
+    ],
+)
+def test_other_sources_are_refused(source, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**source)
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "max", "min", "mean-logit"])
+def test_ways_to_aggregate(aggregation):
+    assert config(images_uri="a", aggregation=aggregation).aggregation == aggregation
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"aggregation": "median"}, {"export": ["xml"]}, {"export": ["csv", "csv"]}, {"batch_size": 0}],
+)
+def test_values_out_of_range_are_refused(values):
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        config(images_uri="a", **values)
+
+
+def test_how_many_actors_work_is_not_part_of_the_work():
+    work = config(images_uri="a").work()
+    assert config(images_uri="a", workers=9, gpu_per_worker=1, threads_per_task=2).work() == work
+    assert config(images_uri="a", aggregation="max").work() != work
+
+
+def test_export_formats():
+    assert build(ExportConfig, BASE, where="test").format == "onnx"
+    with pytest.raises(ConfigError, match="format is 'hdf5'"):
+        build(ExportConfig, {**BASE, "format": "hdf5"}, where="test")

@@ -1,0 +1,92 @@
+import pytest
+
+from ctc_ray.config.base import build
+from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.errors import ConfigError
+
+
+def config(**values) -> TrainConfig:
+    base = {"dataset_uri": "dataset", "output_uri": "bundle", "heads": ["species", "count"]}
+    return build(TrainConfig, {**base, **values}, where="test")
+
+
+def test_defaults_are_the_originals():
+    made = config()
+    assert (made.optimizer.name, made.optimizer.learning_rate) == ("sgd", 0.01)
+    assert (made.schedule.name, made.schedule.factor, made.schedule.patience) == ("plateau", 0.1, 2)
+    assert (made.augment.zoom, made.augment.crop, made.augment.rotate) == (0.1, 0.1, 5)
+    assert (made.batch_size, made.max_epochs, made.early_stopping_patience) == (128, 70, 3)
+    assert made.image_choice == "random"
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("true", True),
+        ("False", False),
+        (True, True),
+        ("weights/a.safetensors", "weights/a.safetensors"),
+    ],
+)
+def test_pretrained_is_a_switch_or_a_file(given, taken):
+    assert config(model={"pretrained": given}).model.pretrained is taken
+
+
+def test_pretrained_of_another_kind_is_refused():
+    with pytest.raises(ConfigError, match=r"model\.pretrained"):
+        config(model={"pretrained": 5})
+
+
+def test_weights_are_given_to_heads_that_are_learnt():
+    assert config(loss_weights={"count": 0.5}).loss_weights == {"count": 0.5}
+    with pytest.raises(ConfigError, match="loss_weights names sex; heads are species, count"):
+        config(loss_weights={"sex": 1})
+    with pytest.raises(ConfigError, match="loss_weights must not be negative"):
+        config(loss_weights={"count": -1})
+    with pytest.raises(ConfigError, match=r"loss_weights\.count is nan"):
+        config(loss_weights={"count": float("nan")})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"heads": ["a", "a"]}, "heads is .*twice"),
+        ({"heads": []}, "heads is "),
+        ({"augment": {"crop": 0.6}}, "augment.crop is 0.6"),
+        ({"augment": {"rotate": 181}}, "augment.rotate is 181"),
+        ({"augment": {"colour": "much"}}, "augment.colour is 'much'"),
+        ({"optimizer": {"learning_rate": 0}}, "optimizer.learning_rate is 0"),
+        ({"optimizer": {"name": "rmsprop"}}, "optimizer.name is 'rmsprop'"),
+        ({"schedule": {"factor": 1}}, "schedule.factor is 1"),
+        ({"model": {"image_size": 8}}, "model.image_size is 8"),
+        ({"seed": -1}, "seed is -1"),
+        ({"learning_rate": 1}, "learning_rate is not a setting"),
+    ],
+)
+def test_values_out_of_range_are_refused(values, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**values)
+
+
+def test_threads_are_not_part_of_the_work_but_workers_are():
+    work = config().work()
+    assert config(decode_threads=9, cpu_per_worker=3).work() == work
+    assert config(workers=2).work() != work  # other batches, so other weights
+
+
+def test_a_search_needs_a_space_and_a_train_configuration():
+    base = {"output_uri": "out", "train": {"heads": ["species"]}}
+    made = build(TuneConfig, {**base, "space": {"seed": {"choice": [1, 2]}}}, where="test")
+    assert (made.metric, made.mode) == ("val_loss", "min")
+    with pytest.raises(ConfigError, match=r"space is \{\}"):
+        build(TuneConfig, {**base, "space": {}}, where="test")
+    with pytest.raises(ConfigError, match="train is required"):
+        build(TuneConfig, {"output_uri": "out", "space": {"seed": {}}}, where="test")
+
+
+def test_how_many_trials_run_at_once_is_not_part_of_the_work():
+    base = {"output_uri": "out", "train": {}, "space": {"seed": {"choice": [1]}}}
+    one, many = (
+        build(TuneConfig, {**base, "concurrent_trials": n}, where="test").work() for n in (1, 4)
+    )
+    assert one == many

@@ -1,0 +1,51 @@
+import io
+import logging
+
+from ctc_ray import logs
+
+
+def test_progress_line_tells_rate_failures_and_time_to_go() -> None:
+    progress = logs.Progress("predict", 1000, stream=io.StringIO())
+    progress._began -= 10
+    progress.add(500, failed=3)
+    assert progress.line().startswith("predict 500/1,000 images (50 %), ")
+    assert "3 failed, 0:10 to go" in progress.line()
+
+
+def test_what_an_earlier_run_did_does_not_count_for_the_rate() -> None:
+    progress = logs.Progress("predict", 1000, stream=io.StringIO())
+    progress._began -= 10
+    progress.skip(900)
+    progress.add(50)
+    assert "950/1,000" in progress.line()
+    assert ", 5.0/s" in progress.line()
+
+
+def test_lines_are_plain_when_stderr_is_no_terminal() -> None:
+    stream = io.StringIO()
+    progress = logs.Progress("train", 2, unit="epochs", every_s=0, stream=stream)
+    progress.add(1)
+    progress.add(1)
+    progress.finish()
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "\x1b" not in stream.getvalue()
+    assert lines[-1].startswith("train 2/2 epochs (100 %)")
+
+
+def test_finished_progress_has_no_time_to_go() -> None:
+    progress = logs.Progress("train", 2, stream=io.StringIO())
+    progress.add(2)
+    assert "to go" not in progress.line()
+
+
+def test_setting_up_twice_adds_no_second_handler() -> None:
+    logs.set_up()
+    n_handlers = len(logging.getLogger("ctc_ray").handlers)
+    logs.set_up()
+    assert len(logging.getLogger("ctc_ray").handlers) == n_handlers
+
+
+def test_counts_in_words_leave_out_zeros() -> None:
+    assert logs.counted({"missing": 1200, "truncated": 0}) == "missing 1,200"
+    assert logs.counted({}) == "none"

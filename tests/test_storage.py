@@ -1,0 +1,351 @@
+import os
+import re
+import stat
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray import storage
+from ctc_ray.errors import ConfigError, SchemaError
+
+TABLE = pa.table({"a": [1, 2, 3], "b": ["x", None, "z"]})
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def folder_uri(request, tmp_path) -> str:
+    """A folder that is not there yet, on the disk and in an object store."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_bucket_uri") + "/some/folder"
+    return str(tmp_path / "some" / "folder")
+
+
+def names(folder_uri: str) -> list[str]:
+    return [uri.removeprefix(folder_uri) for uri in storage.list_files(folder_uri)]
+
+
+# -- reading and writing, on the disk and in an object store ---------------------------------------
+
+
+def test_what_is_written_reads_back(folder_uri):
+    uri = storage.join(folder_uri, "deep", "file.bin")
+    storage.write_bytes(uri, b"one")
+    assert storage.read_bytes(uri) == b"one"
+    storage.write_bytes(uri, b"two")
+    assert storage.read_bytes(uri) == b"two"
+    assert names(folder_uri) == ["/deep/file.bin"]
+
+
+def test_pieces_become_one_file(folder_uri):
+    uri = storage.join(folder_uri, "file.csv")
+    storage.write_chunks(uri, (b"x" * n for n in (3, 0, 4)))
+    assert storage.read_bytes(uri) == b"x" * 7
+
+
+def test_a_file_whose_writer_fails_is_not_there(folder_uri):
+    def pieces():
+        yield b"x" * (6 << 20)  # more than an object store's part
+        raise ZeroDivisionError
+
+    storage.write_bytes(storage.join(folder_uri, "other"), b"")
+    with pytest.raises(ZeroDivisionError):
+        storage.write_chunks(storage.join(folder_uri, "file.csv"), pieces())
+    assert names(folder_uri) == ["/other"]
+
+
+def test_a_file_whose_writer_fails_stays_what_it_was(folder_uri):
+    uri = storage.join(folder_uri, "file.csv")
+    storage.write_bytes(uri, b"before")
+    with pytest.raises(TypeError):
+        storage.write_chunks(uri, [b"after", "no bytes"])
+    assert storage.read_bytes(uri) == b"before"
+
+
+def test_exists_and_is_folder(folder_uri):
+    assert not storage.exists(folder_uri)
+    assert not storage.is_folder(folder_uri)
+    file_uri = storage.join(folder_uri, "a")
+    storage.write_bytes(file_uri, b"")
+    assert storage.exists(folder_uri)
+    assert storage.is_folder(folder_uri)
+    assert storage.is_folder(folder_uri + "/")
+    assert storage.exists(file_uri)
+    assert not storage.is_folder(file_uri)
+    assert not storage.exists(file_uri + "b")
+    assert not storage.is_folder(folder_uri[:-1])  # a prefix of the name is no folder
+
+
+def test_files_are_listed_to_any_depth_in_the_order_of_their_bytes(folder_uri):
+    for name in ("b.jpg", "a/z.jpg", "a/b/c.jpg", "B.jpg", "é.jpg", ".hidden", "a-b.jpg"):
+        storage.write_bytes(storage.join(folder_uri, name), b"")
+    assert names(folder_uri) == [
+        "/.hidden",
+        "/B.jpg",
+        "/a-b.jpg",
+        "/a/b/c.jpg",
+        "/a/z.jpg",
+        "/b.jpg",
+        "/é.jpg",
+    ]
+    assert list(storage.list_files(folder_uri + "/")) == list(storage.list_files(folder_uri))
+
+
+@pytest.mark.parametrize(
+    "name", ["two words.jpg", "100%.jpg", "a%20b.jpg", "a#b?c=d&e+f.jpg", "ä\"'\\.jpg", "日本.jpg"]
+)
+def test_a_listed_name_reads_back(folder_uri, name):
+    storage.write_bytes(storage.join(folder_uri, "dir ü", name), name.encode())
+    (listed,) = storage.list_files(folder_uri)
+    assert listed.endswith("/dir ü/" + name)
+    assert storage.read_bytes(listed) == name.encode()
+    assert storage.exists(listed)
+
+
+def test_a_folder_that_is_not_there_cannot_be_listed(folder_uri):
+    with pytest.raises(ConfigError, match=re.escape(folder_uri) + ": no such folder"):
+        list(storage.list_files(folder_uri))
+
+
+def test_a_file_that_is_not_there_cannot_be_read(folder_uri):
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(storage.join(folder_uri, "no"))
+    with pytest.raises(FileNotFoundError):
+        storage.open_parquet(storage.join(folder_uri, "no.parquet"))
+
+
+def test_a_name_that_no_file_can_have_cannot_be_read(folder_uri):
+    for name in ("a\0b", "x//y\0"):
+        with pytest.raises(OSError, match="no"):
+            storage.read_bytes(f"{folder_uri}/no/{name}")
+
+
+def test_a_cleared_folder_holds_nothing_and_its_neighbours_everything(folder_uri):
+    storage.clear_folder(folder_uri)  # nothing there, nothing happens
+    for name in ("a", "b/c", "b/d/e"):
+        storage.write_bytes(storage.join(folder_uri, name), b"")
+    storage.write_bytes(folder_uri + "2/a", b"")
+    storage.clear_folder(folder_uri)
+    assert names(folder_uri) == []
+    assert storage.exists(folder_uri + "2/a")
+
+
+def test_a_deleted_file_is_gone(folder_uri):
+    uri = storage.join(folder_uri, "a")
+    storage.write_bytes(uri, b"")
+    storage.delete_file(uri)
+    assert not storage.exists(uri)
+    storage.delete_file(uri)  # nothing there, nothing happens
+
+
+def test_digest_is_the_sha256_of_the_content(folder_uri):
+    storage.write_bytes(storage.join(folder_uri, "a"), b"abc")
+    assert storage.digest(storage.join(folder_uri, "a")) == (
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # FIPS 180-2, B.1
+    )
+
+
+def test_json_is_written_in_the_order_of_its_keys(folder_uri):
+    storage.write_json(storage.join(folder_uri, "a.json"), {"b": "ü", "a": 1})
+    assert storage.read_bytes(storage.join(folder_uri, "a.json")).decode() == (
+        '{\n  "b": "ü",\n  "a": 1\n}\n'
+    )
+
+
+def test_a_table_reads_back(folder_uri):
+    uri = storage.join(folder_uri, "a.parquet")
+    storage.write_table(uri, TABLE, rows_per_group=2)
+    assert storage.read_table(uri).equals(TABLE)
+    assert storage.read_table(uri, ["b"]).column_names == ["b"]
+    with storage.open_parquet(uri) as file:
+        assert file.num_row_groups == 2
+
+
+def test_each_table_becomes_a_row_group(folder_uri):
+    uri = storage.join(folder_uri, "a.parquet")
+    groups = [TABLE, TABLE.slice(0, 0), TABLE.slice(1)]
+    storage.write_row_groups(uri, groups, metadata={"unit": "7"})
+    with storage.open_parquet(uri) as file:
+        assert [file.read_row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 0, 2]
+        assert file.schema_arrow.metadata[b"unit"] == b"7"
+    assert storage.read_table(uri).num_rows == 5
+
+
+def test_a_folder_of_tables_is_read_in_order_without_what_begins_with_an_underscore(folder_uri):
+    for name, rows in (("b", TABLE.slice(1)), ("a", TABLE.slice(0, 1)), ("_failures", TABLE)):
+        storage.write_table(storage.join(folder_uri, f"{name}.parquet"), rows)
+    storage.write_table(storage.join(folder_uri, "_work", "plan.parquet"), TABLE)
+    storage.write_bytes(storage.join(folder_uri, "manifest.json"), b"{}")
+    assert storage.read_folder(folder_uri).equals(TABLE)
+
+
+def test_what_is_no_parquet_is_a_schema_error(folder_uri):
+    uri = storage.join(folder_uri, "a.parquet")
+    for content in (b"", b"no parquet at all", b"PAR1"):
+        storage.write_bytes(uri, content)
+        with pytest.raises(SchemaError, match=re.escape(uri)):
+            storage.open_parquet(uri)
+
+
+# -- the disk --------------------------------------------------------------------------------------
+
+
+def test_writing_leaves_nothing_beside_the_file(tmp_path):
+    storage.write_bytes(str(tmp_path / "a"), b"1")
+    with pytest.raises(TypeError):
+        storage.write_chunks(str(tmp_path / "b"), [b"1", "no bytes"])
+    (tmp_path / "c").mkdir()
+    with pytest.raises(IsADirectoryError):
+        storage.write_bytes(str(tmp_path / "c"), b"1")
+    assert sorted(os.listdir(tmp_path)) == ["a", "c"]
+
+
+def test_the_same_table_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        storage.write_table(str(tmp_path / name), TABLE)
+        storage.write_row_groups(str(tmp_path / f"{name}-groups"), [TABLE, TABLE])
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a-groups").read_bytes() == (tmp_path / "b-groups").read_bytes()
+
+
+def test_a_raw_column_is_stored_as_it_is(tmp_path):
+    rows = pa.table({"jpeg": [b"0" * 10_000], "text": ["0" * 10_000]})
+    storage.write_row_groups(str(tmp_path / "a"), [rows], raw_column="jpeg")
+    group = pq.read_metadata(tmp_path / "a").row_group(0)
+    assert [group.column(i).compression for i in (0, 1)] == ["UNCOMPRESSED", "ZSTD"]
+    assert storage.read_table(str(tmp_path / "a")).equals(rows)
+
+
+def test_a_name_that_is_not_utf8_is_listed_as_a_file_uri_and_reads_back(tmp_path):
+    name = b"caf\xe9 100%.jpg"
+    with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+        file.write(b"content")
+    (uri,) = storage.list_files(str(tmp_path))
+    assert uri == f"file://{tmp_path}/caf%E9%20100%25.jpg"
+    assert pa.array([uri])[0].as_py() == uri
+    assert storage.read_bytes(uri) == b"content"
+    assert storage.exists(uri)
+    assert os.fsencode(storage.local_path(uri)).endswith(name)
+
+
+def test_a_folder_that_is_not_utf8_can_be_a_root(tmp_path):
+    root = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xe9"))
+    os.mkdir(root)
+    with open(os.path.join(root, "a b%.jpg"), "wb") as file:
+        file.write(b"content")
+    root_uri = storage.absolute(root)
+    assert root_uri == f"file://{tmp_path}/%E9"
+    assert storage.read_bytes(storage.under_root(root_uri, "a b%.jpg")) == b"content"
+
+
+def test_a_file_uri_is_decoded():
+    assert storage.local_path("file:///a%20b/c") == "/a b/c"
+    assert storage.local_path("/a%20b/c") == "/a%20b/c"
+    assert not storage.is_remote("file:///a")
+    assert not storage.is_remote("a/b")
+    assert storage.is_remote("s3://a/b")
+
+
+@given(st.binary(min_size=1, max_size=20).filter(lambda b: not {0, 0x2F} & set(b)))
+def test_every_name_of_a_file_becomes_a_string_and_back(name):
+    path = os.fsdecode(b"/folder/" + name)
+    text = storage.as_text(path)
+    text.encode()
+    if text != path or not text.startswith("file://"):
+        assert storage.local_path(text) == path
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.jpg").touch()
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "circle").symlink_to(tmp_path / "a")
+    (tmp_path / "root" / "up").symlink_to(tmp_path)
+    assert names(str(tmp_path / "root")) == ["/link/x.jpg"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may list every folder")
+def test_a_folder_that_cannot_be_listed_is_warned_of(tmp_path, caplog):
+    (tmp_path / "closed").mkdir(mode=0)
+    try:
+        assert list(storage.list_files(str(tmp_path))) == []
+    finally:
+        os.chmod(tmp_path / "closed", stat.S_IRWXU)
+    assert "closed: left out" in caplog.text
+
+
+def test_clearing_a_folder_leaves_what_its_links_point_to(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "a.jpg").touch()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "link").symlink_to(tmp_path / "photos")
+    (tmp_path / "linked").symlink_to(tmp_path / "out")
+    storage.clear_folder(str(tmp_path / "linked"))
+    assert os.listdir(tmp_path / "out") == []
+    assert (tmp_path / "photos" / "a.jpg").exists()
+
+
+# -- names -----------------------------------------------------------------------------------------
+
+
+def test_join_keeps_parts_inside_the_folder():
+    assert storage.join("a", "b", "c.txt") == "a/b/c.txt"
+    assert storage.join("a/", "/b/", "c") == "a/b/c"
+    assert storage.join("/", "b") == "/b"
+    assert storage.join("/") == "/"
+    assert storage.join("s3://bucket", "b") == "s3://bucket/b"
+    assert storage.join("s3://bucket/p/", "b") == "s3://bucket/p/b"
+    assert storage.join("file:///a%20b", "c d") == "file:///a%20b/c%20d"
+
+
+@pytest.mark.parametrize(
+    ("root", "uri", "expected"),
+    [
+        (None, "a.jpg", "a.jpg"),
+        (None, "/data/a.jpg", "/data/a.jpg"),
+        ("/root", "a.jpg", "/root/a.jpg"),
+        ("/root/", "./a/b.jpg", "/root/a/b.jpg"),
+        ("/root", "/data/a.jpg", "/root/data/a.jpg"),
+        ("s3://bucket/p", "/data/a.jpg", "s3://bucket/p/data/a.jpg"),
+        ("/root", "s3://bucket/a.jpg", "s3://bucket/a.jpg"),
+        ("/root", "file:///a%E9.jpg", "file:///a%E9.jpg"),
+    ],
+)
+def test_where_a_sources_file_lies_under_a_root(root, uri, expected):
+    assert storage.under_root(root, uri) == expected
+
+
+def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert storage.absolute("out/") == str(tmp_path / "out")
+    assert storage.absolute("file:///a%20b") == "/a b"
+    assert storage.absolute("s3://bucket/a") == "s3://bucket/a"
+
+
+@pytest.mark.parametrize("uri", ["ftp://host/a", "s3:///a", "s4://bucket/a", "://a"])
+def test_a_scheme_that_is_not_known_is_a_config_error(uri):
+    with pytest.raises(ConfigError, match=re.escape(uri.partition("://")[0] + "://")) as raised:
+        storage.filesystem(uri)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.s3
+def test_a_bucket_itself_is_a_folder(s3_bucket_uri):
+    for root in (s3_bucket_uri, s3_bucket_uri + "/"):
+        storage.write_bytes(storage.join(root, "a/b"), b"1")
+        assert storage.is_folder(root)
+        assert list(storage.list_files(root)) == [s3_bucket_uri + "/a/b"]
+        storage.clear_folder(root)
+        assert list(storage.list_files(root)) == []
+        assert storage.is_folder(root)
+
+
+@pytest.mark.s3
+def test_a_bucket_that_does_not_exist_holds_nothing(s3_bucket_uri):
+    assert not storage.exists(s3_bucket_uri + "x/a")
+    with pytest.raises(FileNotFoundError):
+        storage.read_bytes(s3_bucket_uri + "x/a")
+    with pytest.raises(OSError, match="NO_SUCH_BUCKET"):
+        storage.write_bytes(s3_bucket_uri + "x/a", b"")
