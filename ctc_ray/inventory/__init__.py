@@ -1,0 +1,1 @@
+"""Rows about images, before any pixel is read."""

@@ -1,0 +1,178 @@
+"""A csv as a table of text, cell for cell, or an error that names the line."""
+
+import csv
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.fs as pafs
+
+from ctc_ray import storage
+from ctc_ray.errors import ConfigError, SchemaError
+
+_BLOCK_BYTES = 8 << 20  # also the longest row that can be read
+_LAST = "last"
+
+Cells = list[str]
+
+
+def column_names(uri: str) -> list[str]:
+    """The names of the columns in their order; a name that occurs twice is listed once.
+
+    Raises:
+        ConfigError: there is no such file.
+        SchemaError: the file is empty, or its header is not UTF-8.
+    """
+    return list(dict.fromkeys(_header(uri)[0]))
+
+
+def read_columns(uri: str, names: Sequence[str]) -> pa.Table:
+    """These columns as large_string, every cell verbatim: nothing is null, a blank cell is "".
+
+    UTF-8 with or without BOM; blank lines are left out. Of two columns with the same name the
+    first is read.
+
+    Raises:
+        ConfigError: there is no such file.
+        SchemaError: it is empty, not UTF-8, lacks a column, or a row is shorter or longer than the
+            header.
+    """
+    header, n_blank = _header(uri)
+    for name in names:
+        if name not in header:
+            raise SchemaError(
+                f"{uri}: column {name!r} not found; columns are {', '.join(header)}"
+                + (" (cells must be separated by commas)" if len(header) == 1 else "")
+            )
+    table = _parse(uri, [header.index(name) for name in names], len(header), n_blank)
+    _require_closed_quotes(uri, table[_LAST])
+    return table.drop_columns(_LAST).rename_columns(list(names))
+
+
+def _parse(uri: str, places: Sequence[int], n_columns: int, n_blank: int) -> pa.Table:
+    """The columns at these places, in this order, and as `_LAST` the bytes of the last one."""
+    wrong: list[pacsv.InvalidRow] = []
+
+    def remember(row: pacsv.InvalidRow) -> str:
+        wrong.append(row)
+        return "skip" if not row.text.strip() else "error"
+
+    own_names = [str(place) for place in range(n_columns)]
+    types = {own_names[-1]: pa.large_binary(), **{str(p): pa.large_string() for p in places}}
+    file_system, path = storage.filesystem(uri)
+    try:
+        with file_system.open_input_stream(path) as stream:
+            table = pacsv.read_csv(
+                stream,
+                read_options=pacsv.ReadOptions(
+                    column_names=own_names,
+                    skip_rows_after_names=n_blank + 1,
+                    block_size=_BLOCK_BYTES,
+                ),
+                parse_options=pacsv.ParseOptions(
+                    newlines_in_values=True, invalid_row_handler=remember
+                ),
+                convert_options=pacsv.ConvertOptions(
+                    include_columns=list(types), column_types=types, strings_can_be_null=False
+                ),
+            )
+    except pa.ArrowInvalid as error:
+        raise _explained(uri, n_columns, wrong, error) from error
+    columns = [table[str(place)] for place in places]
+    return pa.table([*columns, table[own_names[-1]]], names=[*map(str, range(len(places))), _LAST])
+
+
+def _require_closed_quotes(uri: str, last_column: pa.ChunkedArray) -> None:
+    """Arrow closes a quote that is open at the end: all rows behind it would be one cell's text."""
+    if len(last_column) == 0:
+        return
+    cell = last_column[-1].as_py()
+    content = cell if isinstance(cell, bytes) else cell.encode()
+    if b"\n" not in content and b"\r" not in content:
+        return
+    with _open_text(uri) as text:
+        reader = csv.reader(text, strict=True)
+        first_line = 1
+        try:
+            for _ in reader:
+                first_line = reader.line_num + 1
+        except csv.Error as error:
+            raise SchemaError(f"{uri}: line {first_line} opens a quote: {error}") from error
+
+
+def line_of_empty_cell(uri: str, name: str) -> int | None:
+    """The line of the first row whose cell in this column is empty."""
+    place = _header(uri)[0].index(name)
+    found = _first_row(uri, lambda cells: cells[place : place + 1] == [""])
+    return found and found[0]
+
+
+@contextmanager
+def _open_text(uri: str) -> Iterator[io.TextIOWrapper]:
+    """The file's text; bytes that are not UTF-8 become lone surrogates."""
+    file_system, path = storage.filesystem(uri)
+    kind = file_system.get_file_info(path).type
+    if kind != pafs.FileType.File:
+        what = "a folder, not a file" if kind == pafs.FileType.Directory else "no such file"
+        raise ConfigError(f"{uri}: {what}")
+    with (
+        file_system.open_input_stream(path) as stream,
+        io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text,
+    ):
+        yield text
+
+
+def _header(uri: str) -> tuple[Cells, int]:
+    """The cells of the first line that is not blank, and the number of blank lines before it."""
+    with _open_text(uri) as text:
+        for n_blank, cells in enumerate(csv.reader(text)):
+            if cells:
+                if any(not _is_utf8(cell) for cell in cells):
+                    raise SchemaError(_not_utf8(uri, 1 + n_blank))
+                return cells, n_blank
+    raise SchemaError(f"{uri}: the file is empty; expected a header line with the column names")
+
+
+def _explained(
+    uri: str, n_columns: int, wrong: Sequence[pacsv.InvalidRow], error: pa.ArrowInvalid
+) -> SchemaError:
+    """What is wrong with the file, and in which line; only now is it read line by line."""
+    if any(row.text.strip() for row in wrong):
+        found = _first_row(
+            uri, lambda cells: len(cells) != n_columns and any(map(str.strip, cells))
+        )
+        if found is None:
+            return SchemaError(f"{uri}: a row has more or fewer cells than the header: {error}")
+        line, cells = found
+        n_cells = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
+        return SchemaError(f"{uri}: line {line} has {n_cells}, the header {n_columns}")
+    if "UTF8" in str(error):
+        found = _first_row(uri, lambda cells: not all(map(_is_utf8, cells)))
+        return SchemaError(_not_utf8(uri, found and found[0]))
+    return SchemaError(f"{uri}: {error}")
+
+
+def _first_row(uri: str, is_meant: Callable[[Cells], bool]) -> tuple[int, Cells] | None:
+    """The first such row and its line; None where Python reads the file differently."""
+    with _open_text(uri) as text:
+        reader = csv.reader(text)
+        first_line = 1
+        try:
+            for cells in reader:
+                if cells and is_meant(cells):
+                    return first_line, cells
+                first_line = reader.line_num + 1
+        except csv.Error:
+            return None
+    return None
+
+
+def _is_utf8(cell: str) -> bool:
+    return not any("\udc80" <= character <= "\udcff" for character in cell)
+
+
+def _not_utf8(uri: str, line: int | None) -> str:
+    where = "" if line is None else f"line {line} is "
+    return f"{uri}: {where}not UTF-8; save the file as UTF-8"

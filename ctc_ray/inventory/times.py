@@ -1,0 +1,43 @@
+"""Capture times as people and cameras write them."""
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_TIME = (
+    r"^\s*(?P<year>\d{4})[-:](?P<month>\d{2})[-:](?P<day>\d{2})[T ]"
+    r"(?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d*)?)?"
+    r"\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?\s*$"
+)
+
+
+def parse_times(values: pa.Array) -> pa.Array:
+    """Local times in microseconds; null where there is none, or none that can be read.
+
+    Read are ISO 8601 (with T or a blank, seconds and a fraction if there are any) and the EXIF form
+    2021:04:11 20:43:09. An offset is dropped: the time is the one on the camera's clock. A date
+    without a time is not a time, and neither is the 30th of February.
+    """
+    parts = pc.extract_regex(values, _TIME)
+
+    def numbers(name: str) -> npt.NDArray[np.int64]:
+        text = pc.fill_null(pc.struct_field(parts, name), "0")
+        if name == "fraction":
+            text = pc.utf8_rpad(text, 6, "0")
+        text = pc.if_else(pc.equal(text, ""), "0", text)
+        result: npt.NDArray[np.int64] = text.cast(pa.int64()).to_numpy(zero_copy_only=False)
+        return result
+
+    year, month, day = numbers("year"), numbers("month"), numbers("day")
+    hour, minute, second = numbers("hour"), numbers("minute"), numbers("second")
+    months = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
+    days = months.astype("datetime64[D]") + (day - 1)
+    valid = (
+        parts.is_valid().to_numpy(zero_copy_only=False)
+        & ((month >= 1) & (month <= 12) & (days.astype("datetime64[M]") == months))
+        & ((hour < 24) & (minute < 60) & (second < 60))
+    )
+    seconds = (hour * 60 + minute) * 60 + second
+    times = days.astype("datetime64[us]") + (seconds * 1_000_000 + numbers("fraction"))
+    return pa.array(times, pa.timestamp("us"), mask=~valid)
