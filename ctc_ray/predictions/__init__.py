@@ -1,0 +1,1 @@
+"""Scores of images and of capture events, and the files made of them."""

@@ -1,0 +1,92 @@
+"""Image predictions to capture-event predictions.
+
+N image rows, M of them with a prediction, E events, F of them with a predicted image, K classes.
+"""
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.labels import LabelSpace
+from ctc_ray.predictions.scores import head_columns, meta_fields, probs_matrix
+from ctc_ray.schemas import conform, event_prediction_schema, prediction_schema
+from ctc_ray.units import event_starts
+
+Method = Literal["mean", "max", "min", "mean-logit"]
+
+_TINY = float(np.finfo(np.float32).tiny)  # log(0) would let one image veto a class for ever
+
+
+def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Method) -> pa.Table:
+    """One row per capture event, in the order of the rows, also where all its images failed.
+
+    Failed images are counted and left out. mean, max and min are taken class by class and not
+    normalised again, as in the original: max adds up to more than 1, min to less. mean-logit is
+    the softmax of the mean of the logarithms, so it adds up to 1. Place and metadata are those of
+    the event's first row, the time that of its first dated one.
+
+    Args:
+        rows: prediction rows; rows of an event are neighbours.
+
+    Raises:
+        SchemaError: a column is missing, or the rows were predicted with other classes.
+    """
+    meta = meta_fields(rows.schema)
+    rows = conform(rows, prediction_schema(label_space.heads, meta), where="predictions")
+    starts_E = event_starts(rows["capture_event_id"])
+    ok_N = pc.is_null(rows["failure"]).to_numpy()
+    n_images_E = np.diff(starts_E, append=len(ok_N))
+    n_ok_E = _sums(ok_N, starts_E)
+    columns = {name: rows[name].take(starts_E) for name in rows.column_names}
+    columns["n_images"] = pa.array(n_images_E, pa.int32())
+    columns["n_failed"] = pa.array(n_images_E - n_ok_E, pa.int32())
+    columns["captured_at"] = _first_valid(rows["captured_at"], n_images_E)
+    n_ok_F = n_ok_E[n_ok_E > 0]
+    for head in label_space.heads:
+        probs_FK = _aggregate(probs_matrix(rows, label_space, head), n_ok_F, method)
+        columns |= head_columns(label_space, head, probs_FK, n_ok_E > 0)
+    schema = event_prediction_schema(label_space.heads, meta)
+    return conform(pa.table(columns), schema, where="event predictions")
+
+
+def _sums(
+    values_N: npt.NDArray[np.bool_], starts_E: npt.NDArray[np.int64]
+) -> npt.NDArray[np.int64]:
+    if len(starts_E) == 0:  # reduceat wants one place at least
+        return np.zeros(0, np.int64)
+    return np.add.reduceat(values_N.astype(np.int64), starts_E)
+
+
+def _first_valid(column: pa.ChunkedArray, n_images_E: npt.NDArray[np.int64]) -> pa.Array:
+    """Per event the first value that is not null."""
+    valid = np.flatnonzero(pc.is_valid(column).to_numpy())
+    event_N = np.repeat(np.arange(len(n_images_E)), n_images_E)
+    events, places = np.unique(event_N[valid], return_index=True)
+    first_E = np.zeros(len(n_images_E), np.int64)
+    first_E[events] = valid[places]
+    undated = np.ones(len(n_images_E), bool)
+    undated[events] = False
+    return column.take(pa.array(first_E, mask=undated))
+
+
+def _aggregate(
+    probs_MK: npt.NDArray[np.float32], n_ok_F: npt.NDArray[np.int64], method: Method
+) -> npt.NDArray[np.float32]:
+    if len(n_ok_F) == 0:
+        return probs_MK
+    starts_F = np.cumsum(n_ok_F) - n_ok_F
+    wide_MK = probs_MK.astype(np.float64)  # float32 sums would depend on the order of the images
+    if method == "max":
+        return np.maximum.reduceat(wide_MK, starts_F).astype(np.float32)
+    if method == "min":
+        return np.minimum.reduceat(wide_MK, starts_F).astype(np.float32)
+    if method == "mean":
+        return (np.add.reduceat(wide_MK, starts_F) / n_ok_F[:, None]).astype(np.float32)
+    logs_MK = np.log(np.maximum(wide_MK, _TINY))
+    logs_FK = np.add.reduceat(logs_MK, starts_F) / n_ok_F[:, None]
+    odds_FK = np.exp(logs_FK - logs_FK.max(axis=1, keepdims=True))
+    probs_FK: npt.NDArray[np.float64] = odds_FK / odds_FK.sum(axis=1, keepdims=True)
+    return probs_FK.astype(np.float32)

@@ -1,0 +1,148 @@
+"""Event predictions in the csv and json formats of camera-trap-classifier 2019.
+
+Byte for byte the original's, except that
+
+- ids are escaped in json, so an id with a quote or a backslash no longer breaks the file;
+- an event whose images all failed has a row: in csv one per head with empty prediction_top and
+  confidence_top and `{}`, in json with empty predictions and no top entries;
+- metadata columns come in the order of the source, where the original's order was random;
+- without events the file is valid: a header line, `{}`;
+- images are named as the source names them (image_uri), not with a root before them.
+
+The files are made piece by piece, so they may be larger than the memory.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ctc_ray.errors import SchemaError
+from ctc_ray.labels import LabelSpace
+from ctc_ray.schemas import meta_column
+from ctc_ray.units import event_starts
+
+_CSV_COLUMNS = ("id", "label", "prediction_top", "confidence_top", "predictions_all")
+
+Parts = Iterable[tuple[pa.Table, pa.Table]]
+"""Prediction rows of whole events, and the rows of these events in the same order."""
+
+
+def csv_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> Iterator[bytes]:
+    """The csv file: one line per event and head, every field quoted; the first chunk is its header.
+
+    Args:
+        meta: metadata fields, without prefix.
+    """
+    yield _csv_lines([[*_CSV_COLUMNS, *meta]])
+    for _, events in parts:
+        heads = {head: _formatted(events, head, label_space) for head in label_space.heads}
+        fields = _meta_rows(events, meta)
+        yield _csv_lines(
+            [
+                event_id,
+                head,
+                event[f"pred_{head}"] or "",
+                _number(event[f"score_{head}"]),
+                str(heads[head][row]),  # the original wrote a Python dict
+                *fields[row].values(),
+            ]
+            for row, (event_id, event) in enumerate(_tops(events, label_space))
+            for head in label_space.heads
+        )
+
+
+def json_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> Iterator[bytes]:
+    """The json file: one object, one line per event; all numbers are strings.
+
+    Args:
+        meta: metadata fields, without prefix.
+
+    Raises:
+        SchemaError: a part's images are not those of its events.
+    """
+    opening = "{"
+    for images, events in parts:
+        lines = [
+            f"{json.dumps(event_id, ensure_ascii=False)}:{json.dumps(entry)}"
+            for event_id, entry in _json_events(images, events, label_space, meta)
+        ]
+        if lines:
+            yield (opening + ",\n".join(lines)).encode()
+            opening = ",\n"
+    yield b"{}" if opening == "{" else b"}"
+
+
+def _json_events(
+    images: pa.Table, events: pa.Table, label_space: LabelSpace, meta: Sequence[str]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    starts = event_starts(images["capture_event_id"])
+    if (
+        images["capture_event_id"].take(starts).to_pylist()
+        != events["capture_event_id"].to_pylist()
+    ):
+        raise SchemaError("export: the image rows are not those of the event rows")
+    stops = [*starts[1:], images.num_rows]
+    uris = images["image_uri"].to_pylist()
+    by_image = _predictions(images, label_space)
+    by_event = _predictions(events, label_space)
+    fields = _meta_rows(events, meta)
+    for row, (event_id, event) in enumerate(_tops(events, label_space)):
+        heads = [head for head in label_space.heads if event[f"pred_{head}"] is not None]
+        places = range(int(starts[row]), int(stops[row]))
+        entry: dict[str, Any] = {
+            "images": [{"path": uris[place], "predictions": by_image[place]} for place in places]
+        }
+        if meta:
+            entry["meta_data"] = fields[row]
+        entry["aggregated_pred"] = by_event[row]
+        entry["predictions_top"] = {head: event[f"pred_{head}"] for head in heads}
+        entry["confidences_top"] = {head: _number(event[f"score_{head}"]) for head in heads}
+        yield event_id, entry
+
+
+def _predictions(rows: pa.Table, label_space: LabelSpace) -> list[dict[str, dict[str, str]]]:
+    """Per row head -> class -> number; no head where the row has no prediction."""
+    heads = {head: _formatted(rows, head, label_space) for head in label_space.heads}
+    return [
+        {head: numbers[row] for head, numbers in heads.items() if numbers[row]}
+        for row in range(rows.num_rows)
+    ]
+
+
+def _formatted(rows: pa.Table, head: str, label_space: LabelSpace) -> list[dict[str, str]]:
+    """Per row class -> number in the order of the classes; empty without a prediction."""
+    classes = label_space.classes[head]
+    return [
+        dict(zip(classes, map(_number, probs), strict=True)) if probs is not None else {}
+        for probs in rows[f"probs_{head}"].to_pylist()
+    ]
+
+
+def _tops(events: pa.Table, label_space: LabelSpace) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Per event its id, and the columns with the top classes and their probabilities."""
+    columns = [f"{kind}_{head}" for head in label_space.heads for kind in ("pred", "score")]
+    tops = events.select(columns).to_pylist()
+    return zip(events["capture_event_id"].to_pylist(), tops, strict=True)
+
+
+def _meta_rows(events: pa.Table, meta: Sequence[str]) -> list[dict[str, str]]:
+    """Per event metadata field -> value, empty where there is none."""
+    columns = [[value or "" for value in events[meta_column(field)].to_pylist()] for field in meta]
+    return [
+        {name: column[row] for name, column in zip(meta, columns, strict=True)}
+        for row in range(events.num_rows)
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _csv_lines(lines: Iterable[Sequence[str]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(lines)
+    return text.getvalue().encode()

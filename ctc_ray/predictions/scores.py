@@ -1,0 +1,92 @@
+"""A model's probabilities as prediction rows, and back.
+
+N rows (images or events), M of them with a prediction, K classes of a head.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.errors import SchemaError
+from ctc_ray.labels import LabelSpace
+from ctc_ray.schemas import META_PREFIX, conform, meta_columns, prediction_schema
+
+
+def score_rows(
+    rows: pa.Table,
+    label_space: LabelSpace,
+    probs: Mapping[str, npt.NDArray[np.float32]],
+) -> pa.Table:
+    """One prediction row per image, in the order of the rows; a failed image has no prediction.
+
+    Args:
+        rows: the columns of every image row, and failure.
+        probs: head -> (M, K), for the rows without failure, in their order.
+
+    Raises:
+        SchemaError: a column is missing, or the probabilities do not fit the rows or the classes.
+    """
+    if "failure" not in rows.column_names:
+        raise SchemaError("images to score: column 'failure' not found")
+    ok_N = pc.is_null(rows["failure"]).to_numpy()
+    columns = {name: rows[name] for name in rows.column_names}
+    for head in label_space.heads:
+        columns |= head_columns(label_space, head, probs[head], ok_N)
+    schema = prediction_schema(label_space.heads, meta_fields(rows.schema))
+    return conform(pa.table(columns), schema, where="predictions")
+
+
+def head_columns(
+    label_space: LabelSpace,
+    head: str,
+    probs_MK: npt.NDArray[np.float32],
+    predicted_N: npt.NDArray[np.bool_],
+) -> dict[str, pa.Array]:
+    """The three columns of a head: top class (of equals the first), its probability, and all.
+
+    Args:
+        probs_MK: for the rows where `predicted_N` is true; the others are null.
+
+    Raises:
+        SchemaError: the probabilities do not fit the rows or the classes.
+    """
+    n_classes = label_space.n_classes(head)
+    expected = (int(predicted_N.sum()), n_classes)
+    if probs_MK.shape != expected:
+        raise SchemaError(
+            f"probabilities of head {head!r} have shape {probs_MK.shape}, expected {expected}"
+        )
+    probs_MK = np.ascontiguousarray(probs_MK, np.float32)
+    top_M = probs_MK.argmax(axis=1)
+    score_M = probs_MK[np.arange(len(top_M)), top_M]
+    place_N = pa.array(np.cumsum(predicted_N) - 1, mask=~predicted_N)
+    offsets = np.concatenate([[0], np.cumsum(predicted_N * n_classes)]).astype(np.int32)
+    return {
+        f"pred_{head}": label_space.decode(head, top_M).take(place_N),
+        f"score_{head}": pa.array(score_M).take(place_N),
+        f"probs_{head}": pa.ListArray.from_arrays(
+            offsets, probs_MK.ravel(), mask=pa.array(~predicted_N)
+        ),
+    }
+
+
+def probs_matrix(rows: pa.Table, label_space: LabelSpace, head: str) -> npt.NDArray[np.float32]:
+    """The probabilities of a head, (M, K), of the rows that have a prediction.
+
+    Raises:
+        SchemaError: the rows were predicted with other classes.
+    """
+    n_classes = label_space.n_classes(head)
+    lists = rows[f"probs_{head}"].combine_chunks().drop_null()
+    if (pc.list_value_length(lists).to_numpy(zero_copy_only=False) != n_classes).any():
+        raise SchemaError(f"predictions: probs_{head} has not {n_classes} values, one per class")
+    flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, n_classes)
+
+
+def meta_fields(schema: pa.Schema) -> Sequence[str]:
+    """The metadata fields of a table, without prefix, in their order."""
+    return [name.removeprefix(META_PREFIX) for name in meta_columns(schema)]
