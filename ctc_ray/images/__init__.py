@@ -1,0 +1,1 @@
+"""Bytes and pixels: decoding, EXIF, resizing, augmentation, drawn scenes."""

@@ -1,0 +1,149 @@
+"""Orientation and time of capture from the first bytes of a JPEG, without a library.
+
+EXIF lies in an APP1 segment near the start of a JPEG: "Exif", two zeros, and a small TIFF file
+whose directories list entries of 12 bytes (tag, type, count, value or offset). Reading them takes
+microseconds; anything that does not fit the format is as if absent.
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+HEADER_BYTES = 128 * 1024
+"""Bytes from the start of a JPEG in which `captured_at` finds what cameras write."""
+
+_MAX_SEGMENTS = 512  # a colour profile alone may take 255
+_APP1 = 0xE1
+_START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
+_WITHOUT_LENGTH = frozenset({0x01, *range(0xD0, 0xD9)})
+
+_TAG_ORIENTATION = 0x0112
+_TAG_EXIF_DIRECTORY = 0x8769
+_TAG_DATE_TIME_ORIGINAL = 0x9003
+_TAG_SUB_SEC_TIME_ORIGINAL = 0x9291
+_TYPE_BYTE, _TYPE_ASCII, _TYPE_SHORT, _TYPE_LONG = 1, 2, 3, 4
+_ENTRY_BYTES = 12
+
+_DATE_TIME = re.compile(
+    r"(\d{4})[:/-]([ \d]\d)[:/-]([ \d]\d)[ T]([ \d]\d):([ \d]\d):([ \d]\d)"
+    r"(?:\.(\d+))?\s*(?:Z|[+-]\d\d:?\d\d)?\s*"
+)
+
+
+@dataclass(frozen=True)
+class _Directory:
+    """Entries of a directory: tag -> (type, count, the four bytes of value or offset)."""
+
+    tiff: bytes
+    order: Literal["<", ">"]
+    entries: dict[int, tuple[int, int, bytes]]
+
+    def integer(self, tag: int) -> int | None:
+        """The value of an integer entry."""
+        kind, count, value = self.entries.get(tag, (0, 0, b""))
+        formats = {_TYPE_BYTE: "B3x", _TYPE_SHORT: "H2x", _TYPE_LONG: "I"}
+        if count < 1 or kind not in formats:
+            return None
+        number: int = struct.unpack(self.order + formats[kind], value)[0]
+        return number
+
+    def text(self, tag: int) -> str | None:
+        """The value of an ASCII entry, up to its first zero byte."""
+        kind, count, value = self.entries.get(tag, (0, 0, b""))
+        if kind != _TYPE_ASCII:
+            return None
+        if count > len(value):
+            offset = struct.unpack(self.order + "I", value)[0]
+            value = self.tiff[offset : offset + count]
+        else:
+            value = value[:count]
+        return value.partition(b"\0")[0].decode("ascii", "replace")
+
+
+def orientation(raw: bytes) -> int:
+    """How a JPEG must be turned to be upright: EXIF orientation 1 to 8.
+
+    1, which is upright, where there is none or an invalid one, and for everything but JPEG.
+    """
+    directory = _first_directory(raw)
+    value = None if directory is None else directory.integer(_TAG_ORIENTATION)
+    return value if value is not None and 1 <= value <= 8 else 1
+
+
+def captured_at(raw: bytes) -> datetime | None:
+    """When a JPEG was taken (DateTimeOriginal, with its fraction of a second if there is one).
+
+    Local time of the camera, without a zone. None where it is absent or no date (blank, zeros,
+    month 13, text), and for everything but JPEG. The first `HEADER_BYTES` of the file are enough.
+    """
+    directory = _first_directory(raw)
+    offset = None if directory is None else directory.integer(_TAG_EXIF_DIRECTORY)
+    if directory is None or offset is None:
+        return None
+    exif = _directory(directory.tiff, directory.order, offset)
+    text = exif.text(_TAG_DATE_TIME_ORIGINAL)
+    return None if text is None else _parse_date(text, exif.text(_TAG_SUB_SEC_TIME_ORIGINAL))
+
+
+def _parse_date(text: str, fraction: str | None) -> datetime | None:
+    match = _DATE_TIME.fullmatch(text.strip())
+    if match is None:
+        return None
+    *fields, own_fraction = match.groups()
+    digits = (own_fraction or fraction or "").strip()
+    micros = int(digits[:6].ljust(6, "0")) if digits.isascii() and digits.isdigit() else 0
+    try:
+        return datetime(*map(int, fields), microsecond=micros)  # type: ignore[arg-type, misc]  # six fields
+    except ValueError:
+        return None
+
+
+def _first_directory(raw: bytes) -> _Directory | None:
+    """The first directory of a JPEG's EXIF."""
+    for start, end in _app1_segments(raw):
+        if raw.startswith(b"Exif\0", start):
+            tiff = raw[start + 6 : end]
+            order = _ORDERS.get(tiff[:4])
+            if order is None or len(tiff) < 8:
+                return None
+            return _directory(tiff, order, struct.unpack_from(order + "I", tiff, 4)[0])
+    return None
+
+
+_ORDERS: dict[bytes, Literal["<", ">"]] = {b"II*\0": "<", b"MM\0*": ">"}
+
+
+def _directory(tiff: bytes, order: Literal["<", ">"], offset: int) -> _Directory:
+    """The directory at an offset; entries that lie beyond the end are left out."""
+    entries: dict[int, tuple[int, int, bytes]] = {}
+    if offset + 2 <= len(tiff):
+        count = struct.unpack_from(order + "H", tiff, offset)[0]
+        start = offset + 2
+        count = min(count, (len(tiff) - start) // _ENTRY_BYTES)
+        body = tiff[start : start + count * _ENTRY_BYTES]
+        for tag, kind, n_values, value in struct.iter_unpack(order + "HHI4s", body):
+            entries.setdefault(tag, (kind, n_values, value))
+    return _Directory(tiff, order, entries)
+
+
+def _app1_segments(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Start and end of the payload of each APP1 segment before the pixels."""
+    if not raw.startswith(b"\xff\xd8"):
+        return
+    at = 2
+    for _ in range(_MAX_SEGMENTS):
+        if at + 4 > len(raw) or raw[at] != 0xFF:
+            return
+        marker = raw[at + 1]
+        if marker == 0xFF or marker in _WITHOUT_LENGTH:  # a fill byte, or a marker by itself
+            at += 1 if marker == 0xFF else 2
+            continue
+        length = int.from_bytes(raw[at + 2 : at + 4], "big")
+        if marker in (_START_OF_SCAN, _END_OF_IMAGE) or length < 2:
+            return
+        if marker == _APP1:
+            yield at + 4, at + 2 + length
+        at += 2 + length
