@@ -1,0 +1,184 @@
+"""Backbones: small_cnn, or any image model of timm, with or without weights to begin with.
+
+B batch, C channels, H height, W width, F features.
+"""
+
+import difflib
+import io
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ctc_ray import storage
+from ctc_ray.errors import ConfigError
+from ctc_ray.models.small_cnn import SmallCnn
+
+SMALL_CNN = "small_cnn"
+_SMALL_CNN_SIZE = 64  # the original's 50 x 50 is odd from the second halving on
+_BUNDLE_PREFIX = "backbone."  # of the same weights inside a bundle
+
+ThreeFloats = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network that turns standardised images (B, C, H, W) into features (B, F)."""
+
+    name: str
+    network: nn.Module
+    num_features: int
+    image_size: int  # side of its square input
+    mean: ThreeFloats  # per channel of pixels in [0, 1], as its weights expect
+    std: ThreeFloats
+
+
+def make_backbone(
+    name: str, *, pretrained: str | bool = False, image_size: int | None = None
+) -> Backbone:
+    """A backbone by name, without its classifier.
+
+    Args:
+        name: `small_cnn`, or a model name of timm.
+        pretrained: a .safetensors or .pth file with timm's keys for this model (those of its
+            classifier are ignored) or the weights of a bundle; True for timm's own, which are
+            downloaded; False for random weights.
+        image_size: side of its input in pixels; None for its own.
+
+    Raises:
+        ConfigError: no such model, no such weights, or they do not fit.
+    """
+    if name == SMALL_CNN:
+        if pretrained is True:
+            raise ConfigError(
+                f"model.pretrained: there are no weights for {SMALL_CNN}; give a file"
+            )
+        network: nn.Module = SmallCnn()
+        cfg: Mapping[str, object] = {}
+    else:
+        network = _timm_network(name, download=pretrained is True)
+        cfg = network.pretrained_cfg  # type: ignore[assignment]  # timm sets it on every model
+    if isinstance(pretrained, str):
+        _load_pretrained(network, name, pretrained, cfg.get("classifier"))
+    default_size = _default_size(cfg)
+    resize = getattr(network, "set_input_size", None)  # of transformers: scales the positions
+    if resize is not None and image_size not in (None, default_size):
+        resize((image_size, image_size))
+    size = image_size or default_size
+    return Backbone(
+        name=name,
+        network=network,
+        num_features=_probe(network, name, size),
+        image_size=size,
+        mean=_three(cfg.get("mean", (0.5, 0.5, 0.5))),
+        std=_three(cfg.get("std", (0.25, 0.25, 0.25))),
+    )
+
+
+def _timm_network(name: str, *, download: bool) -> nn.Module:
+    import timm  # takes 2 s to import; small_cnn does without
+
+    known = timm.list_models()
+    if name.partition(".")[0] not in known:
+        near = difflib.get_close_matches(name, [SMALL_CNN, *known], n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
+        raise ConfigError(f"model.backbone: {name!r} is no model of timm; {hint}")
+    try:
+        network: nn.Module = timm.create_model(name, num_classes=0, pretrained=download)
+    except (OSError, RuntimeError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"model.backbone: timm cannot make {name}: {first_line} "
+            "(without network: give a file of weights with --model.pretrained FILE.safetensors)"
+        ) from error
+    return network
+
+
+def _default_size(cfg: Mapping[str, object]) -> int:
+    size = cfg.get("input_size")
+    return int(size[-1]) if isinstance(size, tuple | list) else _SMALL_CNN_SIZE
+
+
+def _three(values: object) -> ThreeFloats:
+    if not isinstance(values, Iterable):
+        raise ConfigError(f"model.backbone: mean and std {values!r} are not one value per channel")
+    one, two, three = (float(value) for value in values)
+    return one, two, three
+
+
+def _probe(network: nn.Module, name: str, size: int) -> int:
+    """Number of features, found by running one image: timm's own attribute is not always true."""
+    was_training = network.training
+    network.eval()
+    try:
+        with torch.no_grad():
+            features = network(torch.zeros(1, 3, size, size))
+    except (RuntimeError, AssertionError, ValueError) as error:  # AssertionError: timm's checks
+        raise ConfigError(
+            f"model.image_size: {name} does not take images of {size} pixels: {error}"
+        ) from error
+    network.train(was_training)
+    if not isinstance(features, Tensor) or features.ndim != 2:
+        raise ConfigError(f"model.backbone: {name} does not give one feature vector per image")
+    return features.shape[1]
+
+
+def _load_pretrained(network: nn.Module, name: str, uri: str, classifier: object) -> None:
+    weights = read_weights(uri)
+    if any(key.startswith(_BUNDLE_PREFIX) for key in weights):
+        weights = {
+            key.removeprefix(_BUNDLE_PREFIX): value
+            for key, value in weights.items()
+            if key.startswith(_BUNDLE_PREFIX)
+        }
+    names = (classifier,) if isinstance(classifier, str) else classifier or ()
+    heads = tuple(f"{head}." for head in names)  # type: ignore[attr-defined]  # str or tuple of str
+    weights = {key: value for key, value in weights.items() if not key.startswith(heads)}
+    mine = network.state_dict().keys()
+    missing = [key for key in mine if key not in weights]
+    unexpected = [key for key in weights if key not in mine]
+    if missing or unexpected:
+        raise ConfigError(
+            f"model.pretrained: {uri} does not hold the weights of {name}: "
+            f"missing {_first(missing)}; not expected {_first(unexpected)}"
+        )
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:  # another shape
+        detail = " ".join(str(error).split())
+        raise ConfigError(f"model.pretrained: {uri} does not fit {name}: {detail[:300]}") from error
+
+
+def _first(keys: list[str]) -> str:
+    more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+    return (", ".join(keys[:3]) or "nothing") + more
+
+
+def read_weights(uri: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors or .pth file, on the CPU; nothing in it is run.
+
+    Raises:
+        ConfigError: there is no such file, or it holds anything but named tensors.
+    """
+    try:
+        content = storage.read_bytes(uri)
+    except OSError as error:
+        raise ConfigError(f"model.pretrained: {uri}: cannot be read: {error}") from error
+    try:
+        weights = (
+            safetensors.torch.load(content)
+            if uri.endswith(".safetensors")
+            else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        )
+    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        first_line = str(error).partition("\n")[0]
+        raise ConfigError(
+            f"model.pretrained: {uri}: not a file of weights: {first_line}"
+        ) from error
+    if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
+        raise ConfigError(f"model.pretrained: {uri}: expected names and tensors, nothing else")
+    return weights

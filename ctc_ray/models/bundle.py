@@ -1,0 +1,155 @@
+"""A trained model as one folder: weights.safetensors, bundle.json and README.md, a model card.
+
+Loading runs no code and unpickles nothing. The stage that trains adds manifest.json last.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from ctc_ray import __version__, storage
+from ctc_ray.config.base import Config, build
+from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
+from ctc_ray.labels import LabelSpace
+from ctc_ray.models.backbones import make_backbone
+from ctc_ray.models.card import model_card
+from ctc_ray.models.multi_head import MultiHeadModel
+
+FORMAT_VERSION = 1
+WEIGHTS_FILE, BUNDLE_FILE, CARD_FILE = "weights.safetensors", "bundle.json", "README.md"
+
+
+class Provenance(Config):
+    """Where a model comes from."""
+
+    config: dict[str, Any]
+    """The configuration of the run that trained it."""
+    data_fingerprint: str
+    """Of the dataset's manifest."""
+    metrics: dict[str, float]
+    """On the validation split, of the epoch whose weights these are."""
+    n_training_images: dict[str, dict[str, int]]
+    """Head -> class -> images with this label in the training split."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A trained model, in evaluation mode when loaded, and all that using it needs."""
+
+    model: MultiHeadModel
+    image_size: int
+    keep_aspect: bool
+    provenance: Provenance
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """Heads and classes of the model."""
+        return self.model.label_space
+
+
+class _BundleFile(Config):
+    """What bundle.json holds."""
+
+    format_version: int
+    ctc_version: str
+    backbone: str
+    classes: dict[str, list[str]]
+    image_size: int
+    keep_aspect: bool
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dropout: float
+    provenance: Provenance
+
+
+def save_bundle(uri: str, bundle: Bundle) -> None:
+    """Write the folder; the same bundle gives the same bytes."""
+    model = bundle.model
+    description = _BundleFile(
+        format_version=FORMAT_VERSION,
+        ctc_version=__version__,
+        backbone=model.backbone_name,
+        classes=model.label_space.to_json(),
+        image_size=bundle.image_size,
+        keep_aspect=bundle.keep_aspect,
+        mean=model.pixel_mean,
+        std=model.pixel_std,
+        dropout=model.dropout.p,
+        provenance=bundle.provenance,
+    ).model_dump(mode="json")
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
+    }
+    storage.write_bytes(storage.join(uri, WEIGHTS_FILE), safetensors.torch.save(weights))
+    storage.write_bytes(storage.join(uri, CARD_FILE), model_card(description).encode())
+    storage.write_json(storage.join(uri, BUNDLE_FILE), description)
+
+
+def load_bundle(uri: str, *, device: str = "cpu") -> Bundle:
+    """The bundle in this folder, its model in evaluation mode on the device.
+
+    Raises:
+        IncompleteDataError: a file is missing.
+        SchemaError: a file is no bundle's, or the weights do not fit what bundle.json describes.
+    """
+    file = _read_description(uri)
+    weights = _read_weights(uri)
+    model = MultiHeadModel(
+        make_backbone(file.backbone, image_size=file.image_size),
+        LabelSpace.from_json(file.classes),
+        mean=file.mean,
+        std=file.std,
+        dropout=file.dropout,
+    )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise SchemaError(
+            f"{storage.join(uri, WEIGHTS_FILE)}: not the weights that {BUNDLE_FILE} describes: "
+            f"{detail}"
+        ) from error
+    return Bundle(
+        model=model.to(device).eval(),
+        image_size=file.image_size,
+        keep_aspect=file.keep_aspect,
+        provenance=file.provenance,
+    )
+
+
+def _read_description(uri: str) -> _BundleFile:
+    file_uri = storage.join(uri, BUNDLE_FILE)
+    try:
+        value = json.loads(_read(uri, BUNDLE_FILE))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{file_uri}: not JSON: {error}") from error
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if version != FORMAT_VERSION:
+        raise SchemaError(
+            f"{file_uri}: bundle format {version}, this ctc reads {FORMAT_VERSION}; train anew"
+        )
+    try:
+        return build(_BundleFile, value, where=file_uri)
+    except ConfigError as error:
+        raise SchemaError(str(error)) from error
+
+
+def _read_weights(uri: str) -> dict[str, Tensor]:
+    try:
+        weights: dict[str, Tensor] = safetensors.torch.load(_read(uri, WEIGHTS_FILE))
+    except safetensors.SafetensorError as error:
+        raise SchemaError(f"{storage.join(uri, WEIGHTS_FILE)}: not safetensors: {error}") from error
+    return weights
+
+
+def _read(uri: str, name: str) -> bytes:
+    try:
+        return storage.read_bytes(storage.join(uri, name))
+    except FileNotFoundError:
+        raise IncompleteDataError(
+            f"{uri}: no {name}, so this is no finished bundle (`ctc train`)"
+        ) from None

@@ -1,0 +1,71 @@
+"""The model card of a bundle: what a stranger must know before using the model."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_LIMITS = """\
+The numbers above hold for images like those of the validation split. At other places, with other
+cameras or animals, expect worse; check some hundred of your own images before you rely on it. It
+answers every image with one of its classes, also when none of them is right, and its scores are
+not calibrated probabilities. Rare classes are known from few images: see the counts."""
+
+
+def model_card(description: Mapping[str, Any]) -> str:
+    """The card as Markdown; `description` is what bundle.json holds."""
+    return "\n".join(_lines(description)) + "\n"
+
+
+def _lines(description: Mapping[str, Any]) -> Iterator[str]:
+    provenance = description["provenance"]
+    heads = ", ".join(description["classes"])
+    yield f"# Camera-trap classifier: {heads}"
+    yield ""
+    yield (
+        f"A {description['backbone']} network with {len(description['classes'])} "
+        f"output{'s' if len(description['classes']) > 1 else ''}, trained by ctc "
+        f"{description['ctc_version']}. It takes RGB images, "
+        f"{_how(description['image_size'], keep_aspect=description['keep_aspect'])}."
+    )
+    yield from ("", "## Use", "", "```sh")
+    yield "ctc predict --bundle-uri THIS_FOLDER --images-uri IMAGES --output-uri PREDICTIONS"
+    yield "ctc export --bundle-uri THIS_FOLDER --output-uri MODEL_FILE --format onnx"
+    yield "```"
+    yield from _class_lines(description["classes"], provenance["n_training_images"])
+    yield from _metric_lines(provenance["metrics"])
+    yield from ("", "## Limits", "", _LIMITS)
+    yield from ("", "## Training", "")
+    yield f"Fingerprint of the dataset: `{provenance['data_fingerprint'] or 'not known'}`"
+    yield from ("", "```json")
+    yield json.dumps(provenance["config"], indent=2, ensure_ascii=False)
+    yield "```"
+
+
+def _how(image_size: int, *, keep_aspect: bool) -> str:
+    cut = "cut to the square in their centre and scaled" if keep_aspect else "squeezed"
+    return f"{cut} to {image_size} x {image_size} pixels"
+
+
+def _class_lines(
+    classes: Mapping[str, list[str]], n_images: Mapping[str, Mapping[str, int]]
+) -> Iterator[str]:
+    yield from ("", "## Heads and classes")
+    for head, names in classes.items():
+        yield from ("", f"### {head}", "", "| class | training images |", "|---|---:|")
+        counts = n_images.get(head, {})
+        for name in names:
+            yield f"| {_cell(name)} | {counts.get(name, 0) if counts else 'not counted'} |"
+
+
+def _metric_lines(metrics: Mapping[str, float]) -> Iterator[str]:
+    yield from ("", "## Metrics on the validation split", "")
+    if not metrics:
+        yield "Not measured."
+        return
+    yield from ("| metric | value |", "|---|---:|")
+    for name, value in metrics.items():
+        yield f"| {_cell(name)} | {value:.4f} |"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").split())

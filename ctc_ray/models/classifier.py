@@ -1,0 +1,60 @@
+"""A model that takes photographs of any size and answers with probabilities: what is exported.
+
+Scaling is two matrix products, so it is one and the same in PyTorch, torch.export and ONNX, and
+sizes stay free; ONNX has no operator that every runtime scales alike with. The filter is that of
+antialiased bilinear scaling in Pillow and PyTorch: a triangle as wide as an output pixel.
+
+B batch, C channels, H height, W width, S side of the network's input.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ctc_ray.models.multi_head import MultiHeadModel
+
+
+class Classifier(nn.Module):
+    """Scales, standardises and classifies; softmax probabilities per head, in their order."""
+
+    def __init__(self, model: MultiHeadModel, *, image_size: int, keep_aspect: bool) -> None:
+        super().__init__()
+        self.model = model
+        self.image_size = image_size
+        self.keep_aspect = keep_aspect
+        self.eval()
+
+    def forward(self, images_BHWC: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities (B, K) per head of uint8 RGB images of any height and width."""
+        height, width = images_BHWC.shape[1], images_BHWC.shape[2]
+        if self.keep_aspect:
+            shorter: Any = torch.sym_min(height, width)  # an int, or a symbol while exporting
+            used_height, used_width = shorter, shorter
+        else:
+            used_height, used_width = height, width
+        device = images_BHWC.device
+        images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
+        to_rows_SH = scaling_matrix(height, self.image_size, n_used=used_height, device=device)
+        to_columns_SW = scaling_matrix(width, self.image_size, n_used=used_width, device=device)
+        scaled_BCSS = to_rows_SH @ (images_BCHW @ to_columns_SW.T)
+        logits = self.model(scaled_BCSS)
+        return tuple(torch.softmax(logits[head], dim=1) for head in self.model.label_space.heads)
+
+
+def scaling_matrix(n_in: int, n_out: int, *, n_used: int, device: torch.device) -> Tensor:
+    """The weights (n_out, n_in) by which a row of pixels is scaled; each row adds up to 1.
+
+    Only the `n_used` pixels in the middle count: cutting is a part of the matrix, since a slice
+    would tie an exported model to landscape or portrait. Where nothing is scaled or cut, it is the
+    identity, exactly.
+    """
+    n_left = (n_in - n_used) // 2
+    places_in = torch.arange(n_in, device=device, dtype=torch.float32) + 0.5 - n_left
+    places_out = torch.arange(n_out, device=device, dtype=torch.float32) + 0.5
+    scale = n_used / n_out
+    width = torch.clamp(torch.ones((), device=device) * scale, min=1.0)
+    distance = (places_in[None, :] - places_out[:, None] * scale).abs()
+    is_used = (places_in > 0) & (places_in < n_used)
+    weights = torch.clamp(1 - distance / width, min=0.0) * is_used[None, :]
+    return weights / weights.sum(dim=1, keepdim=True)

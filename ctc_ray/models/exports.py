@@ -1,0 +1,132 @@
+"""A bundle as one file that other programs run, and its own answers to compare with.
+
+The file takes uint8 RGB images (B, H, W, 3) of any number and size as `images` and gives one output
+`probs_<head>` (B, K) per head. It knows its classes: `labels` is head -> classes as JSON.
+
+B batch, H height, W width, C channels, K classes of a head.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+
+from ctc_ray import __version__
+from ctc_ray.models.bundle import Bundle
+from ctc_ray.models.classifier import Classifier
+
+_OPSET = 18
+_EXAMPLE_SHAPE = (2, 75, 101, 3)  # nothing in it is special: a size of 1 would be made a constant
+
+
+def classify(
+    bundle: Bundle, images_BHWC: npt.NDArray[np.uint8]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Probabilities (B, K) per head of RGB images of any height and width.
+
+    The same batch gives the same bits; images of the network's own size are not scaled.
+    """
+    if len(images_BHWC) == 0:
+        return {
+            head: np.zeros((0, bundle.label_space.n_classes(head)), np.float32)
+            for head in bundle.label_space.heads
+        }
+    side = bundle.image_size
+    pixels_BHWC = torch.tensor(images_BHWC).to(bundle.model.mean.device)
+    with torch.inference_mode():
+        if pixels_BHWC.shape[1:3] == (side, side):
+            logits = bundle.model(pixels_BHWC.permute(0, 3, 1, 2))
+            probs = [torch.softmax(logits[head], dim=1) for head in bundle.label_space.heads]
+        else:
+            probs = list(_classifier(bundle)(pixels_BHWC))
+    return {
+        head: probs_BK.cpu().numpy()
+        for head, probs_BK in zip(bundle.label_space.heads, probs, strict=True)
+    }
+
+
+def export_onnx(bundle: Bundle) -> bytes:
+    """The bundle as an ONNX file (opset 18); the same bundle gives the same bytes."""
+    with _quiet():
+        program = torch.onnx.export(
+            _exported(bundle),
+            (),
+            dynamo=True,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=[f"probs_{head}" for head in bundle.label_space.heads],
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    model: onnx.ModelProto = program.model_proto
+    _forget_source_lines(model)
+    for key, value in _labels_and_more(bundle).items():
+        model.metadata_props.add(key=key, value=value)
+    content: bytes = model.SerializeToString(deterministic=True)
+    return content
+
+
+def export_torch(bundle: Bundle) -> bytes:
+    """The bundle as a .pt2 file of torch.export; what it knows lies in its extra files."""
+    sink = io.BytesIO()
+    with _quiet():
+        torch.export.save(_exported(bundle), sink, extra_files=_labels_and_more(bundle))
+    return sink.getvalue()
+
+
+def _classifier(bundle: Bundle) -> Classifier:
+    return Classifier(bundle.model, image_size=bundle.image_size, keep_aspect=bundle.keep_aspect)
+
+
+def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
+    free = {
+        place: torch.export.Dim(name, min=1)
+        for place, name in enumerate(("batch", "height", "width"))
+    }
+    example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
+    program = torch.export.export(_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine, and the code's own lines
+    return program
+
+
+def _labels_and_more(bundle: Bundle) -> dict[str, str]:
+    return {
+        "labels": json.dumps(bundle.label_space.to_json(), ensure_ascii=False),
+        "image_size": str(bundle.image_size),
+        "keep_aspect": json.dumps(bundle.keep_aspect),
+        "images": "RGB, uint8, (batch, height, width, 3); any size, scaled inside",
+        "ctc_version": __version__,
+    }
+
+
+def _forget_source_lines(model: onnx.ModelProto) -> None:
+    for node in model.graph.node:
+        node.ClearField("metadata_props")
+    for function in model.functions:
+        for node in function.node:
+            node.ClearField("metadata_props")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the exporters print, warn of and log about their own insides from the user."""
+    exporters = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    levels = [log.level for log in exporters]
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for log in exporters:
+            log.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for log, level in zip(exporters, levels, strict=True):
+                log.setLevel(level)

@@ -1,0 +1,1 @@
+"""One epoch on any iterable of batches."""

@@ -1,0 +1,124 @@
+"""One epoch of training or evaluation on any iterable of batches.
+
+B batch, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn, optim
+
+from ctc_ray.labels import LabelSpace
+from ctc_ray.training.batches import Batch, stable_hash
+from ctc_ray.training.losses import multi_head_loss
+from ctc_ray.training.metrics import Counts
+
+Augment = Callable[[Tensor, Sequence[int]], Tensor]
+
+_IMAGES_FOR_STATISTICS = 4096  # as in the original
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What stays the same from epoch to epoch."""
+
+    label_space: LabelSpace
+    loss_weights: Mapping[str, float] = field(default_factory=dict)  # 1 where none is given
+    device: torch.device | str = "cpu"
+    seed: int = 0
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mean and standard deviation per channel of pixels in [0, 1]."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def train_epoch(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    optimizer: optim.Optimizer,
+    settings: Settings,
+    *,
+    epoch: int,
+    augment: Augment | None = None,
+) -> Counts:
+    """Train on every batch once; counts of the answers while training.
+
+    What the model draws at random (dropout) is a function of seed, rank and epoch: an epoch is the
+    same in a run that was killed before it. (Torch's global generator is set for that.)
+
+    Args:
+        model: takes uint8 images (B, C, H, W), gives logits per head; may be wrapped for
+            distributed training.
+        augment: changes images (uint8, on the device) at random, given a seed for each; the result
+            has values from 0 to 255 too.
+    """
+    torch.manual_seed(stable_hash(f"rank {settings.rank}", settings.seed, epoch))
+    counts = _counts(settings)
+    model.train()
+    for batch in batches:
+        images_BCHW, labels = _to_device(batch, settings.device)
+        if augment is not None:
+            images_BCHW = augment(images_BCHW, batch.seeds)
+        logits = model(images_BCHW)
+        loss = multi_head_loss(logits, labels, settings.loss_weights).loss
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        optimizer.step()
+        counts.add({head: part.detach() for head, part in logits.items()}, labels)
+    return counts
+
+
+def evaluate(model: nn.Module, batches: Iterable[Batch], settings: Settings) -> Counts:
+    """Counts of the model's answers.
+
+    Args:
+        model: not wrapped for distributed training; workers may have different numbers of batches.
+    """
+    counts = _counts(settings)
+    model.eval()
+    with torch.inference_mode():
+        for batch in batches:
+            images_BCHW, labels = _to_device(batch, settings.device)
+            counts.add(model(images_BCHW), labels)
+    return counts
+
+
+def image_statistics(batches: Iterable[Batch]) -> Statistics:
+    """Statistics of at most 4096 images, rounded to 4 decimals; exact, so their order is no matter.
+
+    The deviation of a channel that never changes is given as 1, to divide by.
+    """
+    n_pixels = n_images = 0
+    totals_C = torch.zeros(3, dtype=torch.float64)  # whole numbers below 2**53: exact
+    squares_C = torch.zeros(3, dtype=torch.float64)
+    for batch in batches:
+        images_BCHW = batch.images_BCHW[: _IMAGES_FOR_STATISTICS - n_images].to(torch.int64)
+        totals_C += images_BCHW.sum(dim=(0, 2, 3))
+        squares_C += images_BCHW.square().sum(dim=(0, 2, 3))
+        n_images += len(images_BCHW)
+        n_pixels += images_BCHW[:, 0].numel()
+        if n_images >= _IMAGES_FOR_STATISTICS:
+            break
+    mean_C = totals_C / max(1, n_pixels)
+    std_C = (squares_C / max(1, n_pixels) - mean_C.square()).clamp(min=0).sqrt()
+    return Statistics(mean=_rounded(mean_C), std=_rounded(std_C, instead_of_zero=1.0))
+
+
+def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, float, float]:
+    red, green, blue = (round(value / 255, 4) or instead_of_zero for value in values_C.tolist())
+    return red, green, blue
+
+
+def _counts(settings: Settings) -> Counts:
+    return Counts(settings.label_space, weights=settings.loss_weights, device=settings.device)
+
+
+def _to_device(batch: Batch, device: torch.device | str) -> tuple[Tensor, dict[str, Tensor]]:
+    labels = {head: part.to(device, non_blocking=True) for head, part in batch.labels.items()}
+    return batch.images_BCHW.to(device, non_blocking=True), labels

@@ -1,0 +1,122 @@
+"""Counts that add up: over batches, and over workers. Metrics are made of them at the end.
+
+B batch, K classes of a head.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from ctc_ray.labels import LabelSpace
+from ctc_ray.training.batches import IGNORE_INDEX
+from ctc_ray.training.losses import multi_head_loss
+
+_TOP = 5
+
+SumOverWorkers = Callable[[Tensor], Tensor]
+
+
+class Counts:
+    """Confusions, hits and losses of every head.
+
+    All counts are integers and exact; sums of losses are float64.
+    """
+
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        *,
+        weights: Mapping[str, float] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """Counts of nothing.
+
+        Args:
+            weights: of the heads' losses; 1 where none is given.
+        """
+        self._n_classes = {head: label_space.n_classes(head) for head in label_space.heads}
+        self._weights = dict(weights or {})
+        self.confusions = {  # head -> images by label (rows) and prediction (columns)
+            head: torch.zeros(k, k, dtype=torch.int64, device=device)
+            for head, k in self._n_classes.items()
+        }
+        self.top_hits = {
+            head: torch.zeros((), dtype=torch.int64, device=device) for head in self._n_classes
+        }
+        self.losses = {
+            head: torch.zeros((), dtype=torch.float64, device=device) for head in self._n_classes
+        }
+
+    def add(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
+        """Count a batch: head -> logits (B, K), and head -> labels (B,)."""
+        with torch.no_grad():
+            parts = multi_head_loss(logits, labels, {}).heads
+            for head, logits_BK in logits.items():
+                self._add_head(head, logits_BK, labels[head])
+                self.losses[head] += parts[head].total.double()
+
+    def _add_head(self, head: str, logits_BK: Tensor, labels_B: Tensor) -> None:
+        # rows without label count 0 instead of being left out: that would wait for the GPU
+        is_labelled_B = labels_B != IGNORE_INDEX
+        known_B = torch.where(is_labelled_B, labels_B, 0)
+        places_B = known_B * self._n_classes[head] + logits_BK.argmax(dim=1)
+        self.confusions[head].view(-1).index_add_(0, places_B, is_labelled_B.long())
+        n_better_B = (logits_BK > logits_BK.gather(1, known_B[:, None])).sum(dim=1)
+        self.top_hits[head] += ((n_better_B < _TOP) & is_labelled_B).sum()
+
+    def merge(self, other: "Counts") -> None:
+        """Add the counts of other images."""
+        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            mine += theirs.to(mine.device)
+
+    def sum_over_workers(self, sum_tensor: SumOverWorkers) -> None:
+        """Make these the counts of all workers; every worker must call it.
+
+        Args:
+            sum_tensor: gives the sum over all workers of a float64 vector. One call does for all
+                counts: a float64 is exact up to 2**53.
+        """
+        packed = torch.cat([tensor.double().reshape(-1) for tensor in self._tensors()])
+        summed = sum_tensor(packed)
+        place = 0
+        for tensor in self._tensors():
+            values = summed[place : place + tensor.numel()].reshape(tensor.shape)
+            tensor.copy_(values.round() if tensor.dtype == torch.int64 else values)
+            place += tensor.numel()
+
+    def summary(self) -> dict[str, float]:
+        """Metrics by name: `loss` and, per head, those of `_head_metrics`.
+
+        `loss` is the weighted sum of the heads' losses. A head without any labelled image has no
+        metrics and no part in it; where no head has any, the summary is empty.
+        """
+        metrics: dict[str, float] = {}
+        for head, confusion_KK in self.confusions.items():
+            n = int(confusion_KK.sum())
+            if n == 0:
+                continue
+            weighted = self._weights.get(head, 1.0) * float(self.losses[head]) / n
+            metrics["loss"] = metrics.get("loss", 0.0) + weighted
+            metrics |= self._head_metrics(head, n)
+        return metrics
+
+    def _head_metrics(self, head: str, n: int) -> dict[str, float]:
+        confusion_KK = self.confusions[head]
+        return {
+            f"loss_{head}": float(self.losses[head]) / n,
+            f"accuracy_{head}": int(confusion_KK.trace()) / n,
+            f"macro_f1_{head}": _macro_f1(confusion_KK.double()),  # over classes with an image
+            f"top5_{head}": int(self.top_hits[head]) / n,
+            f"n_{head}": float(n),
+        }
+
+    def _tensors(self) -> list[Tensor]:
+        return [*self.confusions.values(), *self.top_hits.values(), *self.losses.values()]
+
+
+def _macro_f1(confusion_KK: Tensor) -> float:
+    hits_K = confusion_KK.diagonal()
+    labelled_K, predicted_K = confusion_KK.sum(dim=1), confusion_KK.sum(dim=0)
+    f1_K = 2 * hits_K / (labelled_K + predicted_K).clamp(min=1)
+    return float(f1_K[labelled_K > 0].mean())

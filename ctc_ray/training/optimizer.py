@@ -1,0 +1,128 @@
+"""The optimiser, its learning rate from epoch to epoch, and when to stop."""
+
+import math
+from typing import Any
+
+from torch import nn, optim
+
+from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
+
+_MIN_DELTA = 1e-4  # of plateau, as in the original: a smaller gain is none
+_COOLDOWN = 1  # epochs after a change that count as none without a gain, as in Keras
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer:
+    """An optimiser of all weights that may change; biases and norms have no weight decay."""
+    weights = [w for w in model.parameters() if w.requires_grad]
+    groups = [
+        {"params": [w for w in weights if w.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
+    ]
+    if config.name == "adamw":
+        return optim.AdamW(groups, lr=config.learning_rate)
+    return optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+
+
+def set_learning_rate(optimizer: optim.Optimizer, learning_rate: float) -> None:
+    """Use this learning rate from now on."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+class LearningRate:
+    """The learning rate of the coming epoch, `value`; `step` after every epoch."""
+
+    def __init__(self, config: ScheduleConfig, *, learning_rate: float, max_epochs: int) -> None:
+        self._config = config
+        self._first = learning_rate
+        self._max_epochs = max_epochs
+        self._best = math.inf
+        self._n_waited = 0
+        self._n_cooling = 0
+        self.value = self._cosine(0) if config.name == "cosine" else learning_rate
+
+    def step(self, epoch: int, val_loss: float) -> None:
+        """Note that an epoch (from 0) has ended with this validation loss."""
+        if self._config.name == "cosine":
+            self.value = self._cosine(epoch + 1)
+        elif self._config.name == "plateau":
+            self._plateau(val_loss)
+
+    def _cosine(self, epoch: int) -> float:
+        n_warmup = self._config.warmup_epochs
+        if epoch < n_warmup:
+            return self._first * (epoch + 1) / n_warmup
+        done = (epoch - n_warmup) / max(1, self._max_epochs - n_warmup)
+        value = self._first * (1 + math.cos(math.pi * min(1.0, done))) / 2
+        return max(value, self._smallest)
+
+    def _plateau(self, val_loss: float) -> None:
+        if self._n_cooling:
+            self._n_cooling -= 1
+            self._n_waited = 0
+        if val_loss < self._best - _MIN_DELTA:
+            self._best, self._n_waited = val_loss, 0
+        elif not self._n_cooling:
+            self._n_waited += 1
+            if self._n_waited >= self._config.patience:
+                self.value = max(self.value * self._config.factor, self._smallest)
+                self._n_cooling, self._n_waited = _COOLDOWN, 0
+
+    @property
+    def _smallest(self) -> float:
+        return min(self._config.min_learning_rate, self._first)  # never raises what the user chose
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on."""
+        return {
+            "value": self.value,
+            "best": self._best,
+            "n_waited": self._n_waited,
+            "n_cooling": self._n_cooling,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.value = state["value"]
+        self._best = state["best"]
+        self._n_waited = state["n_waited"]
+        self._n_cooling = state["n_cooling"]
+
+
+class EarlyStopping:
+    """Says when the validation loss has not become smaller for `patience` epochs.
+
+    `is_best` says whether the last epoch was the best so far. A loss that is not a number is never
+    the best.
+    """
+
+    def __init__(self, patience: int) -> None:
+        """Patience of 0: never stop early."""
+        self._patience = patience
+        self.best = math.inf
+        self.best_epoch = -1
+        self.is_best = False
+        self.should_stop = False
+
+    def step(self, epoch: int, val_loss: float) -> None:
+        """Note that an epoch (from 0) has ended with this validation loss."""
+        self.is_best = val_loss < self.best
+        if self.is_best:
+            self.best, self.best_epoch = val_loss, epoch
+        self.should_stop = 0 < self._patience <= epoch - self.best_epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on."""
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "is_best": self.is_best,
+            "should_stop": self.should_stop,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.best = state["best"]
+        self.best_epoch = state["best_epoch"]
+        self.is_best = state["is_best"]
+        self.should_stop = state["should_stop"]

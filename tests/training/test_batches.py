@@ -1,0 +1,205 @@
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+from ctc_ray.errors import LabelError, SchemaError
+from ctc_ray.labels import LabelSpace
+from ctc_ray.training.batches import IGNORE_INDEX, Batch, Reading, read_batches, stable_hash
+from ctc_ray.training.plans import Group, Plan, plan_epoch, plan_evaluation
+
+Decode = Callable[[bytes], npt.NDArray[np.uint8]]
+MakeDataset = Callable[..., list[Group]]
+
+BURSTS = [(f"e{i:03d}", [None, None, None]) for i in range(40)]
+
+
+@pytest.fixture
+def reading(label_space: LabelSpace, decode: Decode) -> Reading:
+    return Reading(label_space, decode, batch_size=8)
+
+
+def epoch(groups: list[Group], number: int = 0, **changes: Any) -> Plan:
+    return plan_epoch(groups, **{"image_choice": "random", "seed": 5, "epoch": number, **changes})
+
+
+def ids(plan: Plan, reading: Reading) -> list[str]:
+    return [name for batch in read_batches(plan, reading) for name in batch.image_ids]
+
+
+def test_each_event_gives_one_image_and_over_the_epochs_all(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    groups = make_dataset(BURSTS)
+    seen: Counter[str] = Counter()
+    for number in range(12):
+        chosen = ids(epoch(groups, number), reading)
+        assert sorted(name.split("-")[0] for name in chosen) == [event for event, _ in BURSTS]
+        seen.update(chosen)
+    assert len(seen) > 0.95 * 120  # each of three images is missed 12 times with (2/3)**12 = .008
+
+
+def test_all_images_can_be_chosen(make_dataset: MakeDataset, reading: Reading) -> None:
+    chosen = ids(epoch(make_dataset(BURSTS), image_choice="all"), reading)
+    assert sorted(chosen) == [f"{event}-{i}" for event, _ in BURSTS for i in range(3)]
+
+
+def test_failed_images_are_never_chosen(make_dataset: MakeDataset, reading: Reading) -> None:
+    groups = make_dataset(
+        [("a", ["missing", None, "unreadable"]), ("b", ["missing"]), ("c", [None])]
+    )
+    for number in range(5):
+        assert sorted(ids(epoch(groups, number), reading)) == ["a-1", "c-0"]
+    assert ids(plan_evaluation(groups), reading) == ["a-1", "c-0"]
+
+
+def test_missing_labels_become_the_index_to_ignore(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    (batch,) = read_batches(plan_evaluation(make_dataset(BURSTS[:2], 2)), reading)
+    assert batch.labels["species"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert batch.labels["sex"].tolist() == [1, 1, 1, *[IGNORE_INDEX] * 3]
+    assert batch.labels["sex"].dtype == torch.int64
+
+
+def test_pixels_come_as_bytes_with_channels_first_by_shape(
+    make_dataset: MakeDataset, reading: Reading, decode: Decode
+) -> None:
+    captured: list[bytes] = []
+
+    def remember(raw: bytes) -> npt.NDArray[np.uint8]:
+        captured.append(raw)
+        return decode(raw)
+
+    groups = make_dataset([("a", [None])])
+    (batch,) = read_batches(plan_evaluation(groups), replace(reading, decode=remember))
+    expected = torch.from_numpy(decode(captured[0]).copy()).permute(2, 0, 1)
+    assert batch.images_BCHW.shape == (1, 3, 16, 16)
+    assert torch.equal(batch.images_BCHW[0], expected)
+
+
+def flat(batches: list[Batch]) -> list[Any]:
+    return [
+        (batch.image_ids, batch.seeds, batch.images_BCHW.sum().item(), batch.labels["sex"].tolist())
+        for batch in batches
+    ]
+
+
+def test_same_plan_gives_the_same_batches_with_any_number_of_threads(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    plan = epoch(make_dataset(BURSTS))
+    one = flat(list(read_batches(plan, replace(reading, decode_threads=1))))
+    assert one == flat(list(read_batches(plan, replace(reading, decode_threads=4))))
+
+
+def test_order_and_seeds_change_from_epoch_to_epoch(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    groups = make_dataset([(f"e{i}", [None]) for i in range(30)])
+    first, second = (list(read_batches(epoch(groups, number), reading)) for number in (0, 1))
+    seeds = [
+        {n: s for batch in batches for n, s in zip(batch.image_ids, batch.seeds, strict=True)}
+        for batches in (first, second)
+    ]
+    assert seeds[0].keys() == seeds[1].keys()
+    assert all(seeds[0][name] != seeds[1][name] for name in seeds[0])
+    assert list(seeds[0]) != list(seeds[1])
+
+
+def test_images_of_neighbouring_row_groups_are_mixed(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    groups = make_dataset([(f"e{i:02d}", [None]) for i in range(32)])  # 8 row groups of 4
+    first = next(iter(read_batches(epoch(groups), reading))).image_ids
+    assert len({int(name[1:3]) // 4 for name in first}) > 3
+
+
+def test_more_row_groups_than_a_window_are_all_read(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    groups = make_dataset([(f"e{i:02d}", [None]) for i in range(50)], 1)
+    assert sorted(ids(epoch(groups), reading)) == [f"e{i:02d}-0" for i in range(50)]
+
+
+def test_workers_together_see_every_event(make_dataset: MakeDataset, reading: Reading) -> None:
+    groups = make_dataset(BURSTS)
+    shares = [ids(epoch(groups, rank=rank, world_size=3), reading) for rank in range(3)]
+    assert [len(share) for share in shares] == [14, 14, 14]
+    assert len({name.split("-")[0] for share in shares for name in share}) == 40
+
+
+def test_no_batch_of_one_is_left_over(make_dataset: MakeDataset, reading: Reading) -> None:
+    plan = epoch(make_dataset(BURSTS[:9]))
+    assert [len(batch.seeds) for batch in read_batches(plan, reading)] == [5, 4]
+
+
+def test_error_of_the_decoder_reaches_the_reader(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    def broken(raw: bytes) -> npt.NDArray[np.uint8]:
+        raise ZeroDivisionError("decoder")
+
+    with pytest.raises(ZeroDivisionError, match="decoder"):
+        list(read_batches(epoch(make_dataset(BURSTS)), replace(reading, decode=broken)))
+
+
+def test_unknown_class_is_an_error_and_not_a_missing_label(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    fewer = replace(reading, label_space=LabelSpace({"species": ("cat", "dog")}))
+    with pytest.raises(LabelError, match="'hare' is no class of head 'species'"):
+        list(read_batches(epoch(make_dataset(BURSTS)), fewer))
+
+
+def test_head_that_the_shards_do_not_have_is_a_schema_error(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    other = replace(reading, label_space=LabelSpace({"age": ("old",)}))
+    with pytest.raises(SchemaError, match="column 'label_age' not found"):
+        list(read_batches(epoch(make_dataset(BURSTS)), other))
+
+
+def test_shard_that_is_not_what_the_manifest_says_is_a_schema_error(
+    make_dataset: MakeDataset, reading: Reading
+) -> None:
+    groups = [replace(group, n_events=group.n_events + 1) for group in make_dataset(BURSTS)]
+    with pytest.raises(SchemaError, match="holds 4 usable items, the manifest says 5"):
+        list(read_batches(epoch(groups), reading))
+
+
+def test_abandoned_iterator_ends_its_threads(make_dataset: MakeDataset, reading: Reading) -> None:
+    before = threading.active_count()
+    batches = read_batches(epoch(make_dataset(BURSTS)), reading)
+    next(batches)
+    assert threading.active_count() > before
+    batches.close()  # type: ignore[attr-defined]  # it is a generator
+    assert threading.active_count() == before
+
+
+def test_batches_are_made_ahead_but_not_all(
+    make_dataset: MakeDataset, reading: Reading, decode: Decode
+) -> None:
+    decoded = threading.Semaphore(0)
+
+    def count(raw: bytes) -> npt.NDArray[np.uint8]:
+        decoded.release()
+        return decode(raw)
+
+    batches = read_batches(epoch(make_dataset(BURSTS)), replace(reading, decode=count))
+    next(batches)
+    for _ in range(24):  # the batch that was asked for, and two ahead
+        assert decoded.acquire(timeout=30)
+    assert not decoded.acquire(timeout=0.2)
+    batches.close()  # type: ignore[attr-defined]  # it is a generator
+
+
+def test_hash_is_the_same_on_every_machine() -> None:
+    assert stable_hash("event", 1, 2) == 761811515761247913  # printf 1/2/event | b2sum -l 64
+    assert 0 <= stable_hash("", 0, 0) < 2**63

@@ -1,0 +1,113 @@
+import math
+
+import pytest
+import torch
+
+from ctc_ray.labels import LabelSpace
+from ctc_ray.training.batches import IGNORE_INDEX
+from ctc_ray.training.metrics import Counts
+
+LABELS = LabelSpace({"a": ("x", "y", "z"), "b": tuple("123456789")})
+
+
+def batch(n: int, seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(seed)
+    logits = {
+        "a": torch.randn(n, 3, generator=generator),
+        "b": torch.randn(n, 9, generator=generator),
+    }
+    labels = {
+        "a": torch.randint(0, 3, (n,), generator=generator),
+        "b": torch.randint(0, 9, (n,), generator=generator),
+    }
+    labels["b"][::3] = IGNORE_INDEX
+    return logits, labels
+
+
+def counted(n: int, pieces: int) -> Counts:
+    logits, labels = batch(n)
+    counts = Counts(LABELS)
+    for place in torch.arange(n).chunk(pieces):
+        counts.add(
+            {head: part[place] for head, part in logits.items()},
+            {head: part[place] for head, part in labels.items()},
+        )
+    return counts
+
+
+def test_metrics_by_hand() -> None:
+    # label -> answer: x -> x, x -> y, y -> y, (missing) -> z; z has no image
+    logits = torch.eye(3)[torch.tensor([0, 1, 1, 2])] * math.log(2)  # probs 1/2, 1/4, 1/4
+    labels = torch.tensor([0, 0, 1, IGNORE_INDEX])
+    counts = Counts(LabelSpace({"a": ("x", "y", "z")}), weights={"a": 3.0})
+    counts.add({"a": logits}, {"a": labels})
+    loss = (math.log(2) + math.log(4) + math.log(2)) / 3
+    assert counts.summary() == pytest.approx(
+        {
+            "loss": 3 * loss,
+            "loss_a": loss,
+            "accuracy_a": 2 / 3,
+            "macro_f1_a": (2 / 3 + 2 / 3) / 2,  # x: 2*1/(2+1), y: 2*1/(1+2); z has no support
+            "top5_a": 1.0,
+            "n_a": 3.0,
+        },
+        rel=1e-6,
+    )
+
+
+def test_top5_counts_labels_among_the_five_best_answers() -> None:
+    logits = torch.arange(9.0).repeat(9, 1)
+    counts = Counts(LabelSpace({"b": tuple("123456789")}))
+    counts.add({"b": logits}, {"b": torch.arange(9)})
+    assert counts.summary()["top5_b"] == 5 / 9
+
+
+@pytest.mark.parametrize("pieces", [2, 5, 31])
+def test_batch_size_does_not_matter(pieces: int) -> None:
+    assert counted(31, pieces).summary() == pytest.approx(counted(31, 1).summary(), rel=1e-6)
+
+
+def test_confusions_hold_labels_in_rows_and_answers_in_columns() -> None:
+    logits, labels = batch(31)
+    confusion = counted(31, 4).confusions["a"]
+    for label, given in zip(labels["a"], logits["a"].argmax(dim=1), strict=True):
+        confusion[label, given] -= 1
+    assert not confusion.any()
+
+
+def test_three_workers_together_count_what_one_counts() -> None:
+    logits, labels = batch(30)
+    workers = [Counts(LABELS) for _ in range(3)]
+    for rank, worker in enumerate(workers):
+        worker.add(
+            {head: part[rank::3] for head, part in logits.items()},
+            {head: part[rank::3] for head, part in labels.items()},
+        )
+    sent: list[torch.Tensor] = []
+
+    def remember(packed: torch.Tensor) -> torch.Tensor:
+        sent.append(packed.clone())
+        return packed
+
+    for worker in workers:
+        worker.sum_over_workers(remember)
+    workers[1].sum_over_workers(lambda packed: sum(sent, torch.zeros_like(packed)))
+    assert workers[1].summary() == pytest.approx(counted(30, 1).summary(), rel=1e-6)
+    assert torch.equal(workers[1].confusions["b"], counted(30, 1).confusions["b"])
+
+
+def test_merging_adds_up() -> None:
+    one, two = counted(31, 1), counted(31, 2)
+    one.merge(two)
+    assert one.summary()["n_a"] == 62
+    assert one.summary()["accuracy_b"] == two.summary()["accuracy_b"]
+
+
+def test_head_without_any_label_has_no_metrics_and_no_part_in_the_loss() -> None:
+    logits, labels = batch(4)
+    counts = Counts(LABELS)
+    counts.add(logits, {**labels, "b": torch.full((4,), IGNORE_INDEX)})
+    summary = counts.summary()
+    assert not [name for name in summary if name.endswith("_b")]
+    assert summary["loss"] == summary["loss_a"]
+    assert Counts(LABELS).summary() == {}

@@ -1,0 +1,124 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
+from ctc_ray.training.optimizer import (
+    EarlyStopping,
+    LearningRate,
+    make_optimizer,
+    set_learning_rate,
+)
+
+
+def values(losses: list[float], max_epochs: int = 10, **config: Any) -> list[float]:
+    rate = LearningRate(ScheduleConfig(**config), learning_rate=0.01, max_epochs=max_epochs)
+    found = [rate.value]
+    for epoch, loss in enumerate(losses):
+        rate.step(epoch, loss)
+        found.append(rate.value)
+    return found
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_only_matrices_that_may_change_have_weight_decay(name: str) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    config = OptimizerConfig.model_validate({"name": name, "weight_decay": 0.1})
+    decayed, plain = make_optimizer(model, config).param_groups
+    assert decayed["params"] == [model[2].weight]
+    assert decayed["weight_decay"] == 0.1
+    assert [tuple(weight.shape) for weight in plain["params"]] == [(4,), (4,), (2,)]
+    assert plain["weight_decay"] == 0
+
+
+def test_every_field_of_the_optimizer_has_an_effect() -> None:
+    model = nn.Linear(2, 2)
+    sgd = make_optimizer(model, OptimizerConfig(learning_rate=0.3, momentum=0.4))
+    assert isinstance(sgd, torch.optim.SGD)
+    assert (sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]) == (0.3, 0.4)
+    adamw = make_optimizer(model, OptimizerConfig(name="adamw", learning_rate=0.2))
+    assert isinstance(adamw, torch.optim.AdamW)
+    set_learning_rate(adamw, 0.1)
+    assert {group["lr"] for group in adamw.param_groups} == {0.1}
+
+
+def test_plateau_reduces_after_patience_epochs_without_gain() -> None:
+    found = values([1.0, 0.9, 0.9, 0.89995, 0.9, 0.9], patience=2)
+    assert found == pytest.approx([0.01, 0.01, 0.01, 0.01, 0.001, 0.001, 0.0001])
+
+
+def test_plateau_never_goes_below_the_smallest_rate() -> None:
+    assert values([1.0] * 20, patience=1, min_learning_rate=0.002)[-1] == 0.002
+
+
+def test_schedule_never_raises_a_rate_that_is_smaller_than_the_smallest() -> None:
+    assert values([1.0] * 20, patience=1, min_learning_rate=0.5)[-1] == 0.01
+
+
+def test_loss_that_is_no_number_is_no_gain() -> None:
+    assert values([math.nan] * 3, patience=2)[-1] == pytest.approx(0.001)
+
+
+def test_cosine_falls_to_half_in_the_middle_and_to_nothing_at_the_end() -> None:
+    found = values([1.0] * 10, name="cosine", min_learning_rate=0.0)
+    assert found[0] == 0.01
+    assert found[5] == pytest.approx(0.005)
+    assert found[10] == pytest.approx(0)
+    assert found == sorted(found, reverse=True)
+
+
+def test_cosine_warms_up_linearly() -> None:
+    found = values([1.0] * 10, name="cosine", warmup_epochs=4)
+    assert found[:5] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
+
+
+def test_constant_rate_is_constant() -> None:
+    assert set(values([1.0] * 10, name="constant")) == {0.01}
+
+
+@pytest.mark.parametrize("name", ["plateau", "cosine", "constant"])
+def test_schedule_goes_on_from_its_state(name: str) -> None:
+    config = ScheduleConfig.model_validate({"name": name, "patience": 2})
+    losses = [1.0, 0.8, 0.9, 0.9, 0.9, 0.7, 0.7, 0.7, 0.7]
+    whole = LearningRate(config, learning_rate=0.01, max_epochs=9)
+    for epoch, loss in enumerate(losses):
+        resumed = LearningRate(config, learning_rate=0.01, max_epochs=9)
+        resumed.load_state_dict(whole.state_dict())
+        whole.step(epoch, loss)
+        resumed.step(epoch, loss)
+        assert resumed.state_dict() == whole.state_dict()
+
+
+def stopped_at(losses: list[float], patience: int) -> int | None:
+    stopping = EarlyStopping(patience)
+    for epoch, loss in enumerate(losses):
+        other = EarlyStopping(patience)
+        other.load_state_dict(stopping.state_dict())
+        stopping = other
+        stopping.step(epoch, loss)
+        if stopping.should_stop:
+            return epoch
+    return None
+
+
+def test_stops_after_patience_epochs_without_a_better_loss() -> None:
+    assert stopped_at([1.0, 0.9, 0.95, 0.9, 0.91, 0.5], patience=3) == 4
+    assert stopped_at([math.nan] * 5, patience=3) == 2
+
+
+def test_patience_of_zero_never_stops() -> None:
+    assert stopped_at([1.0] * 50, patience=0) is None
+
+
+def test_best_epoch_is_remembered() -> None:
+    stopping = EarlyStopping(3)
+    marks = []
+    for epoch, loss in enumerate([1.0, 0.8, 0.8, math.nan, 0.7]):
+        stopping.step(epoch, loss)
+        marks.append(stopping.is_best)
+    assert marks == [True, True, False, False, True]
+    assert (stopping.best_epoch, stopping.best) == (4, 0.7)
