@@ -8,7 +8,7 @@ Shape letters: H height, W width, C channels.
 
 import csv
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -65,7 +65,8 @@ class _Walker:
 def write_scenes(folder_uri: str, *, n_events: int, n_locations: int, seed: int) -> Scenes:
     """Write `<location>/<event>_<k>.jpg` and `events.csv`, one row per event.
 
-    Columns: event, image1 to image3 (URIs), species ("blank" is a class), count, location, night.
+    Events have 1 to 3 frames. Columns: event, image1 to image3 (URIs, or empty), species ("blank"
+    is a class), count, location, night.
     With sixteen events or more, four files are broken in four ways: see `Scenes`.
     The same seed writes the same bytes.
     """
@@ -77,6 +78,8 @@ def write_scenes(folder_uri: str, *, n_events: int, n_locations: int, seed: int)
     broken: dict[str, str] = {}
     for index in range(n_events):
         scene = _draw_scene(rng, index % n_locations)
+        if index in breaks:
+            scene = replace(scene, n_frames=N_FRAMES)
         event, location = f"E{index:05d}", f"L{scene.location:02d}"
         uris = []
         for k, jpeg in enumerate(draw_event(int(rng.integers(1 << 32)), scene), start=1):
@@ -88,6 +91,7 @@ def write_scenes(folder_uri: str, *, n_events: int, n_locations: int, seed: int)
             if content is not None:
                 storage.write_bytes(uri, content)
         night = "yes" if scene.night else "no"
+        uris += [""] * (N_FRAMES - len(uris))
         writer.writerow([event, *uris, scene.species or BLANK, scene.count, location, night])
     csv_uri = storage.join(folder_uri, "events.csv")
     storage.write_bytes(csv_uri, table.getvalue().encode())
@@ -96,12 +100,12 @@ def write_scenes(folder_uri: str, *, n_events: int, n_locations: int, seed: int)
 
 def _draw_scene(rng: np.random.Generator, location: int) -> Scene:
     night = bool(rng.random() < _NIGHT_SHARE)
+    n_frames = int(rng.integers(1, N_FRAMES + 1))
     if rng.random() < _BLANK_SHARE:
-        return Scene(location, night=night)
+        return Scene(location, night=night, n_frames=n_frames)
     species = SPECIES[rng.integers(len(SPECIES))]
-    return Scene(
-        location, species, count=int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15])), night=night
-    )
+    count = int(rng.choice([1, 2, 3], p=[0.6, 0.25, 0.15]))
+    return Scene(location, species, count, night, n_frames)
 
 
 def _plan_breaks(n_events: int) -> dict[int, str]:

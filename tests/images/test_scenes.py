@@ -106,8 +106,7 @@ def test_written_scenes_are_a_table_of_events_with_four_broken_files(folder: Pat
     scenes = write_scenes(str(folder), n_events=24, n_locations=5, seed=0)
     with Path(scenes.csv_uri).open(newline="") as file:
         rows = list(csv.DictReader(file))
-    columns = "event,image1,image2,image3,species,count,location,night"
-    assert ",".join(rows[0]) == columns
+    assert ",".join(rows[0]) == "event,image1,image2,image3,species,count,location,night"
     assert len({row["event"] for row in rows}) == 24
     assert {row["location"] for row in rows} == {f"L{k:02d}" for k in range(5)}
     assert {row["species"] for row in rows} == {"blank", "boar", "giraffe", "zebra"}
@@ -121,8 +120,12 @@ def test_written_scenes_are_a_table_of_events_with_four_broken_files(folder: Pat
         "empty": Failure.UNREADABLE,
     }
     assert sorted(scenes.broken.values()) == sorted(expected)
+    n_frames = set()
     for row in rows:
-        for column in ("image1", "image2", "image3"):
+        columns = [c for c in ("image1", "image2", "image3") if row[c]]
+        assert columns == ["image1", "image2", "image3"][: len(columns)]
+        n_frames.add(len(columns))
+        for column in columns:
             path = Path(row[column])
             kind = scenes.broken.get(row[column])
             assert path.parent == folder / row["location"]
@@ -134,6 +137,7 @@ def test_written_scenes_are_a_table_of_events_with_four_broken_files(folder: Pat
                 )
                 assert (answer if isinstance(answer, Failure) else None) == expected.get(kind or "")
     assert len({Path(uri).parent for uri in scenes.broken}) > 1
+    assert n_frames == {1, 2, 3}
 
 
 def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
@@ -147,7 +151,7 @@ def test_the_same_seed_writes_the_same_files(tmp_path: Path) -> None:
             }
         )
     assert digests[0] == digests[1]
-    assert len(digests[0]) == 9
+    assert 3 <= len(digests[0]) <= 9
 
 
 @pytest.mark.parametrize("n_events", [1, 15, 16, 17])

@@ -1,0 +1,217 @@
+"""`ctc create-dataset`: decode and resize the images of an inventory into Parquet shards.
+
+in:  INVENTORY
+out: SHARD as split=<name>/part-NNNNN.parquet, _failures.parquet, manifest.json
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray import logs, storage
+from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.errors import ConfigError, LabelError
+from ctc_ray.images.resize import ShardImage, to_shard_jpeg
+from ctc_ray.inventory.filters import Labelled, label_rows
+from ctc_ray.inventory.splits import assign_splits
+from ctc_ray.labels import LabelSpace
+from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.schemas import Failure, conform, label_column, planned_schema, shard_schema
+from ctc_ray.stages import runtime
+from ctc_ray.units import (
+    Unit,
+    begin_work,
+    cut_by_events,
+    event_starts,
+    finish_work,
+    missing_units,
+    read_unit,
+    write_plan,
+)
+
+logger = logging.getLogger(__name__)
+
+_IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
+_GROUPS_KEY = "ctc_row_groups"
+
+
+def run(config: CreateDatasetConfig) -> Manifest:
+    """Do the units whose shard is missing; the manifest comes last."""
+    config = _absolute(config)
+    inventory = read_manifest(config.inventory_uri, "inventory")
+    _check_heads(config.heads, inventory)
+    inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
+    work = {**config.work(), "inputs": inputs}
+    labelled = _labelled(config, inventory)
+    labels = LabelSpace.from_table(labelled.rows, {h: label_column(h) for h in config.heads})
+    splits = assign_splits(
+        labelled.rows,
+        by=config.split.by,
+        fractions=config.split.fractions,
+        salt=config.split.salt,
+    )
+    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+        logger.info("%s is complete already", config.output_uri)
+        return read_manifest(config.output_uri, "dataset")
+    units = _plan(config, labelled.rows, splits)
+    n_rows = labelled.rows.num_rows
+    _run_missing(config, inventory.meta, units, n_rows)
+    manifest = Manifest(
+        kind="dataset",
+        config=config.work(),
+        inputs=inputs,
+        rows_in=n_rows,
+        classes=labels.to_json(),
+        meta=inventory.meta,
+    )
+    return _finish(config, manifest, units, labelled)
+
+
+def _absolute(config: CreateDatasetConfig) -> CreateDatasetConfig:
+    root = config.image_root_uri
+    return config.replaced(
+        inventory_uri=storage.absolute(config.inventory_uri),
+        output_uri=storage.absolute(config.output_uri),
+        image_root_uri=None if root is None else storage.absolute(root),
+    )
+
+
+def _check_heads(heads: Sequence[str], inventory: Manifest) -> None:
+    for head in heads:
+        if head not in inventory.classes:
+            known = ", ".join(inventory.classes) or "none"
+            raise LabelError(f"heads: {head!r} is no head of the inventory; its heads are {known}")
+
+
+def _labelled(config: CreateDatasetConfig, inventory: Manifest) -> Labelled:
+    rows = storage.read_folder(config.inventory_uri)
+    labelled = label_rows(rows, config.heads, observations=config.observations)
+    if labelled.rows.num_rows == 0:
+        raise ConfigError(f"{config.inventory_uri}: no image is left to put into a dataset")
+    where = config.inventory_uri
+    rows = conform(labelled.rows, planned_schema(config.heads, inventory.meta), where=where)
+    return Labelled(rows, labelled.n_events_dropped, labelled.n_images_dropped)
+
+
+def _plan(config: CreateDatasetConfig, rows: pa.Table, splits: pa.Array) -> list[Unit]:
+    units: list[Unit] = []
+    for name in sorted(pc.unique(splits).to_pylist()):
+        part = rows.filter(pc.equal(splits, name))
+        units += write_plan(config.output_uri, f"split={name}", part, config.images_per_unit)
+    return units
+
+
+def _run_missing(
+    config: CreateDatasetConfig, meta: Sequence[str], units: list[Unit], n_rows: int
+) -> None:
+    missing = missing_units(config.output_uri, units)
+    progress = logs.Progress("create-dataset", n_rows)
+    progress.skip(n_rows - sum(unit.n_rows for unit in missing))
+    logger.info("create-dataset: %d images in %d shards", n_rows, len(units))
+    if len(missing) < len(units):
+        logger.info("%d shards are there already", len(units) - len(missing))
+    runtime.run_units(missing, partial(write_shard, config, tuple(meta)), progress=progress)
+    progress.finish()
+
+
+def write_shard(config: CreateDatasetConfig, meta: Sequence[str], unit: Unit) -> dict[str, int]:
+    """Decode, resize and commit the images of one unit; the counts of rows and failures."""
+    rows = read_unit(config.output_uri, unit)
+    uris = [storage.under_root(config.image_root_uri, uri) for uri in rows["image_uri"].to_pylist()]
+    images: list[ShardImage | Failure] = [
+        raw
+        if isinstance(raw, Failure)
+        else to_shard_jpeg(
+            raw,
+            smallest_side=config.resize.smallest_side,
+            quality=config.resize.quality,
+            max_pixels=config.max_pixels,
+            truncated=config.truncated,
+        )
+        for raw in runtime.read_ahead(uris, config.threads_per_task)
+    ]
+    shard = conform(_with_images(rows, images), shard_schema(config.heads, meta), where=unit.name)
+    cuts = cut_by_events(shard["capture_event_id"], _IMAGES_PER_ROW_GROUP)
+    groups = [shard.slice(start, stop - start) for start, stop in cuts]
+    storage.write_row_groups(
+        storage.join(config.output_uri, unit.name),
+        groups,
+        metadata={_GROUPS_KEY: json.dumps([_group_counts(group) for group in groups])},
+        raw_column="jpeg",
+    )
+    n_failed = sum(isinstance(image, Failure) for image in images)
+    return {"n_rows": shard.num_rows, "n_failed": n_failed}
+
+
+def _with_images(rows: pa.Table, images: Sequence[ShardImage | Failure]) -> pa.Table:
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([getattr(image, name, None) for image in images], kind)
+
+    failures = [image.value if isinstance(image, Failure) else None for image in images]
+    return (
+        rows.append_column("jpeg", column("jpeg", pa.binary()))
+        .append_column("width", column("width", pa.int32()))
+        .append_column("height", column("height", pa.int32()))
+        .append_column("failure", pa.array(failures, pa.string()))
+    )
+
+
+def _group_counts(group: pa.Table) -> list[int]:
+    """Images, events, events with a usable image, usable images: training plans epochs by it."""
+    starts = event_starts(group["capture_event_id"])
+    usable = pc.is_null(group["failure"]).to_numpy().astype(np.int64)
+    usable_events = np.count_nonzero(np.add.reduceat(usable, starts))
+    return [group.num_rows, len(starts), int(usable_events), int(usable.sum())]
+
+
+def _finish(
+    config: CreateDatasetConfig, manifest: Manifest, units: list[Unit], labelled: Labelled
+) -> Manifest:
+    footers = runtime.read_footers(config.output_uri, units)
+    failures = runtime.write_failures(config.output_uri, footers)
+    n_rows = sum(footer.n_rows for footer in footers)
+    runtime.check_failures(config.output_uri, failures, n_rows, config.max_failure_fraction)
+    shards = [
+        {
+            "path": footer.name,
+            "split": footer.name.partition("/")[0].removeprefix("split="),
+            "n_images": footer.n_rows,
+            "n_failed": footer.n_failed,
+            "groups": json.loads(footer.metadata[_GROUPS_KEY]),
+        }
+        for footer in footers
+    ]
+    finished = manifest.model_copy(
+        update={
+            "rows_out": n_rows,
+            "failures": failures,
+            "shards": shards,
+            "counts": _counts(shards, labelled),
+        }
+    )
+    finish_work(config.output_uri, finished)
+    logger.info(
+        "wrote %d images, %d failures to %s", n_rows, sum(failures.values()), config.output_uri
+    )
+    return finished
+
+
+def _counts(shards: list[dict[str, Any]], labelled: Labelled) -> dict[str, Any]:
+    splits: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        counts = splits.setdefault(shard["split"], {"images": 0, "events": 0, "failed": 0})
+        counts["images"] += shard["n_images"]
+        counts["events"] += sum(group[1] for group in shard["groups"])
+        counts["failed"] += shard["n_failed"]
+    return {
+        "events_left_out_for_several_observations": labelled.n_events_dropped,
+        "images_left_out_with_them": labelled.n_images_dropped,
+        "shards": len(shards),
+        "splits": [{"split": name, **counts} for name, counts in splits.items()],
+    }

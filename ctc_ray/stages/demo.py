@@ -1,0 +1,178 @@
+"""`ctc demo`: the whole pipeline in a few minutes, through the code of the other commands.
+
+in:  drawn scenes, or the user's class folders
+out: scenes/, inventory/, dataset/, model/, predictions/, export/ and manifest.json
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray import storage
+from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
+from ctc_ray.config.demo import DemoConfig
+from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig
+from ctc_ray.config.prediction import ExportConfig, PredictConfig
+from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.images.scenes import write_scenes
+from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.schemas import label_column
+from ctc_ray.stages import create_dataset, create_inventory, export, predict, train
+from ctc_ray.units import begin_work, finish_work
+
+logger = logging.getLogger(__name__)
+
+_N_EVENTS, _N_LOCATIONS = 360, 24
+_FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
+
+
+def run(config: DemoConfig) -> Manifest:
+    """Draw the scenes, run every stage, and compare the predictions with the labels."""
+    config = config.replaced(output_uri=storage.absolute(config.output_uri))
+    if begin_work(config.output_uri, config.work(), overwrite=config.overwrite):
+        logger.info("%s is complete already; --overwrite runs it anew", config.output_uri)
+        return read_manifest(config.output_uri, "demo")
+    seconds: dict[str, float] = {}
+    heads = _make_inventory(config, seconds)
+    uri = {
+        name: storage.join(config.output_uri, name)
+        for name in ("inventory", "dataset", "model", "predictions", "export")
+    }
+    dataset_config = CreateDatasetConfig(
+        inventory_uri=uri["inventory"],
+        output_uri=uri["dataset"],
+        heads=heads,
+        observations="drop",
+        split=SplitConfig(
+            by="event" if config.images else "location",
+            fractions=_FRACTIONS,
+        ),
+        images_per_unit=200,
+        max_failure_fraction=0.5,
+    )
+    dataset = _timed(seconds, "create-dataset", lambda: create_dataset.run(dataset_config))
+    train_config = _train_config(config, heads, uri["dataset"], uri["model"])
+    _timed(seconds, "train", lambda: train.run(train_config))
+    predict_config = PredictConfig(
+        bundle_uri=uri["model"],
+        output_uri=uri["predictions"],
+        dataset_uri=uri["dataset"],
+        split="test",
+        export=("csv", "json"),
+        max_failure_fraction=0.5,
+    )
+    _timed(seconds, "predict", lambda: predict.run(predict_config))
+    export_config = ExportConfig(bundle_uri=uri["model"], output_uri=uri["export"])
+    _timed(seconds, "export", lambda: export.run(export_config))
+    manifest = Manifest(
+        kind="demo",
+        config=config.work(),
+        rows_in=dataset.rows_in,
+        rows_out=dataset.rows_out,
+        failures=dataset.failures,
+        classes=dataset.classes,
+        counts=_counts(config, dataset, uri, seconds),
+    )
+    finish_work(config.output_uri, manifest)
+    return manifest
+
+
+def _timed(seconds: dict[str, float], name: str, stage: Callable[[], Manifest]) -> Manifest:
+    began = time.perf_counter()
+    manifest = stage()
+    seconds[name] = round(time.perf_counter() - began, 1)
+    return manifest
+
+
+def _make_inventory(config: DemoConfig, seconds: dict[str, float]) -> tuple[str, ...]:
+    """Write the inventory; the heads to learn."""
+    output_uri = storage.join(config.output_uri, "inventory")
+    if config.images is not None:
+        source = DirInventoryConfig(source_uri=config.images, output_uri=output_uri)
+        _timed(seconds, "create-inventory", lambda: create_inventory.run(source))
+        return ("class",)
+    began = time.perf_counter()
+    folder = storage.join(config.output_uri, "scenes")
+    csv_path = write_scenes(
+        folder, n_events=_N_EVENTS, n_locations=_N_LOCATIONS, seed=config.seed
+    ).csv_uri
+    seconds["draw scenes"] = round(time.perf_counter() - began, 1)
+    scenes = CsvInventoryConfig(
+        source_uri=csv_path,
+        output_uri=output_uri,
+        event_column="event",
+        image_columns=("image1", "image2", "image3"),
+        head_columns=("species", "count"),
+        meta_columns=("night",),
+        location_column="location",
+    )
+    _timed(seconds, "create-inventory", lambda: create_inventory.run(scenes))
+    return ("species", "count")
+
+
+def _train_config(
+    config: DemoConfig, heads: tuple[str, ...], dataset_uri: str, output_uri: str
+) -> TrainConfig:
+    return TrainConfig(
+        dataset_uri=dataset_uri,
+        output_uri=output_uri,
+        heads=heads,
+        loss_weights={"count": 0.3} if "count" in heads else {},
+        model=ModelConfig(image_size=config.image_size),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.003, weight_decay=0.01),
+        schedule=ScheduleConfig(name="cosine"),
+        batch_size=32,
+        max_epochs=config.max_epochs,
+        early_stopping_patience=0,
+        image_choice="all",
+        seed=config.seed,
+    )
+
+
+def _counts(
+    config: DemoConfig, dataset: Manifest, uri: dict[str, str], seconds: dict[str, float]
+) -> dict[str, Any]:
+    splits = {row["split"]: row for row in dataset.counts["splits"]}
+    where = "test events" if config.images else "locations never trained on"
+    accuracy = [
+        {"head": head, **_accuracy(uri, head)} for head in dataset.classes if "test" in splits
+    ]
+    return {
+        "events": sum(row["events"] for row in splits.values()),
+        "results": config.output_uri,
+        "run next": f"ctc predict --bundle-uri {uri['model']} --images-uri YOUR/IMAGES "
+        "--output-uri predictions --export csv",
+        f"accuracy on {where}": accuracy,
+        "seconds per stage": [{"stage": name, "seconds": s} for name, s in seconds.items()],
+    }
+
+
+def _accuracy(uri: dict[str, str], head: str) -> dict[str, Any]:
+    """Shares of images and of events that are right, among those labelled and answered."""
+    label, pred = label_column(head), f"pred_{head}"
+    shards = storage.read_folder(
+        storage.join(uri["dataset"], "split=test"), ["image_id", "capture_event_id", label]
+    )
+    answers = uri["predictions"]
+    images = storage.read_folder(storage.join(answers, "images"), ["image_id", pred])
+    events = storage.read_folder(storage.join(answers, "events"), ["capture_event_id", pred])
+    by_event = shards.group_by("capture_event_id").aggregate([(label, "max")])
+    by_event = by_event.rename_columns(["capture_event_id", label])
+    n_images, right_images = _share_right(shards.join(images, "image_id"), label, pred)
+    n_events, right_events = _share_right(by_event.join(events, "capture_event_id"), label, pred)
+    return {
+        "images": n_images,
+        "per image": right_images,
+        "events": n_events,
+        "per event": right_events,
+    }
+
+
+def _share_right(rows: pa.Table, label: str, pred: str) -> tuple[int, float]:
+    rows = rows.filter(pc.and_(pc.is_valid(rows[label]), pc.is_valid(rows[pred])))
+    right = pc.sum(pc.equal(rows[label], rows[pred])).as_py() or 0
+    return rows.num_rows, round(right / max(1, rows.num_rows), 3)

@@ -1,0 +1,214 @@
+"""Ray, as all stages use it: connecting, quiet logs, and running units of work.
+
+Every result is committed as one file per unit; what Ray hands back to the driver are counts.
+"""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+import ray.data
+from ray.data._internal.logging import configure_logging
+
+from ctc_ray import logs, storage
+from ctc_ray.errors import ConfigError, TooManyFailuresError
+from ctc_ray.schemas import Failure, failure_schema
+from ctc_ray.units import Unit
+
+logger = logging.getLogger(__name__)
+
+FAILURES_FILE = "_failures.parquet"  # the underscore keeps it out of readers of the folder's shards
+_MAX_BLOCKS = 4096  # of a pipeline over units; more only slow its start
+
+
+def connect() -> None:
+    """Connect to the cluster of this job, or start a local Ray; nothing happens if that is done.
+
+    Ray's own lines go to files of its session, not to the user's terminal.
+    """
+    if not ray.is_initialized():
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # asks for it in a warning
+        os.environ.setdefault("RAY_TRAIN_ENABLE_V2_MIGRATION_WARNINGS", "0")
+        os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the new one cannot be switched off
+        ray.init(
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            # a trial that Ray Tune stops frees its CPUs only where the State API can be asked
+            include_dashboard=_is_local() or None,
+        )
+    _quiet()
+
+
+def _is_local() -> bool:
+    return os.environ.get("RAY_ADDRESS", "local") == "local"
+
+
+def _quiet() -> None:
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    configure_logging()  # now, so that what follows is not undone by the first dataset
+    for name in ("ray", "ray.data", "ray.train", "ray.tune"):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setLevel(logging.ERROR)
+
+
+def n_cpus() -> int:
+    """CPUs of the cluster as it is now, at least 1."""
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
+
+
+def dataset_of_units(units: list[Unit]) -> ray.data.Dataset:
+    """One row per unit, one task per unit as long as there are not very many."""
+    rows = [asdict(unit) | {"number": number} for number, unit in enumerate(units)]
+    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+
+
+def run_units(
+    units: list[Unit], work: Callable[[Unit], dict[str, int]], *, progress: logs.Progress
+) -> None:
+    """Do every unit in a task of its own; `work` commits its result, returns n_rows, n_failed."""
+    if not units:
+        return
+    connect()
+
+    def task(row: dict[str, Any]) -> dict[str, Any]:
+        logs.set_up()
+        row.pop("number")
+        return work(Unit(**row))
+
+    for done in dataset_of_units(units).map(task, num_cpus=1).iter_rows():
+        progress.add(done["n_rows"], done["n_failed"])
+
+
+class Listener:
+    """Messages of far workers, logged on the driver as they come: `with Listener(logger) as …`."""
+
+    def __init__(self, receiver: logging.Logger, every_s: float = 0.5) -> None:
+        self._receiver = receiver
+        self._every_s = every_s
+        self._stopped = threading.Event()
+        self.mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            self._log_new()
+        self._log_new()
+
+    def _log_new(self) -> None:
+        for message in ray.get(self.mailbox.take.remote()):
+            self._receiver.info("%s", message)
+
+
+class _Mailbox:
+    def __init__(self) -> None:
+        self._messages: list[str] = []
+
+    def put(self, message: str) -> None:
+        self._messages.append(message)
+
+    def take(self) -> list[str]:
+        messages, self._messages = self._messages, []
+        return messages
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the footer of a unit's file says."""
+
+    name: str
+    n_rows: int
+    n_failed: int
+    metadata: dict[str, str]
+
+
+def read_footers(output_uri: str, units: list[Unit]) -> list[Footer]:
+    """The footers of all units' files, in their order: what lies there, not what tasks reported."""
+
+    def read(unit: Unit) -> Footer:
+        with storage.open_parquet(storage.join(output_uri, unit.name)) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            failed = sum(group.num_rows - _n_null_failures(group) for group in groups)
+            metadata = {
+                k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()
+            }
+            return Footer(unit.name, file.metadata.num_rows, failed, metadata)
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(read, units))
+
+
+def _n_null_failures(row_group: Any) -> int:
+    columns = (row_group.column(place) for place in range(row_group.num_columns))
+    column = next(column for column in columns if column.path_in_schema == "failure")
+    return int(column.statistics.null_count)
+
+
+def write_failures(output_uri: str, footers: list[Footer]) -> dict[str, int]:
+    """Write the failures table from the units' files; the count of each failure code."""
+    schema = failure_schema()
+    tables = [schema.empty_table()]
+    for footer in footers:
+        if footer.n_failed:
+            rows = storage.read_table(storage.join(output_uri, footer.name), columns=schema.names)
+            tables.append(rows.filter(pc.is_valid(rows["failure"])).cast(schema))
+    failures = pa.concat_tables(tables)
+    storage.write_table(storage.join(output_uri, FAILURES_FILE), failures)
+    counts = {
+        row["values"]: row["counts"] for row in pc.value_counts(failures["failure"]).to_pylist()
+    }
+    return {code.value: counts[code.value] for code in Failure if code.value in counts}
+
+
+def check_failures(output_uri: str, failures: dict[str, int], n_rows: int, allowed: float) -> None:
+    """Stop if too many rows failed.
+
+    Raises:
+        TooManyFailuresError: names the failures table and the way out.
+    """
+    n_failed = sum(failures.values())
+    if n_rows and n_failed / n_rows > allowed:
+        raise TooManyFailuresError(
+            f"{n_failed:,} of {n_rows:,} images failed ({logs.counted(failures)}), more than "
+            f"max_failure_fraction {allowed:g}; see {storage.join(output_uri, FAILURES_FILE)}. "
+            "What is done is kept: run again with a larger --max-failure-fraction to finish"
+        )
+
+
+def read_ahead(uris: list[str], n_threads: int) -> Iterator[bytes | Failure]:
+    """The content of each file in order, read by threads a little ahead of the consumer."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        ahead = 2 * n_threads
+        waiting = [pool.submit(fetch, uri) for uri in uris[:ahead]]
+        for place in range(len(uris)):
+            content = waiting.pop(0).result()
+            if place + ahead < len(uris):
+                waiting.append(pool.submit(fetch, uris[place + ahead]))
+            yield content
+
+
+def fetch(uri: str) -> bytes | Failure:
+    """The content of a file, or why there is none."""
+    try:
+        return storage.read_bytes(uri)
+    except FileNotFoundError:
+        return Failure.MISSING
+    except (OSError, ConfigError):  # ConfigError: a URI of a kind that is not read, e.g. https
+        return Failure.UNREADABLE

@@ -1,0 +1,207 @@
+"""`ctc tune`: search for the fields of a train configuration that give the best model.
+
+Every trial is `ctc train` on its own sample of the search space, stopped early by ASHA when it
+falls behind.
+
+in:  a dataset, a train configuration and a search space
+out: trials.csv, best.yaml (for `ctc train --config`), trials/ with checkpoints and TensorBoard
+     files per trial, manifest.json
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import ray.tune
+import yaml
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.schedulers import ASHAScheduler
+from ray.tune.search import BasicVariantGenerator
+
+from ctc_ray import storage
+from ctc_ray.config.search import Dimension, parse_space, train_config
+from ctc_ray.config.training import TuneConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.stages import runtime, train
+from ctc_ray.units import begin_work, finish_work
+
+logger = logging.getLogger(__name__)
+
+_TRIALS = "trials"
+
+
+def run(config: TuneConfig) -> Manifest:
+    """Run the trials that are not finished, write their table and the best configuration."""
+    config = config.replaced(
+        output_uri=storage.absolute(config.output_uri),
+        train={**config.train, "dataset_uri": _dataset_uri(config)},
+    )
+    dimensions = parse_space(config)
+    dataset = train.check_dataset(train_config(config, {}))
+    _check_metric(config)
+    dataset_uri = config.train["dataset_uri"]
+    inputs = {dataset_uri: manifest_fingerprint(dataset_uri)}
+    work = {**config.work(), "inputs": inputs}
+    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+        logger.info("%s is complete already", config.output_uri)
+        return read_manifest(config.output_uri, "trials")
+    runtime.connect()
+    results = _tuner(config, dimensions, dataset).fit()
+    return _finish(config, list(dimensions), results, dataset, inputs)
+
+
+def _dataset_uri(config: TuneConfig) -> str:
+    uri = config.train.get("dataset_uri")
+    if not isinstance(uri, str):
+        raise ConfigError("train.dataset_uri is required")
+    return storage.absolute(uri)
+
+
+def _check_metric(config: TuneConfig) -> None:
+    heads = train_config(config, {}).heads
+    per_head = ("accuracy", "macro_f1", "top5", "loss")
+    known = ["val_loss", *(f"val_{name}_{head}" for head in heads for name in per_head)]
+    if config.metric not in known:
+        raise ConfigError(f"metric: {config.metric!r} is not known; metrics are {', '.join(known)}")
+
+
+def _tuner(
+    config: TuneConfig, dimensions: Mapping[str, Dimension], dataset: Manifest
+) -> ray.tune.Tuner:
+    trial = ray.tune.with_resources(_trial(config, dataset), {"cpu": 0.25})
+    experiment_uri = storage.join(config.output_uri, _TRIALS)
+    if ray.tune.Tuner.can_restore(experiment_uri):
+        logger.info("going on with the trials of %s", experiment_uri)
+        return ray.tune.Tuner.restore(experiment_uri, trial, restart_errored=True)
+    base = train_config(config, {})
+    return ray.tune.Tuner(
+        trial,
+        param_space={name: _domain(dimension) for name, dimension in dimensions.items()},
+        tune_config=ray.tune.TuneConfig(
+            num_samples=config.trials,
+            search_alg=BasicVariantGenerator(
+                random_state=config.seed, max_concurrent=config.concurrent_trials
+            ),
+            scheduler=ASHAScheduler(
+                time_attr="epoch",
+                metric=config.metric,
+                mode=config.mode,
+                max_t=base.max_epochs,
+                grace_period=min(config.grace_epochs, base.max_epochs),
+                reduction_factor=config.reduction_factor,
+            ),
+        ),
+        run_config=ray.tune.RunConfig(
+            name=_TRIALS,
+            storage_path=config.output_uri,
+            verbose=0,
+            callbacks=[_TellProgress(config.metric)],
+        ),
+    )
+
+
+class _TellProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped here
+    """A line per epoch of every trial, on the driver."""
+
+    def __init__(self, metric: str) -> None:
+        self._metric = metric
+
+    def on_trial_result(self, **event: Any) -> None:
+        """Called by Ray Tune after each epoch."""
+        trial, result = event["trial"], event["result"]
+        sample = ", ".join(f"{name}={value}" for name, value in trial.config.items())
+        logger.info(
+            "trial %s, epoch %s: %s %.4g (%s)",
+            trial.trial_id,
+            result.get("epoch"),
+            self._metric,
+            result.get(self._metric, float("nan")),
+            sample,
+        )
+
+
+def _trial(config: TuneConfig, dataset: Manifest) -> Any:
+    def trial(sample: dict[str, Any]) -> None:
+        name = ray.tune.get_context().get_trial_id()
+        output_uri = storage.join(config.output_uri, "models", name)
+        runtime.connect()
+        own = train_config(config, sample, output_uri=output_uri)
+        train.fit(own, dataset, callbacks=[TuneReportCallback()])
+
+    return trial
+
+
+def _domain(dimension: Dimension) -> Any:
+    values = dimension.values
+    match dimension.kind:
+        case "choice":
+            return ray.tune.choice(list(values))
+        case "grid":
+            return ray.tune.grid_search(list(values))
+        case "uniform":
+            return ray.tune.uniform(*values)
+        case "loguniform":
+            return ray.tune.loguniform(*values)
+        case "randint":
+            return ray.tune.randint(*values)
+
+
+def _finish(
+    config: TuneConfig,
+    names: list[str],
+    results: ray.tune.ResultGrid,
+    dataset: Manifest,
+    inputs: dict[str, str],
+) -> Manifest:
+    rows = [_row(config, names, result) for result in results]
+    done = [row for row in rows if row[config.metric] is not None]
+    if not done:
+        reasons = {str(result.error).strip().splitlines()[-1] for result in results if result.error}
+        raise ConfigError(f"no trial gave {config.metric!r}: {'; '.join(sorted(reasons))}")
+    choose = min if config.mode == "min" else max
+    best = choose(done, key=lambda row: row[config.metric])
+    sample = {name: best[name] for name in names}
+    chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
+    text = yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    storage.write_bytes(storage.join(config.output_uri, "best.yaml"), text.encode())
+    storage.write_bytes(storage.join(config.output_uri, "trials.csv"), _csv(rows))
+    manifest = Manifest(
+        kind="trials",
+        config=config.work(),
+        inputs=inputs,
+        classes={head: dataset.classes[head] for head in chosen.heads},
+        counts={
+            "best trial": best["trial"],
+            "best.yaml": storage.join(config.output_uri, "best.yaml"),
+            "trials": rows,
+        },
+    )
+    finish_work(config.output_uri, manifest)
+    return manifest
+
+
+def _row(config: TuneConfig, names: list[str], result: ray.tune.Result) -> dict[str, Any]:
+    """One trial: its sample, its best value of the metric, epochs, seconds, how it ended."""
+    history = result.metrics_dataframe
+    metrics = result.metrics or {}
+    seen = history is not None and config.metric in history and history[config.metric].notna().any()
+    value = getattr(history[config.metric], config.mode)() if seen else None
+    return {
+        "trial": metrics.get("trial_id", ""),
+        **{name: (result.config or {}).get(name) for name in names},
+        config.metric: None if value is None else float(value),
+        "epochs": metrics.get("epoch", 0),
+        "seconds": round(metrics.get("time_total_s", 0.0), 1),
+        "state": "error" if result.error else "done",
+    }
+
+
+def _csv(rows: list[dict[str, Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()

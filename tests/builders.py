@@ -1,0 +1,97 @@
+"""What tests are made of: small photographs, a csv of events, and the folders of each stage."""
+
+import csv
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+
+from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
+from ctc_ray.config.inventory import CsvInventoryConfig
+from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
+
+CLASSES = ("red", "green", "blue")
+
+
+def photograph(species: str, *, seed: int, size: int = 48) -> bytes:
+    """A noisy JPEG whose channel of that colour is bright."""
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 120, (size, size * 4 // 3, 3), dtype=np.uint8)
+    image[:, :, CLASSES.index(species)] += 100
+    return bytes(simplejpeg.encode_jpeg(image, quality=85))
+
+
+def write_events(
+    folder: Path, *, n_events: int = 12, n_locations: int = 4, broken: Sequence[int] = ()
+) -> Path:
+    """A csv of events with 1 to 3 images each, and the images; the events `broken` have no image.
+
+    Every third event has no count.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    csv_path = folder / "events.csv"
+    with csv_path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["event", "image1", "image2", "image3", "species", "count", "site"])
+        for event in range(n_events):
+            species = CLASSES[event % len(CLASSES)]
+            names = [f"images/e{event:03d}_{k}.jpg" for k in range(1 + event % 3)]
+            for k, name in enumerate(names):
+                path = folder / name
+                path.parent.mkdir(exist_ok=True)
+                if event not in broken:
+                    path.write_bytes(photograph(species, seed=10 * event + k))
+            count = "" if event % 3 == 2 else str(1 + event % 2)
+            cells = [*names, *[""] * (3 - len(names))]
+            site = f"site{event % n_locations}"
+            writer.writerow([f"event{event:03d}", *cells, species, count, site])
+    return csv_path
+
+
+def inventory_config(csv_path: Path, output: Path) -> CsvInventoryConfig:
+    return CsvInventoryConfig(
+        source_uri=str(csv_path),
+        output_uri=str(output),
+        event_column="event",
+        image_columns=("image1", "image2", "image3"),
+        head_columns=("species", "count"),
+        meta_columns=("site",),
+        location_column="site",
+    )
+
+
+def dataset_config(inventory: Path, images: Path, output: Path) -> CreateDatasetConfig:
+    return CreateDatasetConfig(
+        inventory_uri=str(inventory),
+        output_uri=str(output),
+        heads=("species", "count"),
+        image_root_uri=str(images),
+        split=SplitConfig(fractions={"train": 0.6, "val": 0.4}),
+        images_per_unit=5,
+        max_failure_fraction=1.0,
+    )
+
+
+def train_config(dataset: Path, output: Path) -> TrainConfig:
+    return TrainConfig(
+        dataset_uri=str(dataset),
+        output_uri=str(output),
+        heads=("species", "count"),
+        model=ModelConfig(image_size=32),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.01),
+        batch_size=8,
+        max_epochs=6,
+        image_choice="all",
+        early_stopping_patience=0,
+    )
+
+
+def bytes_below(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256 of every file of a finished folder, work files left out."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "_work" not in path.parts
+    }

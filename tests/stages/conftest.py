@@ -1,0 +1,48 @@
+"""One local Ray for all tests of stages, and the folders that several of them read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from builders import dataset_config, inventory_config, train_config, write_events
+
+from ctc_ray.stages import create_dataset, create_inventory, runtime, train
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    runtime.connect()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with events.csv (24 events, 48 images, of which 1 is missing) and its images."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_events(folder, n_events=24, broken=[3])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def inventory(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inventory") / "inventory"
+    create_inventory.run(inventory_config(photos / "events.csv", folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dataset(
+    local_ray: None, photos: Path, inventory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("dataset") / "dataset"
+    create_dataset.run(dataset_config(inventory, photos, folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundle") / "model"
+    train.run(train_config(dataset, folder))
+    return folder

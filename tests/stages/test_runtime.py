@@ -1,0 +1,77 @@
+import logging
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from ctc_ray import storage
+from ctc_ray.errors import TooManyFailuresError
+from ctc_ray.schemas import Failure
+from ctc_ray.stages import runtime
+from ctc_ray.units import Unit
+
+
+def test_files_are_read_ahead_in_order_and_failures_are_values(tmp_path: Path) -> None:
+    names = [tmp_path / str(i) for i in range(50)]
+    for path in names[::2]:
+        path.write_text(path.name)
+    got = list(runtime.read_ahead([str(path) for path in names], 4))
+    assert got == [str(i).encode() if i % 2 == 0 else Failure.MISSING for i in range(50)]
+
+
+def test_what_cannot_be_read_is_unreadable(tmp_path: Path) -> None:
+    assert runtime.fetch(str(tmp_path)) is Failure.UNREADABLE
+    assert runtime.fetch("https://example.invalid/a.jpg") is Failure.UNREADABLE
+
+
+def unit_file(folder: Path, name: str, failures: list[str | None]) -> Unit:
+    n = len(failures)
+    columns = {c: [f"{name}{i}" for i in range(n)] for c in ("image_id", "image_uri")}
+    rows = pa.table(
+        {
+            **columns,
+            "capture_event_id": ["e"] * n,
+            "image_index": pa.array(range(n), pa.int32()),
+            "failure": pa.array(failures, pa.string()),
+        }
+    )
+    storage.write_row_groups(str(folder / name), [rows], metadata={"key": name})
+    return Unit(name=name, plan_file="", row_group=0, n_rows=n)
+
+
+def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:
+    units = [
+        unit_file(tmp_path, "a.parquet", [None, "missing", None]),
+        unit_file(tmp_path, "b.parquet", [None]),
+        unit_file(tmp_path, "c.parquet", ["missing", "truncated"]),
+    ]
+    footers = runtime.read_footers(str(tmp_path), units)
+    assert [(f.n_rows, f.n_failed) for f in footers] == [(3, 1), (1, 0), (2, 2)]
+    assert footers[1].metadata == {"key": "b.parquet"}
+    counts = runtime.write_failures(str(tmp_path), footers)
+    assert counts == {"missing": 2, "truncated": 1}
+    table = storage.read_table(str(tmp_path / runtime.FAILURES_FILE))
+    assert table["failure"].to_pylist() == ["missing", "missing", "truncated"]
+
+
+def test_failures_above_the_allowed_share_are_an_error_that_names_the_table() -> None:
+    runtime.check_failures("out", {"missing": 1}, 10, 0.1)
+    with pytest.raises(TooManyFailuresError, match=r"2 of 10 images failed .* out/_failures"):
+        runtime.check_failures("out", {"missing": 2}, 10, 0.1)
+
+
+@pytest.mark.ray
+def test_messages_of_workers_are_logged_on_the_driver(
+    local_ray: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    receiver = logging.getLogger("tests.listener")
+    with caplog.at_level(logging.INFO), runtime.Listener(receiver) as listener:
+        for text in ("first", "second"):
+            listener.mailbox.put.remote(text)
+    assert [record.getMessage() for record in caplog.records] == ["first", "second"]
+
+
+@pytest.mark.ray
+def test_connecting_twice_keeps_the_first_connection(local_ray: None) -> None:
+    runtime.connect()
+    assert runtime.n_cpus() >= 1

@@ -1,0 +1,63 @@
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from builders import train_config
+
+from ctc_ray.config.base import build
+from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.stages import tune
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def config(dataset: Path, output: Path, **fields: object) -> TuneConfig:
+    train = train_config(dataset, output).model_dump(exclude={"output_uri", "overwrite"})
+    values = {
+        "output_uri": str(output),
+        "train": {**train, "max_epochs": 2},
+        "space": {"augment": {"rotate": {"uniform": [0, 20]}}},
+        "trials": 1,
+        **fields,
+    }
+    return TuneConfig.model_validate(values)
+
+
+def test_grid_over_two_fields_gives_a_table_and_a_config_that_train_accepts(
+    dataset: Path, tmp_path: Path
+) -> None:
+    space = {
+        "optimizer.learning_rate": {"grid": [1e-6, 0.01]},
+        "loss_weights.count": {"uniform": [0.1, 1]},
+    }
+    manifest = tune.run(config(dataset, tmp_path / "tuned", space=space))
+    with (tmp_path / "tuned" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(float(row["optimizer.learning_rate"]) for row in rows) == [1e-6, 0.01]
+    assert all(0.1 <= float(row["loss_weights.count"]) <= 1 for row in rows)
+    best = min(rows, key=lambda row: float(row["val_loss"]))
+    assert manifest.counts["best trial"] == best["trial"]
+    values = yaml.safe_load((tmp_path / "tuned" / "best.yaml").read_text())
+    chosen = build(TrainConfig, values, where="best.yaml")
+    assert chosen.optimizer.learning_rate == float(best["optimizer.learning_rate"])
+    assert chosen.loss_weights["count"] == pytest.approx(float(best["loss_weights.count"]))
+    events = list((tmp_path / "tuned" / "trials").rglob("events.out.tfevents*"))
+    assert len(events) == 2
+
+
+def test_field_that_does_not_exist_is_named_before_the_cluster_starts(
+    dataset: Path, tmp_path: Path
+) -> None:
+    space = {"optimizer.learning_rat": {"choice": [0.1]}}
+    with pytest.raises(ConfigError, match="did you mean learning_rate"):
+        tune.run(config(dataset, tmp_path / "tuned", space=space))
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_metric_that_does_not_exist_is_named_before_the_cluster_starts(
+    dataset: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"metric: 'val_acuracy_species'.*val_accuracy_species"):
+        tune.run(config(dataset, tmp_path / "tuned", metric="val_acuracy_species"))

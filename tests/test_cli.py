@@ -1,0 +1,137 @@
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ctc_ray import cli
+from ctc_ray.config.base import StageConfig
+
+
+def run(argv: list[str]) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    return int(stop.value.code or 0)
+
+
+def test_help_lists_commands_in_the_order_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--help"]) == 0
+    out = capsys.readouterr().out
+    names = ["create-inventory", "create-dataset", "train", "tune", "predict", "export", "demo"]
+    places = [out.index(f" {name} ") for name in names]
+    assert places == sorted(places)
+
+
+def test_help_imports_neither_ray_nor_torch_nor_arrow() -> None:
+    code = (
+        "import sys\nfrom ctc_ray import cli\n"
+        "try: cli.main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'ray', 'torch', 'pyarrow', 'numpy', 'pandas'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_comes_at_once() -> None:
+    def seconds() -> float:
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "ctc_ray", "--help"], capture_output=True, check=True)
+        return time.perf_counter() - began
+
+    bare = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "pass"], check=True)
+    bare = time.perf_counter() - bare
+    assert min(seconds() for _ in range(3)) < 0.5 + bare
+
+
+def test_unknown_option_is_a_usage_error_with_the_nearest_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["create-dataset", "--hedas", "species"]) == 2
+    err = capsys.readouterr().err
+    assert "--heads" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_required_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["create-dataset", "--heads", "species"]) == 1
+    assert "--inventory-uri" in capsys.readouterr().err
+
+
+def test_wrong_value_names_the_field_and_what_is_allowed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    argv = ["create-dataset", "--inventory-uri", "i", "--output-uri", "o", "--heads", "species"]
+    assert run([*argv, "--resize.quality", "300"]) == 1
+    err = capsys.readouterr().err
+    assert "resize.quality is 300" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_unknown_key_of_the_yaml_file_is_an_error_with_a_suggestion(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "dataset.yaml"
+    file.write_text("inventory_uri: i\noutput_uri: o\nheads: [a]\nresize: {qality: 80}\n")
+    assert run(["create-dataset", "--config", str(file)]) == 1
+    err = capsys.readouterr().err
+    assert "resize.qality is not a setting; did you mean quality?" in err
+    assert str(file) in err
+
+
+def test_missing_yaml_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--config", "nowhere.yaml"]) == 1
+    assert "nowhere.yaml: no such configuration file" in capsys.readouterr().err
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, StageConfig]]:
+    """The stage and configuration that the command line would run."""
+    calls: list[tuple[str, StageConfig]] = []
+    monkeypatch.setattr(cli, "_run", lambda stage, config, as_json: calls.append((stage, config)))
+    return calls
+
+
+def test_options_win_over_the_file(tmp_path: Path, seen: list[tuple[str, StageConfig]]) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text(
+        "dataset_uri: d\noutput_uri: m\nheads: [a, b]\nloss_weights: {a: 1, b: 0.5}\n"
+        "model: {backbone: resnet18, pretrained: true}\nbatch_size: 8\n"
+    )
+    options = ["--batch-size", "16", "--model.image-size", "96", "--loss-weights.b", ".2"]
+    assert run(["train", "--config", str(file), *options]) == 0
+    ((stage, config),) = seen
+    values = config.model_dump()
+    assert stage == "train"
+    assert values["batch_size"] == 16
+    assert values["loss_weights"] == {"a": 1, "b": 0.2}
+    assert values["model"]["backbone"] == "resnet18"
+    assert values["model"]["pretrained"] is True
+    assert values["model"]["image_size"] == 96
+
+
+def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]]) -> None:
+    lines = [
+        "create-inventory csv --source-uri F --output-uri I --event-column id"
+        " --image-columns image1 image2 --head-columns species count --meta-columns site",
+        "create-inventory dir --source-uri ROOT --output-uri I",
+        "create-inventory json --source-uri F --output-uri I",
+        "create-dataset --inventory-uri I --output-uri D --heads species count"
+        " --image-root-uri R --resize.smallest-side 400 --resize.quality 75 --split.by meta:site"
+        " --split.fractions.train .9 --split.fractions.val .05 --split.fractions.test .05"
+        " --images-per-unit 1000 --truncated keep --max-pixels 1000",
+        "train --dataset-uri D --output-uri M --heads species count --loss-weights.species 1"
+        " --loss-weights.count .5 --model.backbone resnet18 --model.pretrained false"
+        " --model.freeze-backbone --batch-size 128 --max-epochs 70 --workers 1"
+        " --gpu-per-worker 0",
+        "predict --bundle-uri M --output-uri P --csv-uri F --event-column id"
+        " --image-columns image1 image2 --aggregation mean-logit --export csv json",
+        "predict --bundle-uri M --output-uri P --dataset-uri D --split test",
+        "export --bundle-uri M --output-uri E --format torch-export",
+        "demo --images DIR",
+    ]
+    for line in lines:
+        assert run(line.split()) == 0
+    assert len(seen) == len(lines)
+    assert seen[4][1].model_dump()["model"]["freeze_backbone"] is True
