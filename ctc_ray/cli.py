@@ -137,7 +137,7 @@ def _run(stage: str, config: StageConfig, as_json: bool) -> None:
     if as_json:
         line = {
             "output_uri": config.output_uri,
-            **manifest.model_dump(mode="json", exclude={"shards"}),
+            **manifest.model_dump(mode="json", exclude={"shards", "labels"}),
         }
         sys.stdout.write(json_module.dumps(line, ensure_ascii=False) + "\n")
     else:

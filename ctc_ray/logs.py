@@ -86,7 +86,7 @@ class Progress:
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._earlier) / seconds
         left = self.total - self.done
-        eta = f", {_clock(left / rate)} to go" if left > 0 and rate > 0 else ""
+        eta = f", {clock(left / rate)} to go" if left > 0 and rate > 0 else ""
         return f"{self._how_far()}, {rate:.1f}/s, {self.failed:,} failed{eta}"
 
     def _how_far(self) -> str:
@@ -102,7 +102,8 @@ class Progress:
         self.stream.flush()
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Seconds as minutes or hours, e.g. 0:46 or 3:05:00."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

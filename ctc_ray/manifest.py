@@ -46,6 +46,8 @@ class Manifest(BaseModel):
     """Metadata fields of the source, without prefix."""
     counts: dict[str, Any] = {}
     """Further counts of the stage, e.g. images and events per split."""
+    labels: dict[str, dict[str, dict[str, int]]] = {}
+    """Of a dataset: split -> head -> class -> usable images with this label."""
     shards: list[dict[str, Any]] = []
     """Of a dataset: path, split, rows and usable events per row group of each shard."""
 

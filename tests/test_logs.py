@@ -46,6 +46,11 @@ def test_setting_up_twice_adds_no_second_handler() -> None:
     assert len(logging.getLogger("ctc_ray").handlers) == n_handlers
 
 
+def test_clock_shows_hours_only_where_there_are_some() -> None:
+    assert logs.clock(46) == "0:46"
+    assert logs.clock(3 * 3600 + 5 * 60) == "3:05:00"
+
+
 def test_counts_in_words_leave_out_zeros() -> None:
     assert logs.counted({"missing": 1200, "truncated": 0}) == "missing 1,200"
     assert logs.counted({}) == "none"

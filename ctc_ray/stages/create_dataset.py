@@ -38,7 +38,7 @@ from ctc_ray.units import (
 logger = logging.getLogger(__name__)
 
 _IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
-_GROUPS_KEY = "ctc_row_groups"
+_GROUPS_KEY, _LABELS_KEY = "ctc_row_groups", "ctc_labels"  # of a shard's footer
 
 
 def run(config: CreateDatasetConfig) -> Manifest:
@@ -142,7 +142,10 @@ def write_shard(config: CreateDatasetConfig, meta: Sequence[str], unit: Unit) ->
     storage.write_row_groups(
         storage.join(config.output_uri, unit.name),
         groups,
-        metadata={_GROUPS_KEY: json.dumps([_group_counts(group) for group in groups])},
+        metadata={
+            _GROUPS_KEY: json.dumps([_group_counts(group) for group in groups]),
+            _LABELS_KEY: json.dumps(_label_counts(shard, config.heads)),
+        },
         raw_column="jpeg",
     )
     n_failed = sum(isinstance(image, Failure) for image in images)
@@ -170,6 +173,18 @@ def _group_counts(group: pa.Table) -> list[int]:
     return [group.num_rows, len(starts), int(usable_events), int(usable.sum())]
 
 
+def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Head -> class -> usable images with this label."""
+    usable = shard.filter(pc.is_null(shard["failure"]))
+    return {
+        head: {
+            found["values"]: found["counts"]
+            for found in pc.value_counts(usable[label_column(head)].drop_null()).to_pylist()
+        }
+        for head in heads
+    }
+
+
 def _finish(
     config: CreateDatasetConfig, manifest: Manifest, units: list[Unit], labelled: Labelled
 ) -> Manifest:
@@ -180,7 +195,7 @@ def _finish(
     shards = [
         {
             "path": footer.name,
-            "split": footer.name.partition("/")[0].removeprefix("split="),
+            "split": _split(footer),
             "n_images": footer.n_rows,
             "n_failed": footer.n_failed,
             "groups": json.loads(footer.metadata[_GROUPS_KEY]),
@@ -192,7 +207,8 @@ def _finish(
             "rows_out": n_rows,
             "failures": failures,
             "shards": shards,
-            "counts": _counts(shards, labelled),
+            "labels": (labels := _labels(manifest, footers)),
+            "counts": _counts(shards, labelled) | _label_tables(labels),
         }
     )
     finish_work(config.output_uri, finished)
@@ -200,6 +216,36 @@ def _finish(
         "wrote %d images, %d failures to %s", n_rows, sum(failures.values()), config.output_uri
     )
     return finished
+
+
+def _labels(
+    manifest: Manifest, footers: Sequence[runtime.Footer]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Split -> head -> class -> usable images; every class is named in every split."""
+    labels: dict[str, dict[str, dict[str, int]]] = {}
+    for footer in footers:
+        split = labels.setdefault(
+            _split(footer), {h: dict.fromkeys(names, 0) for h, names in manifest.classes.items()}
+        )
+        for head, counts in json.loads(footer.metadata[_LABELS_KEY]).items():
+            for name, n in counts.items():
+                split[head][name] += n
+    return labels
+
+
+def _label_tables(labels: dict[str, dict[str, dict[str, int]]]) -> dict[str, Any]:
+    heads = next(iter(labels.values()))
+    return {
+        f"usable images per class of {head}": [
+            {"class": name, **{split: counts[head][name] for split, counts in labels.items()}}
+            for name in heads[head]
+        ]
+        for head in heads
+    }
+
+
+def _split(footer: runtime.Footer) -> str:
+    return footer.name.partition("/")[0].removeprefix("split=")
 
 
 def _counts(shards: list[dict[str, Any]], labelled: Labelled) -> dict[str, Any]:

@@ -74,10 +74,21 @@ def check_dataset(config: TrainConfig) -> Manifest:
                 f"{config.dataset_uri}: no usable image in split {split!r}; splits are "
                 f"{', '.join(splits)} (set split.by and split.fractions of create-dataset)"
             )
+    _check_labels(config, dataset)
     weights = config.model.pretrained
     if isinstance(weights, str) and not storage.exists(weights):
         raise ConfigError(f"model.pretrained: {weights}: no such file")
     return dataset
+
+
+def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
+    for split in ("train", "val"):
+        for head in config.heads:
+            if not any(dataset.labels[split][head].values()):
+                raise ConfigError(
+                    f"{config.dataset_uri}: no usable image of split {split!r} has a label of head "
+                    f"{head!r}; leave the head out, or split otherwise"
+                )
 
 
 def fit(

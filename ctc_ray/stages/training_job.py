@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
 import torch
 from torch import Tensor, nn
 
-from ctc_ray import storage
+from ctc_ray import logs, storage
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import SchemaError
 from ctc_ray.images.augment import augment_batch
@@ -27,7 +26,7 @@ from ctc_ray.manifest import Manifest, manifest_fingerprint
 from ctc_ray.models.backbones import ThreeFloats, make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
-from ctc_ray.schemas import Failure, label_column
+from ctc_ray.schemas import Failure
 from ctc_ray.training.batches import Reading, read_batches, stable_hash
 from ctc_ray.training.loop import Settings, evaluate, image_statistics, train_epoch
 from ctc_ray.training.metrics import Counts
@@ -190,16 +189,20 @@ class TrainingJob:
         self._history = state["history"]
 
     def line(self, metrics: dict[str, float]) -> str:
-        """An epoch in words, e.g. `epoch 3/70: loss 0.61, val_loss 0.58, species 0.81, 12.0 s`."""
+        """An epoch in words: losses, accuracies, rate, time to go if no epoch is saved."""
         heads = ", ".join(
             f"{head} {metrics[f'val_accuracy_{head}']:.3f}"
             for head in self._config.heads
             if f"val_accuracy_{head}" in metrics
         )
+        epoch, n_epochs = len(self._history), self._config.max_epochs
+        n_images = self._n_workers * self._epoch_plan(epoch - 1).n_items
+        n_images += sum(group.n_images for group in self._groups["val"])
         return (
-            f"epoch {metrics['epoch']}/{self._config.max_epochs}: loss {metrics['train_loss']:.3f},"
-            f" val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
-            f"{metrics['seconds']:.1f} s"
+            f"epoch {epoch}/{n_epochs}: loss {metrics['train_loss']:.3f}, "
+            f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
+            f"{n_images / metrics['seconds']:.0f} images/s, "
+            f"{logs.clock((n_epochs - epoch) * metrics['seconds'])} to go"
         )
 
     def write_bundle(self) -> None:
@@ -211,25 +214,12 @@ class TrainingJob:
             config=config.model_dump(mode="json"),
             data_fingerprint=manifest_fingerprint(config.dataset_uri),
             metrics={k.removeprefix("val_"): v for k, v in best.items() if k.startswith("val_")},
-            n_training_images=self._label_counts(),
+            n_training_images={h: self._dataset.labels["train"][h] for h in config.heads},
         )
         bundle = Bundle(self._model, self._image_size, config.model.keep_aspect, provenance)
         history = _csv(self._history).encode()
         storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)
         save_bundle(config.output_uri, bundle)
-
-    def _label_counts(self) -> dict[str, dict[str, int]]:
-        """Head -> class -> usable images of the training split."""
-        labels = self._settings.label_space
-        counts = {head: dict.fromkeys(labels.classes[head], 0) for head in labels.heads}
-        for uri in dict.fromkeys(group.uri for group in self._groups["train"]):
-            columns = [label_column(head) for head in labels.heads]
-            rows = storage.read_table(uri, [*columns, "failure"])
-            rows = rows.filter(pc.is_null(rows["failure"]))
-            for head, column in zip(labels.heads, columns, strict=True):
-                for found in pc.value_counts(rows[column].drop_null()).to_pylist():
-                    counts[head][found["values"]] += found["counts"]
-        return counts
 
 
 def _larger(image_size: int) -> int:

@@ -64,6 +64,15 @@ def test_missing_label_is_null_and_not_a_class(dataset: Path) -> None:
     assert storage.read_folder(str(dataset))["label_count"].null_count == 24  # 8 events of 3
 
 
+def test_manifest_counts_usable_labels_per_split(dataset: Path) -> None:
+    manifest = read_manifest(str(dataset), "dataset")
+    for split, heads in manifest.labels.items():
+        rows = storage.read_folder(str(dataset / f"split={split}"))
+        usable = rows.filter(pc.is_null(rows["failure"])).to_pandas()
+        for head, counts in heads.items():
+            assert counts == usable[f"label_{head}"].value_counts().to_dict()
+
+
 def test_split_by_location_puts_no_location_into_two_splits(
     local_ray: None, photos: Path, inventory: Path, tmp_path: Path
 ) -> None:

@@ -83,6 +83,13 @@ def test_dataset_without_validation_images_is_refused(
     assert not (tmp_path / "model").exists()
 
 
+def test_head_without_a_label_in_a_split_is_refused(dataset: Path) -> None:
+    manifest = read_manifest(str(dataset), "dataset")
+    manifest.labels["val"]["count"] = dict.fromkeys(manifest.labels["val"]["count"], 0)
+    with pytest.raises(ConfigError, match="no usable image of split 'val' has a label of head"):
+        train._check_labels(train_config(dataset, dataset), manifest)
+
+
 def test_weights_file_that_is_not_there_is_named(dataset: Path, tmp_path: Path) -> None:
     config = train_config(dataset, tmp_path / "model")
     config = config.replaced(model=config.model.model_copy(update={"pretrained": "no.safetensors"}))
