@@ -60,7 +60,7 @@ test-slow: venv
 	$(BIN)/pytest -m 'slow and not gpu'
 
 bench: venv
-	@for script in tests/benchmarks/bench_*.py; do echo "bench: $$script"; $(BIN)/python "$$script"; done
+	@for script in tests/benchmarks/bench_*.py; do echo "bench: $$script"; PYTHONPATH=tests $(BIN)/python "$$script"; done
 
 clean:
 	rm -rf .venv build dist ctc-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

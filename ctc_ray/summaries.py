@@ -1,7 +1,7 @@
 """A manifest as the short table that a command prints at its end."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -13,27 +13,30 @@ from ctc_ray.manifest import Manifest
 
 def show(manifest: Manifest, *, output_uri: str) -> None:
     """Print what was made, on stdout."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
-    for table in tables(manifest, output_uri=output_uri):
-        console.print(table)
+    console = Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)
+    facts, tables = _facts_and_tables(manifest, output_uri)
+    width = max(len(name) for name, _ in facts)
+    for name, value in facts:
+        console.print(f"{name:<{width}}  {value}")
+    for name, rows in tables:
+        console.print(_table(name, rows))
 
 
-def tables(manifest: Manifest, *, output_uri: str) -> Iterator[Table]:
-    """The facts of a finished folder, then its longer counts as tables of their own."""
-    facts = Table(show_header=False, box=None, pad_edge=False)
-    facts.add_row(manifest.kind, output_uri)
+def _facts_and_tables(
+    manifest: Manifest, output_uri: str
+) -> tuple[list[tuple[str, str]], list[tuple[str, Any]]]:
+    """The short facts of a finished folder, and its longer counts, each by name."""
+    facts: list[tuple[str, str]] = [(manifest.kind, output_uri)]
+    tables: list[tuple[str, Any]] = []
     if manifest.rows_in:
-        facts.add_row("images", f"{manifest.rows_out:,} of {manifest.rows_in:,}")
-        facts.add_row("failures", counted(manifest.failures))
-    long: list[tuple[str, Any]] = []
+        facts.append(("images", f"{manifest.rows_out:,} of {manifest.rows_in:,}"))
+        facts.append(("failures", counted(manifest.failures)))
     for name, value in manifest.counts.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
-            long.append((name, value))
+            tables.append((name, value))
         else:
-            facts.add_row(name.replace("_", " "), _text(value))
-    yield facts
-    for name, rows in long:
-        yield _table(name, rows)
+            facts.append((name.replace("_", " "), _text(value)))
+    return facts, tables
 
 
 def _table(name: str, rows: list[Mapping[str, Any]]) -> Table:

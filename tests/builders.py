@@ -10,7 +10,8 @@ import simplejpeg
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
-from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
+from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.stages import create_dataset, create_inventory
 
 CLASSES = ("red", "green", "blue")
 
@@ -84,6 +85,56 @@ def train_config(dataset: Path, output: Path) -> TrainConfig:
         batch_size=8,
         max_epochs=6,
         image_choice="all",
+        early_stopping_patience=0,
+    )
+
+
+def trashnet_dataset(labelled: Path, folder: Path) -> Path:
+    """trashnet_192 as a dataset, split 80/20 into train and val by the hash of the file name."""
+    root = labelled / "trashnet_192"
+    csv_path = folder / "trashnet.csv"
+    with csv_path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "image", "class", "split"])
+        for path in sorted(root.glob("*/*.jpg")):
+            share = int(hashlib.md5(path.name.encode()).hexdigest()[:6], 16) / 0xFFFFFF
+            label = path.parent.name
+            split = "train" if share <= 0.8 else "val"
+            writer.writerow([path.name, f"{label}/{path.name}", label, split])
+    create_inventory.run(
+        CsvInventoryConfig(
+            source_uri=str(csv_path),
+            output_uri=str(folder / "inventory"),
+            event_column="id",
+            image_columns=("image",),
+            head_columns=("class",),
+            meta_columns=("split",),
+        )
+    )
+    create_dataset.run(
+        CreateDatasetConfig(
+            inventory_uri=str(folder / "inventory"),
+            output_uri=str(folder / "dataset"),
+            heads=("class",),
+            image_root_uri=str(root),
+            split=SplitConfig(by="meta:split"),
+        )
+    )
+    return folder / "dataset"
+
+
+def trashnet_config(
+    dataset: Path, output: Path, *, model: ModelConfig, optimizer: OptimizerConfig, max_epochs: int
+) -> TrainConfig:
+    return TrainConfig(
+        dataset_uri=str(dataset),
+        output_uri=str(output),
+        heads=("class",),
+        model=model,
+        optimizer=optimizer,
+        schedule=ScheduleConfig(name="cosine"),
+        batch_size=64,
+        max_epochs=max_epochs,
         early_stopping_patience=0,
     )
 

@@ -5,8 +5,12 @@ out: scenes/, inventory/, dataset/, model/, predictions/, export/ and manifest.j
 """
 
 import logging
+import os
+import shutil
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -144,11 +148,16 @@ def _counts(
     return {
         "events": sum(row["events"] for row in splits.values()),
         "results": config.output_uri,
-        "run next": f"ctc predict --bundle-uri {uri['model']} --images-uri YOUR/IMAGES "
+        "run next": f"{_command()} predict --bundle-uri {uri['model']} --images-uri YOUR/IMAGES "
         "--output-uri predictions --export csv",
         f"accuracy on {where}": accuracy,
         "seconds per stage": [{"stage": name, "seconds": s} for name, s in seconds.items()],
     }
+
+
+def _command() -> str:
+    """How the user's shell finds this command."""
+    return "ctc" if shutil.which("ctc") else os.path.relpath(Path(sys.executable).parent / "ctc")
 
 
 def _accuracy(uri: dict[str, str], head: str) -> dict[str, Any]:

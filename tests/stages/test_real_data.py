@@ -2,17 +2,17 @@
 
 import csv
 import json
-from hashlib import md5
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
+from builders import trashnet_config, trashnet_dataset
 
 from ctc_ray import storage
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
 from ctc_ray.manifest import read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, predict, train
 
@@ -200,42 +200,9 @@ def test_178_malformed_files_give_178_rows(
     assert pc.all(pc.equal(pc.is_null(rows["jpeg"]), pc.is_valid(rows["failure"]))).as_py()
 
 
-def trashnet_split(shared_data: Path, path: Path) -> Path:
-    """A csv of trashnet_192 with a fixed 80/20 split by the hash of the file name."""
-    root = shared_data / "labelled" / "trashnet_192"
-    with path.open("w", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(["id", "image", "class", "split"])
-        for file in sorted(root.glob("*/*.jpg")):
-            share = int(md5(file.name.encode()).hexdigest()[:6], 16) / 0xFFFFFF
-            split = "train" if share <= 0.8 else "val"
-            writer.writerow([file.name, f"{file.parent.name}/{file.name}", file.parent.name, split])
-    return path
-
-
 @pytest.fixture(scope="module")
 def trashnet(local_ray: None, shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trashnet")
-    create_inventory.run(
-        CsvInventoryConfig(
-            source_uri=str(trashnet_split(shared_data, folder / "trashnet.csv")),
-            output_uri=str(folder / "inventory"),
-            event_column="id",
-            image_columns=("image",),
-            head_columns=("class",),
-            meta_columns=("split",),
-        )
-    )
-    create_dataset.run(
-        CreateDatasetConfig(
-            inventory_uri=str(folder / "inventory"),
-            output_uri=str(folder / "dataset"),
-            heads=("class",),
-            image_root_uri=str(shared_data / "labelled" / "trashnet_192"),
-            split=SplitConfig(by="meta:split"),
-        )
-    )
-    return folder
+    return trashnet_dataset(shared_data / "labelled", tmp_path_factory.mktemp("trashnet"))
 
 
 @pytest.mark.slow
@@ -255,23 +222,17 @@ def test_trashnet_is_learnt(
     accuracy: float,
 ) -> None:
     weights = shared_data / "backbones" / f"{backbone}.safetensors"
+    pretrained = str(weights) if weights.exists() else False
     model = ModelConfig(
         backbone=backbone,
         image_size=image_size,
-        pretrained=str(weights) if weights.exists() else False,
+        pretrained=pretrained,
         freeze_backbone=weights.exists(),
     )
+    optimizer = OptimizerConfig(name="adamw", learning_rate=learning_rate, weight_decay=0.01)
     manifest = train.run(
-        TrainConfig(
-            dataset_uri=str(trashnet / "dataset"),
-            output_uri=str(tmp_path / "model"),
-            heads=("class",),
-            model=model,
-            optimizer=OptimizerConfig(name="adamw", learning_rate=learning_rate, weight_decay=0.01),
-            schedule=ScheduleConfig(name="cosine"),
-            batch_size=64,
-            max_epochs=epochs,
-            early_stopping_patience=0,
+        trashnet_config(
+            trashnet, tmp_path / "model", model=model, optimizer=optimizer, max_epochs=epochs
         )
     )
     (row,) = manifest.counts["on the validation split"]
