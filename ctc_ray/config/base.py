@@ -21,7 +21,8 @@ class Config(BaseModel):
     @field_validator("*")
     @classmethod
     def _names_nothing_twice(cls, value: Any) -> Any:
-        if isinstance(value, tuple) and len(set(value)) < len(value):
+        is_names = isinstance(value, tuple) and all(isinstance(item, str) for item in value)
+        if is_names and len(set(value)) < len(value):
             raise ValueError("a name is given twice")
         return value
 

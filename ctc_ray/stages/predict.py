@@ -9,7 +9,6 @@ out: PREDICTION as images/part-NNNNN.parquet, EVENT_PREDICTION as events/part-NN
      predictions.csv and predictions.json on request, _failures.parquet, manifest.json
 """
 
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,6 @@ import ray.data
 
 from ctc_ray import logs, storage
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.bundle import load_bundle
@@ -31,10 +29,9 @@ from ctc_ray.models.exports import classify
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.exports import csv_chunks, json_chunks
 from ctc_ray.predictions.scores import score_rows
-from ctc_ray.schemas import Failure
 from ctc_ray.stages import prediction_source as source
 from ctc_ray.stages import runtime
-from ctc_ray.units import Unit, begin_work, finish_work, missing_units, read_unit, write_plan
+from ctc_ray.units import Unit, begin_work, finish_work, missing_units, write_plan
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +95,8 @@ def _pipeline(config: PredictConfig, bundle: Manifest, units: list[Unit]) -> ray
 
     def decode(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         number = row.pop("number")
-        for batch in decode_unit(config, Unit(**row), image_size=size, keep_aspect=keep_aspect):
+        unit = Unit(**row)
+        for batch in source.decode_unit(config, unit, image_size=size, keep_aspect=keep_aspect):
             yield {"number": number, **batch}
 
     return (
@@ -116,57 +114,6 @@ def _pipeline(config: PredictConfig, bundle: Manifest, units: list[Unit]) -> ray
     )
 
 
-def decode_unit(
-    config: PredictConfig, unit: Unit, *, image_size: int, keep_aspect: bool
-) -> Iterator[dict[str, Any]]:
-    """The batches of a unit: `rows` (Arrow IPC, with failure) and `pixels` of the decoded ones.
-
-    Batches are slices of `batch_size` rows in the order of the plan; pixels are uint8,
-    (N, S, S, 3), of the rows without failure.
-    """
-    rows = read_unit(config.output_uri, unit)
-    n_batches = -(-rows.num_rows // config.batch_size)
-    images = source.read_images_of(config, rows)
-    for batch in range(n_batches):
-        part = rows.slice(batch * config.batch_size, config.batch_size)
-        decoded = [
-            raw
-            if isinstance(raw, Failure)
-            else to_input(
-                raw,
-                image_size=image_size,
-                keep_aspect=keep_aspect,
-                max_pixels=config.max_pixels,
-                truncated=config.truncated,
-            )
-            for raw in itertools.islice(images, part.num_rows)
-        ]
-        failures = [item.value if isinstance(item, Failure) else None for item in decoded]
-        pixels = [item for item in decoded if not isinstance(item, Failure)]
-        part = part.select(source.image_columns(part)).append_column(
-            "failure", pa.array(failures, pa.string())
-        )
-        yield {
-            "batch": batch,
-            "n_batches": n_batches,
-            "rows": _to_ipc(part),
-            "pixels": np.stack(pixels).tobytes() if pixels else b"",
-        }
-
-
-def _to_ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def _from_ipc(content: bytes) -> pa.Table:
-    with pa.ipc.open_stream(content) as reader:
-        return reader.read_all()
-
-
 class ScoreBatch:
     """A model in an actor: one decoded batch in, the batch's prediction rows out."""
 
@@ -181,13 +128,13 @@ class ScoreBatch:
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Score the one batch that is in the table."""
         bundle = self._bundle
-        rows = _from_ipc(batches["rows"][0].as_py())
+        rows = source.from_ipc(batches["rows"][0].as_py())
         side = bundle.image_size
         pixels = np.frombuffer(batches["pixels"][0].as_py(), np.uint8).reshape(-1, side, side, 3)
         probs = classify(bundle, pixels)
         predictions = score_rows(rows, bundle.label_space, probs)
         return batches.drop_columns(["rows", "pixels"]).append_column(
-            "predictions", pa.array([_to_ipc(predictions)], pa.large_binary())
+            "predictions", pa.array([source.to_ipc(predictions)], pa.large_binary())
         )
 
 
@@ -220,7 +167,7 @@ def _commit(
     config: PredictConfig, labels: LabelSpace, unit: Unit, parts: list[bytes]
 ) -> tuple[int, int]:
     """Write a unit's events, then its images: that file says that the unit is done."""
-    images = pa.concat_tables([_from_ipc(part) for part in parts])
+    images = pa.concat_tables([source.from_ipc(part) for part in parts])
     events = aggregate_by_event(images, labels, method=config.aggregation)
     storage.write_table(storage.join(config.output_uri, _events_name(unit)), events)
     storage.write_table(storage.join(config.output_uri, unit.name), images)

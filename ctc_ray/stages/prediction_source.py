@@ -1,21 +1,27 @@
 """Where the images of `ctc predict` come from: a folder, a csv, an inventory, or a dataset.
 
-A helper of that stage: rows to plan by, and for each row of a plan the bytes of its image.
+A helper of that stage: rows to plan by, and the decoded batches of a unit. It imports no torch,
+so the processes that decode stay small.
 """
 
+import itertools
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray import storage
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.inventory.images_source import read_images
 from ctc_ray.manifest import fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import META_PREFIX, Failure, conform, image_fields, meta_columns
 from ctc_ray.stages import runtime
+from ctc_ray.units import Unit, read_unit
 
 _SHARD = "_shard"  # column of a plan: where an image lies that comes from a dataset
 
@@ -99,3 +105,56 @@ def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
         for image_id in wanted:
             failure = jpegs["failure"][place[image_id]].as_py()
             yield Failure(failure) if failure else jpegs["jpeg"][place[image_id]].as_py()
+
+
+def decode_unit(
+    config: PredictConfig, unit: Unit, *, image_size: int, keep_aspect: bool
+) -> Iterator[dict[str, Any]]:
+    """The batches of a unit: `rows` (Arrow IPC, with failure) and `pixels` of the decoded ones.
+
+    Batches are slices of `batch_size` rows in the order of the plan; pixels are uint8,
+    (N, S, S, 3), of the rows without failure.
+    """
+    rows = read_unit(config.output_uri, unit)
+    n_batches = -(-rows.num_rows // config.batch_size)
+    images = read_images_of(config, rows)
+    for batch in range(n_batches):
+        part = rows.slice(batch * config.batch_size, config.batch_size)
+        decoded = [
+            raw
+            if isinstance(raw, Failure)
+            else to_input(
+                raw,
+                image_size=image_size,
+                keep_aspect=keep_aspect,
+                max_pixels=config.max_pixels,
+                truncated=config.truncated,
+            )
+            for raw in itertools.islice(images, part.num_rows)
+        ]
+        failures = [item.value if isinstance(item, Failure) else None for item in decoded]
+        pixels = [item for item in decoded if not isinstance(item, Failure)]
+        part = part.select(image_columns(part)).append_column(
+            "failure", pa.array(failures, pa.string())
+        )
+        yield {
+            "batch": batch,
+            "n_batches": n_batches,
+            "rows": to_ipc(part),
+            "pixels": np.stack(pixels).tobytes() if pixels else b"",
+        }
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """A table as the bytes of an Arrow stream: one value of a row of a pipeline."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def from_ipc(content: bytes) -> pa.Table:
+    """What `to_ipc` made."""
+    with pa.ipc.open_stream(content) as reader:
+        return reader.read_all()

@@ -22,9 +22,10 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from ctc_ray import logs, storage
 from ctc_ray.config.training import TrainConfig
-from ctc_ray.errors import ConfigError, LabelError
+from ctc_ray.errors import ConfigError, CtcError, LabelError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.stages import runtime
 from ctc_ray.stages.training_job import TrainingJob
@@ -36,21 +37,32 @@ _SHOWN = ("accuracy", "macro_f1", "top5", "n")
 _MAX_RESTARTS = 3  # after a lost node or worker; each begins at the last checkpoint
 
 
-def run(config: TrainConfig) -> Manifest:
-    """Train, or go on with a killed run; the manifest comes last."""
+def run(config: TrainConfig, *, callbacks: Sequence[Any] = ()) -> Manifest:
+    """Train, or go on with a killed run; the manifest comes last.
+
+    Args:
+        callbacks: of Ray Train, e.g. to report to Ray Tune.
+    """
     config = config.replaced(
         dataset_uri=storage.absolute(config.dataset_uri),
         output_uri=storage.absolute(config.output_uri),
     )
     dataset = check_dataset(config)
+    check_model(config)
     inputs = {config.dataset_uri: manifest_fingerprint(config.dataset_uri)}
     work = {**config.work(), "inputs": inputs}
     if begin_work(config.output_uri, work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "bundle")
     runtime.connect()
-    with runtime.Listener(logger) as listener:
-        fit(config, dataset, listener=listener)
+    try:
+        with runtime.Listener(logger) as listener:
+            _fit(config, dataset, listener, callbacks)
+    except ray.train.WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, CtcError):  # for the user, not a fault of the code
+                raise failure from None
+        raise
     return _finish(config, inputs)
 
 
@@ -81,6 +93,16 @@ def check_dataset(config: TrainConfig) -> Manifest:
     return dataset
 
 
+def check_model(config: TrainConfig) -> None:
+    """Make the backbone once, here: a wrong name or wrong weights are told before Ray starts.
+
+    Raises:
+        ConfigError: there is no such backbone, or its weights or image size do not fit it.
+    """
+    model = config.model
+    make_backbone(model.backbone, pretrained=model.pretrained, image_size=model.image_size)
+
+
 def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
     for split in ("train", "val"):
         for head in config.heads:
@@ -91,19 +113,10 @@ def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
                 )
 
 
-def fit(
-    config: TrainConfig,
-    dataset: Manifest,
-    *,
-    listener: runtime.Listener | None = None,
-    callbacks: Sequence[Any] = (),
+def _fit(
+    config: TrainConfig, dataset: Manifest, listener: runtime.Listener, callbacks: Sequence[Any]
 ) -> None:
-    """Train on the cluster that is connected; the bundle is written, its manifest is not.
-
-    Args:
-        listener: gets a line per epoch.
-        callbacks: of Ray Train, e.g. to report to Ray Tune.
-    """
+    """Train on the cluster that is connected; the bundle is written, its manifest is not."""
     resources = {"CPU": config.cpu_per_worker}
     if config.gpu_per_worker:
         resources["GPU"] = config.gpu_per_worker
@@ -112,7 +125,7 @@ def fit(
         train_loop_config={
             "config": config.model_dump(mode="json"),
             "dataset": dataset.model_dump(mode="json"),
-            "mailbox": listener.mailbox if listener is not None else None,
+            "mailbox": listener.mailbox,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
@@ -144,14 +157,13 @@ def train_worker(settings: dict[str, Any]) -> None:
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             job.load(Path(folder))
-    tell = settings["mailbox"].put.remote if settings["mailbox"] and rank == 0 else None
     job.wrap(prepare_model)
     while not job.is_done:
         began = time.perf_counter()
         metrics = job.next_epoch()
         metrics["seconds"] = round(time.perf_counter() - began, 2)
-        if tell:
-            tell(job.line(metrics))
+        if rank == 0:
+            settings["mailbox"].put.remote(job.line(metrics))
         with tempfile.TemporaryDirectory() as folder:
             if rank == 0:
                 job.save(Path(folder))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ctc_ray import logs, storage
 from ctc_ray.config.training import TrainConfig
-from ctc_ray.errors import SchemaError
+from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace
@@ -210,6 +210,12 @@ class TrainingJob:
         config = self._config
         self._model.load_state_dict(self._best)
         best = min(self._history, key=lambda row: _or_infinite(row["val_loss"]))
+        if math.isnan(best["val_loss"]):
+            raise ConfigError(
+                "the validation loss was not a number in any epoch: training diverged; try a "
+                f"smaller optimizer.learning_rate than {config.optimizer.learning_rate:g} and "
+                "--overwrite"
+            )
         provenance = Provenance(
             config=config.model_dump(mode="json"),
             data_fingerprint=manifest_fingerprint(config.dataset_uri),

@@ -4,8 +4,8 @@ Every trial is `ctc train` on its own sample of the search space, stopped early 
 falls behind.
 
 in:  a dataset, a train configuration and a search space
-out: trials.csv, best.yaml (for `ctc train --config`), trials/ with checkpoints and TensorBoard
-     files per trial, manifest.json
+out: trials.csv, best.yaml (for `ctc train --config`), trials/ with TensorBoard files per trial,
+     models/ with the bundle of every trial that ran to its end, manifest.json
 """
 
 import csv
@@ -49,7 +49,7 @@ def run(config: TuneConfig) -> Manifest:
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "trials")
     runtime.connect()
-    results = _tuner(config, dimensions, dataset).fit()
+    results = _tuner(config, dimensions).fit()
     return _finish(config, list(dimensions), results, dataset, inputs)
 
 
@@ -68,10 +68,8 @@ def _check_metric(config: TuneConfig) -> None:
         raise ConfigError(f"metric: {config.metric!r} is not known; metrics are {', '.join(known)}")
 
 
-def _tuner(
-    config: TuneConfig, dimensions: Mapping[str, Dimension], dataset: Manifest
-) -> ray.tune.Tuner:
-    trial = ray.tune.with_resources(_trial(config, dataset), {"cpu": 0.25})
+def _tuner(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> ray.tune.Tuner:
+    trial = ray.tune.with_resources(_trial(config), {"cpu": 0.25})
     experiment_uri = storage.join(config.output_uri, _TRIALS)
     if ray.tune.Tuner.can_restore(experiment_uri):
         logger.info("going on with the trials of %s", experiment_uri)
@@ -89,7 +87,7 @@ def _tuner(
                 time_attr="epoch",
                 metric=config.metric,
                 mode=config.mode,
-                max_t=base.max_epochs,
+                max_t=base.max_epochs + 1,  # what runs to its end ends by itself, with its model
                 grace_period=min(config.grace_epochs, base.max_epochs),
                 reduction_factor=config.reduction_factor,
             ),
@@ -123,13 +121,13 @@ class _TellProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped 
         )
 
 
-def _trial(config: TuneConfig, dataset: Manifest) -> Any:
+def _trial(config: TuneConfig) -> Any:
     def trial(sample: dict[str, Any]) -> None:
         name = ray.tune.get_context().get_trial_id()
         output_uri = storage.join(config.output_uri, "models", name)
         runtime.connect()
         own = train_config(config, sample, output_uri=output_uri)
-        train.fit(own, dataset, callbacks=[TuneReportCallback()])
+        train.run(own, callbacks=[TuneReportCallback()])
 
     return trial
 

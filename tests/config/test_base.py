@@ -56,7 +56,7 @@ def models() -> list[type[Config]]:
         below = todo.pop().__subclasses__()
         found += below
         todo += below
-    return [model for model in found if model.__module__.startswith("ctc_ray.")]
+    return [model for model in found if model.__module__.startswith("ctc_ray.config.")]
 
 
 MODELS = models()
@@ -71,7 +71,7 @@ def refused(values: dict) -> str:
     return message.removeprefix("shoot.yaml: ")
 
 
-# -- every model of the package --------------------------------------------------------------------
+# -- every model of the command line ---------------------------------------------------------------
 
 
 def test_the_models_are_found():
@@ -291,3 +291,13 @@ def test_a_part_is_found_also_where_it_may_be_absent():
     assert submodel(Lens | None) is Lens
     assert submodel(str | None) is None
     assert submodel(tuple[str, ...]) is None
+
+
+def test_numbers_may_be_given_twice_but_names_may_not() -> None:
+    class Point(Config):
+        place: tuple[float, ...] = ()
+        names: tuple[str, ...] = ()
+
+    assert Point(place=(0.5, 0.5)).place == (0.5, 0.5)
+    with pytest.raises(ValueError, match="twice"):
+        Point(names=("a", "a"))

@@ -1,5 +1,6 @@
 """Killed in the middle and started again: the same bytes as a run that was never interrupted."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -9,7 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from builders import CLASSES, bytes_below, inventory_config, photograph, write_events
+import yaml
+from builders import (
+    CLASSES,
+    bytes_below,
+    inventory_config,
+    photograph,
+    train_config,
+    write_events,
+)
 
 from ctc_ray.stages import create_inventory
 
@@ -89,3 +98,29 @@ def test_train_goes_on_after_a_kill_and_ends_with_the_same_weights(
     finish([*argv, str(whole)])
     weights = [(folder / "weights.safetensors").read_bytes() for folder in (killed, whole)]
     assert weights[0] == weights[1]
+
+
+def test_tune_goes_on_after_a_kill_and_keeps_its_finished_trials(
+    dataset: Path, tmp_path: Path
+) -> None:
+    tuned = tmp_path / "tuned"
+    train = train_config(dataset, tuned).model_dump(mode="json", exclude={"output_uri"})
+    config = {
+        "output_uri": str(tuned),
+        "train": {**train, "max_epochs": 2},
+        "space": {"optimizer.learning_rate": {"grid": [0.001, 0.01]}},
+        "trials": 1,
+    }
+    (tmp_path / "tune.yaml").write_text(yaml.safe_dump(config))
+    argv = ["tune", "--config", str(tmp_path / "tune.yaml")]
+    kill_when(argv, lambda: len(list(tuned.glob("models/*/_work/run/checkpoint_*"))) >= 2)
+    assert not (tuned / "trials.csv").exists()
+    (first,) = tuned.glob("models/*/bundle.json")
+    written = first.stat().st_mtime_ns
+    finish(argv)
+    assert first.stat().st_mtime_ns == written
+    with (tuned / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert sorted(row["optimizer.learning_rate"] for row in rows) == ["0.001", "0.01"]
+    assert {row["state"] for row in rows} == {"done"}
+    assert {row["epochs"] for row in rows} == {"2"}

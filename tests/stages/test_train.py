@@ -6,6 +6,7 @@ from builders import bytes_below, dataset_config, train_config
 
 from ctc_ray import storage
 from ctc_ray.config.dataset import SplitConfig
+from ctc_ray.config.training import OptimizerConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.manifest import read_manifest
 from ctc_ray.models.bundle import load_bundle
@@ -94,6 +95,24 @@ def test_weights_file_that_is_not_there_is_named(dataset: Path, tmp_path: Path) 
     config = train_config(dataset, tmp_path / "model")
     config = config.replaced(model=config.model.model_copy(update={"pretrained": "no.safetensors"}))
     with pytest.raises(ConfigError, match=r"no.safetensors: no such file"):
+        train.run(config)
+
+
+def test_backbone_that_does_not_exist_is_named_before_ray_starts(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "model")
+    config = config.replaced(model=config.model.model_copy(update={"backbone": "resnet81"}))
+    with pytest.raises(ConfigError, match="resnet18"):
+        train.run(config)
+    assert not (tmp_path / "model").exists()
+
+
+def test_training_that_diverges_is_one_clear_line(dataset: Path, tmp_path: Path) -> None:
+    config = train_config(dataset, tmp_path / "model").replaced(
+        max_epochs=1, optimizer=OptimizerConfig(name="sgd", learning_rate=1e30)
+    )
+    with pytest.raises(ConfigError, match="training diverged"):
         train.run(config)
 
 
