@@ -47,7 +47,7 @@ class Scenes:
 
     csv_uri: str
     broken: dict[str, str]
-    """URI of each broken file -> truncated, not an image, missing, or empty."""
+    """Name of each broken file -> truncated, not an image, missing, or empty."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ class _Walker:
 def write_scenes(folder_uri: str, *, n_events: int, n_locations: int, seed: int) -> Scenes:
     """Write `<location>/<event>_<k>.jpg` and `events.csv`, one row per event.
 
-    Events have 1 to 3 frames. Columns: event, image1 to image3 (URIs, or empty), species ("blank"
-    is a class), count, location, night.
+    Events have 1 to 3 frames. Columns: event, image1 to image3 (below the folder, or empty),
+    species ("blank" is a class), count, location, night.
     With sixteen events or more, four files are broken in four ways: see `Scenes`.
     The same seed writes the same bytes.
     """
@@ -81,18 +81,18 @@ def write_scenes(folder_uri: str, *, n_events: int, n_locations: int, seed: int)
         if index in breaks:
             scene = replace(scene, n_frames=N_FRAMES)
         event, location = f"E{index:05d}", f"L{scene.location:02d}"
-        uris = []
+        names = []
         for k, jpeg in enumerate(draw_event(int(rng.integers(1 << 32)), scene), start=1):
-            uri = storage.join(folder_uri, location, f"{event}_{k}.jpg")
-            uris.append(uri)
+            name = f"{location}/{event}_{k}.jpg"
+            names.append(name)
             if k == 2 and index in breaks:
-                broken[uri] = breaks[index]
-            content = _break(jpeg, broken.get(uri))
+                broken[name] = breaks[index]
+            content = _break(jpeg, broken.get(name))
             if content is not None:
-                storage.write_bytes(uri, content)
+                storage.write_bytes(storage.join(folder_uri, name), content)
         night = "yes" if scene.night else "no"
-        uris += [""] * (N_FRAMES - len(uris))
-        writer.writerow([event, *uris, scene.species or BLANK, scene.count, location, night])
+        names += [""] * (N_FRAMES - len(names))
+        writer.writerow([event, *names, scene.species or BLANK, scene.count, location, night])
     csv_uri = storage.join(folder_uri, "events.csv")
     storage.write_bytes(csv_uri, table.getvalue().encode())
     return Scenes(csv_uri, broken)

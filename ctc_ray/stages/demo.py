@@ -31,6 +31,7 @@ from ctc_ray.units import begin_work, finish_work
 logger = logging.getLogger(__name__)
 
 _N_EVENTS, _N_LOCATIONS = 360, 24
+_SCENES = "scenes"
 _FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
 
 
@@ -50,6 +51,7 @@ def run(config: DemoConfig) -> Manifest:
         inventory_uri=uri["inventory"],
         output_uri=uri["dataset"],
         heads=heads,
+        image_root_uri=None if config.images else storage.join(config.output_uri, _SCENES),
         observations="drop",
         split=SplitConfig(
             by="event" if config.images else "location",
@@ -100,7 +102,7 @@ def _make_inventory(config: DemoConfig, seconds: dict[str, float]) -> tuple[str,
         _timed(seconds, "create-inventory", lambda: create_inventory.run(source))
         return ("class",)
     began = time.perf_counter()
-    folder = storage.join(config.output_uri, "scenes")
+    folder = storage.join(config.output_uri, _SCENES)
     csv_path = write_scenes(
         folder, n_events=_N_EVENTS, n_locations=_N_LOCATIONS, seed=config.seed
     ).csv_uri

@@ -126,7 +126,7 @@ def test_written_scenes_are_a_table_of_events_with_four_broken_files(folder: Pat
         assert columns == ["image1", "image2", "image3"][: len(columns)]
         n_frames.add(len(columns))
         for column in columns:
-            path = Path(row[column])
+            path = folder / row[column]
             kind = scenes.broken.get(row[column])
             assert path.parent == folder / row["location"]
             assert path.name == f"{row['event']}_{column[-1]}.jpg"
