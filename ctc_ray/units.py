@@ -76,6 +76,7 @@ def begin_work(output_uri: str, work: Mapping[str, Any], *, overwrite: bool) -> 
     work_uri = storage.join(output_uri, WORK_FOLDER, "work.json")
     mine = {"fingerprint": fingerprint(work), "work": dict(work)}
     if overwrite:
+        _require_no_input(output_uri, work.get("inputs", {}))
         _require_ours(output_uri)
         # The manifest first: a run killed in between must not leave a folder that looks complete.
         storage.delete_file(storage.join(output_uri, MANIFEST_NAME))
@@ -93,6 +94,16 @@ def begin_work(output_uri: str, work: Mapping[str, Any], *, overwrite: bool) -> 
             "choose another --output-uri, or --overwrite to delete it"
         )
     return storage.exists(storage.join(output_uri, MANIFEST_NAME))
+
+
+def _require_no_input(output_uri: str, inputs: Mapping[str, Any]) -> None:
+    folder = output_uri.rstrip("/") + "/"
+    for uri in inputs:
+        if f"{uri.rstrip('/')}/".startswith(folder):
+            raise ConfigError(
+                f"{output_uri}: --overwrite would delete the input {uri}; "
+                "choose another --output-uri"
+            )
 
 
 def _require_empty(output_uri: str) -> None:

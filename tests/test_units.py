@@ -263,3 +263,13 @@ def test_overwriting_deletes_what_an_earlier_run_left_and_nothing_beside_it(outp
 def test_overwriting_nothing_just_begins(output_uri):
     assert begin_work(output_uri, WORK, overwrite=True) is False
     assert left(output_uri) == ["_work/work.json"]
+
+
+@pytest.mark.parametrize("output", ["data", "data/inventory"])
+def test_overwrite_never_deletes_an_input(tmp_path, output):
+    inventory, other = tmp_path / "data" / "inventory", tmp_path / output
+    begin_work(str(inventory), {"a": 1}, overwrite=False)
+    work = {"a": 2, "inputs": {str(inventory): "f"}}
+    with pytest.raises(ConfigError, match="would delete the input"):
+        begin_work(str(other), work, overwrite=True)
+    assert (inventory / "_work" / "work.json").is_file()
