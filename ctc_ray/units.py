@@ -71,7 +71,8 @@ def begin_work(output_uri: str, work: Mapping[str, Any], *, overwrite: bool) -> 
     """Open the output folder for this work; True if the work in it is already complete.
 
     Raises:
-        ConfigError: the folder holds other data, or work of another configuration.
+        ConfigError: the folder holds other data, work of another configuration, or (overwriting)
+            an input of this work.
     """
     work_uri = storage.join(output_uri, WORK_FOLDER, "work.json")
     mine = {"fingerprint": fingerprint(work), "work": dict(work)}
