@@ -14,7 +14,7 @@ MANIFEST_NAME = "manifest.json"
 
 Kind = Literal["inventory", "dataset", "bundle", "trials", "predictions", "export", "demo"]
 
-_MADE_BY: dict[str, str] = {
+MADE_BY: dict[str, str] = {
     "inventory": "ctc create-inventory",
     "dataset": "ctc create-dataset",
     "bundle": "ctc train",
@@ -80,7 +80,7 @@ def read_manifest(folder_uri: str, *kinds: Kind) -> Manifest:
         IncompleteDataError: there is no manifest.
         SchemaError: it was written for another schema version, or is no manifest.
     """
-    wanted = " or ".join(f"{kind} (`{_MADE_BY[kind]}`)" for kind in kinds) or "any data"
+    wanted = " or ".join(f"{kind} (`{MADE_BY[kind]}`)" for kind in kinds) or "any data"
     uri = storage.join(folder_uri, MANIFEST_NAME)
     try:
         value = json.loads(storage.read_bytes(uri))

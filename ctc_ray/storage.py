@@ -21,9 +21,8 @@ from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
 import pyarrow.fs as pafs
-import pyarrow.parquet as pq
 
-from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +70,8 @@ def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
 
 
 def absolute(uri: str) -> str:
-    """The URI as every process of the cluster may use it: a relative path is made absolute."""
-    return uri if is_remote(uri) else as_text(os.path.abspath(local_path(uri)))
+    """The URI as every process of the cluster may use it: absolute, and without a last slash."""
+    return uri.rstrip("/") if is_remote(uri) else as_text(os.path.abspath(local_path(uri)))
 
 
 def join(uri: str, *parts: str) -> str:
@@ -96,18 +95,26 @@ def under_root(root_uri: str | None, uri: str) -> str:
 
 def exists(uri: str) -> bool:
     """Whether there is a file or folder."""
-    if not is_remote(uri):
-        return os.path.exists(local_path(uri))
-    file_system, path = filesystem(uri)
-    return bool(file_system.get_file_info(path).type != pafs.FileType.NotFound)
+    return bool(_kind(uri) != pafs.FileType.NotFound)
 
 
 def is_folder(uri: str) -> bool:
     """Whether the URI names a folder."""
-    if not is_remote(uri):
-        return os.path.isdir(local_path(uri))
+    return bool(_kind(uri) == pafs.FileType.Directory)
+
+
+def is_file(uri: str) -> bool:
+    """Whether the URI names a file."""
+    return bool(_kind(uri) == pafs.FileType.File)
+
+
+def _kind(uri: str) -> pafs.FileType:
+    if not is_remote(uri):  # pyarrow would not take a name that is not UTF-8
+        path = local_path(uri)
+        is_there = pafs.FileType.File if os.path.exists(path) else pafs.FileType.NotFound
+        return pafs.FileType.Directory if os.path.isdir(path) else is_there
     file_system, path = filesystem(uri)
-    return bool(file_system.get_file_info(path).type == pafs.FileType.Directory)
+    return file_system.get_file_info(path).type
 
 
 def read_bytes(uri: str) -> bytes:
@@ -168,69 +175,6 @@ def write_chunks(uri: str, chunks: Iterable[bytes]) -> None:
 def write_json(uri: str, value: Any) -> None:
     """Write a value as indented JSON, keys in their order."""
     write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
-
-
-def write_table(uri: str, table: pa.Table, *, rows_per_group: int = 1 << 20) -> None:
-    """Write one Parquet file atomically; the same table gives the same bytes."""
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
-    write_bytes(uri, sink.getvalue())
-
-
-def write_row_groups(
-    uri: str,
-    groups: list[pa.Table],
-    *,
-    metadata: dict[str, str] | None = None,
-    raw_column: str | None = None,
-) -> None:
-    """Write one Parquet file atomically, each table a row group; same tables, same bytes.
-
-    Args:
-        metadata: goes into the file's footer.
-        raw_column: holds bytes that are compressed already; stored as they are.
-    """
-    schema = groups[0].schema.with_metadata(metadata)
-    codecs = {name: "none" if name == raw_column else "zstd" for name in schema.names}
-    sink = pa.BufferOutputStream()
-    with pq.ParquetWriter(
-        sink,
-        schema,
-        compression=codecs if raw_column else "zstd",
-        use_dictionary=[n for n in schema.names if n != raw_column] if raw_column else True,
-    ) as writer:
-        for group in groups:
-            writer.write_table(group, row_group_size=max(1, group.num_rows))
-    write_bytes(uri, sink.getvalue())
-
-
-def open_parquet(uri: str) -> pq.ParquetFile:
-    """A Parquet file, opened: footer read, rows not yet.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        SchemaError: it is no Parquet file.
-    """
-    file_system, path = filesystem(uri)
-    try:
-        return pq.ParquetFile(path, filesystem=file_system)
-    except pa.ArrowInvalid as error:
-        raise SchemaError(f"{uri}: {error}") from error
-
-
-def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """The rows of one Parquet file."""
-    with open_parquet(uri) as file:
-        return file.read(columns=columns)
-
-
-def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """The rows of all Parquet files of a folder in the order of their names, but not of `_…`."""
-    below = len(uri.rstrip("/"))
-    parts = [part for part in list_files(uri) if part.endswith(".parquet")]
-    return pa.concat_tables(
-        [read_table(part, columns) for part in parts if "/_" not in part[below:]]
-    )
 
 
 def list_files(folder_uri: str) -> Iterator[str]:

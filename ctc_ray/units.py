@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
-from ctc_ray import storage
+from ctc_ray import storage, tables
 from ctc_ray.errors import ConfigError
-from ctc_ray.manifest import MANIFEST_NAME, Manifest, fingerprint
+from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Kind, Manifest, fingerprint
 
 WORK_FOLDER = "_work"
+_WORK_FILE = "work.json"
 _UNITS_PER_PLAN_FILE = 64  # a task reads one row group; the footer it reads first stays small
 
 
@@ -67,27 +68,32 @@ def event_starts(event_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]
     return np.concatenate([[0], np.flatnonzero(np.asarray(changes)) + 1]).astype(np.int64)
 
 
-def begin_work(output_uri: str, work: Mapping[str, Any], *, overwrite: bool) -> bool:
+def begin_work(output_uri: str, kind: Kind, work: Mapping[str, Any], *, overwrite: bool) -> bool:
     """Open the output folder for this work; True if the work in it is already complete.
 
+    Args:
+        kind: what the work makes; work of another kind is never overwritten.
+
     Raises:
-        ConfigError: the folder holds other data, work of another configuration, or (overwriting)
-            an input of this work.
+        ConfigError: the folder is a file, or holds other data, work of another kind or
+            configuration, or (overwriting) an input of this work.
     """
-    work_uri = storage.join(output_uri, WORK_FOLDER, "work.json")
-    mine = {"fingerprint": fingerprint(work), "work": dict(work)}
+    work_uri = storage.join(output_uri, WORK_FOLDER, _WORK_FILE)
+    mine = {"kind": kind, "fingerprint": fingerprint(work), "work": dict(work)}
+    if storage.is_file(output_uri):
+        raise ConfigError(f"{output_uri}: is a file; --output-uri names a folder")
     if overwrite:
         _require_no_input(output_uri, work.get("inputs", {}))
-        _require_ours(output_uri)
+        _require_ours(output_uri, kind)
         # The manifest first: a run killed in between must not leave a folder that looks complete.
         storage.delete_file(storage.join(output_uri, MANIFEST_NAME))
         storage.clear_folder(output_uri)
-    try:
-        found = json.loads(storage.read_bytes(work_uri))
-    except FileNotFoundError:
+    found = _found_work(output_uri)
+    if found is None:
         _require_empty(output_uri)
         storage.write_json(work_uri, mine)
         return False
+    _require_kind(output_uri, kind, found)
     if found["fingerprint"] != mine["fingerprint"]:
         raise ConfigError(
             f"{output_uri}: holds work of another configuration "
@@ -114,9 +120,38 @@ def _require_empty(output_uri: str) -> None:
         )
 
 
-def _require_ours(output_uri: str) -> None:
-    if not storage.exists(storage.join(output_uri, WORK_FOLDER, "work.json")):
+def _require_ours(output_uri: str, kind: Kind) -> None:
+    found = _found_work(output_uri)
+    if found is None:
         _require_empty(output_uri)
+    else:
+        _require_kind(output_uri, kind, found)
+
+
+def _require_kind(output_uri: str, kind: Kind, found: Mapping[str, Any]) -> None:
+    if found["kind"] != kind:
+        raise ConfigError(
+            f"{output_uri}: holds the work of `{MADE_BY[found['kind']]}`, which `{MADE_BY[kind]}` "
+            "neither continues nor overwrites; choose another --output-uri"
+        )
+
+
+def _found_work(output_uri: str) -> dict[str, Any] | None:
+    """What an earlier run has begun in the folder.
+
+    Raises:
+        ConfigError: another program's folder of the same name.
+    """
+    uri = storage.join(output_uri, WORK_FOLDER, _WORK_FILE)
+    try:
+        found = json.loads(storage.read_bytes(uri))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not {"kind", "fingerprint", "work"} <= found.keys():
+        raise ConfigError(f"{uri}: no ctc command wrote this; choose another --output-uri")
+    return found
 
 
 def _holds_files(uri: str) -> bool:
@@ -160,7 +195,7 @@ def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: in
         if not storage.exists(
             plan_uri
         ):  # a killed run has laid it: the work's fingerprint is the same
-            storage.write_row_groups(plan_uri, [rows.slice(a, b - a) for a, b in ranges])
+            tables.write_row_groups(plan_uri, [rows.slice(a, b - a) for a, b in ranges])
         for place, (a, b) in enumerate(ranges):
             name = f"{folder}/part-{first + place:05d}.parquet"
             units.append(Unit(name=name, plan_file=plan_file, row_group=place, n_rows=b - a))
@@ -169,7 +204,7 @@ def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: in
 
 def read_unit(output_uri: str, unit: Unit) -> pa.Table:
     """The rows of a unit."""
-    with storage.open_parquet(storage.join(output_uri, unit.plan_file)) as file:
+    with tables.open_parquet(storage.join(output_uri, unit.plan_file)) as file:
         return file.read_row_group(unit.row_group)
 
 

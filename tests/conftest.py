@@ -44,3 +44,11 @@ def s3_bucket_uri(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"test-{uuid.uuid4().hex}"
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def folder_uri(request, tmp_path) -> str:
+    """A folder that is not there yet, on the disk and in an object store."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_bucket_uri") + "/some/folder"
+    return str(tmp_path / "some" / "folder")

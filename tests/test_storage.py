@@ -3,23 +3,12 @@ import re
 import stat
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray import storage
-from ctc_ray.errors import ConfigError, SchemaError
-
-TABLE = pa.table({"a": [1, 2, 3], "b": ["x", None, "z"]})
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def folder_uri(request, tmp_path) -> str:
-    """A folder that is not there yet, on the disk and in an object store."""
-    if request.param == "s3":
-        return request.getfixturevalue("s3_bucket_uri") + "/some/folder"
-    return str(tmp_path / "some" / "folder")
+from ctc_ray.errors import ConfigError
 
 
 def names(folder_uri: str) -> list[str]:
@@ -63,7 +52,7 @@ def test_a_file_whose_writer_fails_stays_what_it_was(folder_uri):
     assert storage.read_bytes(uri) == b"before"
 
 
-def test_exists_and_is_folder(folder_uri):
+def test_exists_is_folder_and_is_file(folder_uri):
     assert not storage.exists(folder_uri)
     assert not storage.is_folder(folder_uri)
     file_uri = storage.join(folder_uri, "a")
@@ -73,6 +62,9 @@ def test_exists_and_is_folder(folder_uri):
     assert storage.is_folder(folder_uri + "/")
     assert storage.exists(file_uri)
     assert not storage.is_folder(file_uri)
+    assert storage.is_file(file_uri)
+    assert not storage.is_file(folder_uri)
+    assert not storage.is_file(file_uri + "b")
     assert not storage.exists(file_uri + "b")
     assert not storage.is_folder(folder_uri[:-1])  # a prefix of the name is no folder
 
@@ -111,8 +103,6 @@ def test_a_folder_that_is_not_there_cannot_be_listed(folder_uri):
 def test_a_file_that_is_not_there_cannot_be_read(folder_uri):
     with pytest.raises(FileNotFoundError):
         storage.read_bytes(storage.join(folder_uri, "no"))
-    with pytest.raises(FileNotFoundError):
-        storage.open_parquet(storage.join(folder_uri, "no.parquet"))
 
 
 def test_a_name_that_no_file_can_have_cannot_be_read(folder_uri):
@@ -153,41 +143,6 @@ def test_json_is_written_in_the_order_of_its_keys(folder_uri):
     )
 
 
-def test_a_table_reads_back(folder_uri):
-    uri = storage.join(folder_uri, "a.parquet")
-    storage.write_table(uri, TABLE, rows_per_group=2)
-    assert storage.read_table(uri).equals(TABLE)
-    assert storage.read_table(uri, ["b"]).column_names == ["b"]
-    with storage.open_parquet(uri) as file:
-        assert file.num_row_groups == 2
-
-
-def test_each_table_becomes_a_row_group(folder_uri):
-    uri = storage.join(folder_uri, "a.parquet")
-    groups = [TABLE, TABLE.slice(0, 0), TABLE.slice(1)]
-    storage.write_row_groups(uri, groups, metadata={"unit": "7"})
-    with storage.open_parquet(uri) as file:
-        assert [file.read_row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 0, 2]
-        assert file.schema_arrow.metadata[b"unit"] == b"7"
-    assert storage.read_table(uri).num_rows == 5
-
-
-def test_a_folder_of_tables_is_read_in_order_without_what_begins_with_an_underscore(folder_uri):
-    for name, rows in (("b", TABLE.slice(1)), ("a", TABLE.slice(0, 1)), ("_failures", TABLE)):
-        storage.write_table(storage.join(folder_uri, f"{name}.parquet"), rows)
-    storage.write_table(storage.join(folder_uri, "_work", "plan.parquet"), TABLE)
-    storage.write_bytes(storage.join(folder_uri, "manifest.json"), b"{}")
-    assert storage.read_folder(folder_uri).equals(TABLE)
-
-
-def test_what_is_no_parquet_is_a_schema_error(folder_uri):
-    uri = storage.join(folder_uri, "a.parquet")
-    for content in (b"", b"no parquet at all", b"PAR1"):
-        storage.write_bytes(uri, content)
-        with pytest.raises(SchemaError, match=re.escape(uri)):
-            storage.open_parquet(uri)
-
-
 # -- the disk --------------------------------------------------------------------------------------
 
 
@@ -199,22 +154,6 @@ def test_writing_leaves_nothing_beside_the_file(tmp_path):
     with pytest.raises(IsADirectoryError):
         storage.write_bytes(str(tmp_path / "c"), b"1")
     assert sorted(os.listdir(tmp_path)) == ["a", "c"]
-
-
-def test_the_same_table_gives_the_same_bytes(tmp_path):
-    for name in ("a", "b"):
-        storage.write_table(str(tmp_path / name), TABLE)
-        storage.write_row_groups(str(tmp_path / f"{name}-groups"), [TABLE, TABLE])
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
-    assert (tmp_path / "a-groups").read_bytes() == (tmp_path / "b-groups").read_bytes()
-
-
-def test_a_raw_column_is_stored_as_it_is(tmp_path):
-    rows = pa.table({"jpeg": [b"0" * 10_000], "text": ["0" * 10_000]})
-    storage.write_row_groups(str(tmp_path / "a"), [rows], raw_column="jpeg")
-    group = pq.read_metadata(tmp_path / "a").row_group(0)
-    assert [group.column(i).compression for i in (0, 1)] == ["UNCOMPRESSED", "ZSTD"]
-    assert storage.read_table(str(tmp_path / "a")).equals(rows)
 
 
 def test_a_name_that_is_not_utf8_is_listed_as_a_file_uri_and_reads_back(tmp_path):
@@ -321,7 +260,9 @@ def test_a_relative_path_is_made_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert storage.absolute("out/") == str(tmp_path / "out")
     assert storage.absolute("file:///a%20b") == "/a b"
-    assert storage.absolute("s3://bucket/a") == "s3://bucket/a"
+    assert storage.absolute("/") == "/"
+    for spelling in ("s3://bucket/a", "s3://bucket/a/"):
+        assert storage.absolute(spelling) == "s3://bucket/a"
 
 
 @pytest.mark.parametrize("uri", ["ftp://host/a", "s3:///a", "s4://bucket/a", "://a"])

@@ -164,26 +164,26 @@ def test_all_units_are_missing_where_there_is_no_folder(output_uri, tmp_path):
 
 
 def test_a_new_folder_begins_and_the_same_work_goes_on(output_uri):
-    assert begin_work(output_uri, WORK, overwrite=False) is False
+    assert begin_work(output_uri, "bundle", WORK, overwrite=False) is False
     put(output_uri, "images/part-00000.parquet")
-    assert begin_work(output_uri, dict(reversed(WORK.items())), overwrite=False) is False
+    assert begin_work(output_uri, "bundle", dict(reversed(WORK.items())), overwrite=False) is False
     assert "images/part-00000.parquet" in left(output_uri)
 
 
 def test_work_with_a_manifest_is_complete(output_uri):
-    begin_work(output_uri, WORK, overwrite=False)
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
     write_plan(output_uri, "images", rows_of([2, 2]), 2)
     put(output_uri, "images/part-00000.parquet")
-    finish_work(output_uri, Manifest(kind="predictions", config=WORK))
-    assert begin_work(output_uri, WORK, overwrite=False) is True
-    assert read_manifest(output_uri, "predictions").config == WORK
+    finish_work(output_uri, Manifest(kind="bundle", config=WORK))
+    assert begin_work(output_uri, "bundle", WORK, overwrite=False) is True
+    assert read_manifest(output_uri, "bundle").config == WORK
 
 
 def test_finished_work_keeps_the_results_and_clears_the_plan_away(output_uri):
-    begin_work(output_uri, WORK, overwrite=False)
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
     write_plan(output_uri, "images", rows_of([2, 2]), 2)
     put(output_uri, "images/part-00000.parquet")
-    finish_work(output_uri, Manifest(kind="predictions", config=WORK))
+    finish_work(output_uri, Manifest(kind="bundle", config=WORK))
     assert left(output_uri) == ["_work/work.json", "images/part-00000.parquet", "manifest.json"]
 
 
@@ -199,9 +199,9 @@ def test_finished_work_keeps_the_results_and_clears_the_plan_away(output_uri):
     ],
 )
 def test_work_of_another_configuration_is_refused_and_the_field_named(output_uri, change, message):
-    begin_work(output_uri, WORK, overwrite=False)
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
     with pytest.raises(ConfigError, match=message) as raised:
-        begin_work(output_uri, {**WORK, **change}, overwrite=False)
+        begin_work(output_uri, "bundle", {**WORK, **change}, overwrite=False)
     assert str(raised.value).startswith(output_uri)
     assert "--overwrite" in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -214,8 +214,8 @@ def test_only_what_differs_is_named_when_json_changes_the_type():
 
 def _begin_twice(first: dict, second: dict) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        begin_work(folder, first, overwrite=False)
-        begin_work(folder, second, overwrite=False)
+        begin_work(folder, "bundle", first, overwrite=False)
+        begin_work(folder, "bundle", second, overwrite=False)
 
 
 settings = st.recursive(
@@ -240,36 +240,66 @@ def test_work_goes_on_exactly_if_its_json_is_the_same(first, second):
 def test_a_folder_with_foreign_files_is_refused_and_left_as_it_is(output_uri, overwrite):
     put(output_uri, "holiday/photo.jpg", b"mine")
     with pytest.raises(ConfigError, match="holds files that no ctc command wrote"):
-        begin_work(output_uri, WORK, overwrite=overwrite)
+        begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
     assert left(output_uri) == ["holiday/photo.jpg"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_empty_folder_can_be_used(tmp_path, overwrite):
-    assert begin_work(str(tmp_path), WORK, overwrite=overwrite) is False
+    assert begin_work(str(tmp_path), "bundle", WORK, overwrite=overwrite) is False
     assert left(str(tmp_path)) == ["_work/work.json"]
 
 
 def test_overwriting_deletes_what_an_earlier_run_left_and_nothing_beside_it(output_uri):
-    begin_work(output_uri, WORK, overwrite=False)
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
     put(output_uri, "images/part-00000.parquet")
     put(output_uri + "-2", "mine")
-    finish_work(output_uri, Manifest(kind="predictions", config=WORK))
-    assert begin_work(output_uri, {**WORK, "seed": 7}, overwrite=True) is False
+    finish_work(output_uri, Manifest(kind="bundle", config=WORK))
+    assert begin_work(output_uri, "bundle", {**WORK, "seed": 7}, overwrite=True) is False
     assert left(output_uri) == ["_work/work.json"]
     assert left(output_uri + "-2") == ["mine"]
 
 
 def test_overwriting_nothing_just_begins(output_uri):
-    assert begin_work(output_uri, WORK, overwrite=True) is False
+    assert begin_work(output_uri, "bundle", WORK, overwrite=True) is False
     assert left(output_uri) == ["_work/work.json"]
 
 
 @pytest.mark.parametrize("output", ["data", "data/inventory"])
 def test_overwrite_never_deletes_an_input(tmp_path, output):
     inventory, other = tmp_path / "data" / "inventory", tmp_path / output
-    begin_work(str(inventory), {"a": 1}, overwrite=False)
+    begin_work(str(inventory), "bundle", {"a": 1}, overwrite=False)
     work = {"a": 2, "inputs": {str(inventory): "f"}}
     with pytest.raises(ConfigError, match="would delete the input"):
-        begin_work(str(other), work, overwrite=True)
+        begin_work(str(other), "bundle", work, overwrite=True)
     assert (inventory / "_work" / "work.json").is_file()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_work_of_another_command_is_never_overwritten(output_uri, overwrite, finished):
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
+    put(output_uri, "weights.safetensors")
+    if finished:
+        finish_work(output_uri, Manifest(kind="bundle", config=WORK))
+    before = left(output_uri)
+    with pytest.raises(ConfigError, match=r"holds the work of `ctc train`, which `ctc predict`"):
+        begin_work(output_uri, "predictions", WORK, overwrite=overwrite)
+    assert left(output_uri) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_is_a_file_is_refused(output_uri, overwrite):
+    storage.write_bytes(output_uri, b"mine")
+    with pytest.raises(ConfigError, match="is a file"):
+        begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
+    assert storage.read_bytes(output_uri) == b"mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"job": 1}'])
+def test_a_work_file_of_another_program_is_refused(output_uri, content):
+    put(output_uri, "_work/work.json", content)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="no ctc command wrote this"):
+            begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
+    assert left(output_uri) == ["_work/work.json"]

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import logs, storage
+from ctc_ray import logs, storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
@@ -56,7 +56,7 @@ def run(config: CreateDatasetConfig) -> Manifest:
         fractions=config.split.fractions,
         salt=config.split.salt,
     )
-    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+    if begin_work(config.output_uri, "dataset", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "dataset")
     units = _plan(config, labelled.rows, splits)
@@ -90,7 +90,7 @@ def _check_heads(heads: Sequence[str], inventory: Manifest) -> None:
 
 
 def _labelled(config: CreateDatasetConfig, inventory: Manifest) -> Labelled:
-    rows = storage.read_folder(config.inventory_uri)
+    rows = tables.read_folder(config.inventory_uri)
     labelled = label_rows(rows, config.heads, observations=config.observations)
     if labelled.rows.num_rows == 0:
         raise ConfigError(f"{config.inventory_uri}: no image is left to put into a dataset")
@@ -139,7 +139,7 @@ def write_shard(config: CreateDatasetConfig, meta: Sequence[str], unit: Unit) ->
     shard = conform(_with_images(rows, images), shard_schema(config.heads, meta), where=unit.name)
     cuts = cut_by_events(shard["capture_event_id"], _IMAGES_PER_ROW_GROUP)
     groups = [shard.slice(start, stop - start) for start, stop in cuts]
-    storage.write_row_groups(
+    tables.write_row_groups(
         storage.join(config.output_uri, unit.name),
         groups,
         metadata={

@@ -7,7 +7,7 @@ out: INVENTORY as part-00000.parquet, …, and manifest.json
 import logging
 from typing import Any
 
-from ctc_ray import storage
+from ctc_ray import storage, tables
 from ctc_ray.config.inventory import (
     CsvInventoryConfig,
     DirInventoryConfig,
@@ -30,14 +30,17 @@ PART_FILE = "part-00000.parquet"
 
 def run(config: InventoryConfig) -> Manifest:
     """Read the source whole, check it, and write the inventory; on an error nothing is written."""
-    config = config.replaced(source_uri=storage.absolute(config.source_uri))
+    config = config.replaced(
+        source_uri=storage.absolute(config.source_uri),
+        output_uri=storage.absolute(config.output_uri),
+    )
     inventory = _read(config)
     inputs = {config.source_uri: _fingerprint(config, inventory)}
     work = {"source": type(config).__name__, **config.work(), "inputs": inputs}
-    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+    if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "inventory")
-    storage.write_table(storage.join(config.output_uri, PART_FILE), inventory.table)
+    tables.write_table(storage.join(config.output_uri, PART_FILE), inventory.table)
     manifest = Manifest(
         kind="inventory",
         config=config.work(),

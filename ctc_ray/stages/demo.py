@@ -16,7 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage
+from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig
@@ -38,7 +38,8 @@ _FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
 def run(config: DemoConfig) -> Manifest:
     """Draw the scenes, run every stage, and compare the predictions with the labels."""
     config = config.replaced(output_uri=storage.absolute(config.output_uri))
-    if begin_work(config.output_uri, config.work(), overwrite=config.overwrite):
+    work = {**config.work(), "inputs": {config.images: ""} if config.images else {}}
+    if begin_work(config.output_uri, "demo", work, overwrite=config.overwrite):
         logger.info("%s is complete already; --overwrite runs it anew", config.output_uri)
         return read_manifest(config.output_uri, "demo")
     seconds: dict[str, float] = {}
@@ -165,12 +166,12 @@ def _command() -> str:
 def _accuracy(uri: dict[str, str], head: str) -> dict[str, Any]:
     """Shares of images and of events that are right, among those labelled and answered."""
     label, pred = label_column(head), f"pred_{head}"
-    shards = storage.read_folder(
+    shards = tables.read_folder(
         storage.join(uri["dataset"], "split=test"), ["image_id", "capture_event_id", label]
     )
     answers = uri["predictions"]
-    images = storage.read_folder(storage.join(answers, "images"), ["image_id", pred])
-    events = storage.read_folder(storage.join(answers, "events"), ["capture_event_id", pred])
+    images = tables.read_folder(storage.join(answers, "images"), ["image_id", pred])
+    events = tables.read_folder(storage.join(answers, "events"), ["capture_event_id", pred])
     by_event = shards.group_by("capture_event_id").aggregate([(label, "max")])
     by_event = by_event.rename_columns(["capture_event_id", label])
     n_images, right_images = _share_right(shards.join(images, "image_id"), label, pred)

@@ -25,7 +25,7 @@ def run(config: ExportConfig) -> Manifest:
     bundle_manifest = read_manifest(config.bundle_uri, "bundle")
     inputs = {config.bundle_uri: manifest_fingerprint(config.bundle_uri)}
     work = {**config.work(), "inputs": inputs}
-    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+    if begin_work(config.output_uri, "export", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "export")
     bundle = load_bundle(config.bundle_uri)

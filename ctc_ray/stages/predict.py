@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from ctc_ray import logs, storage
+from ctc_ray import logs, storage, tables
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
@@ -51,7 +51,7 @@ def run(config: PredictConfig) -> Manifest:
         **source.fingerprints(config, rows),
     }
     work = {**config.work(), "inputs": inputs}
-    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+    if begin_work(config.output_uri, "predictions", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "predictions")
     units = write_plan(config.output_uri, _IMAGES, rows, config.images_per_unit)
@@ -153,10 +153,10 @@ def _commit_all(
             parts = waiting.setdefault(row["number"], {})
             parts[row["batch"]] = row["predictions"]
             if len(parts) == row["n_batches"]:
-                tables = [parts[batch] for batch in sorted(parts)]
+                in_order = [parts[batch] for batch in sorted(parts)]
                 del waiting[row["number"]]
                 unit = units[row["number"]]
-                commits.append(pool.submit(_commit, config, labels, unit, tables))
+                commits.append(pool.submit(_commit, config, labels, unit, in_order))
             if len(commits) > 2 * _COMMIT_THREADS:
                 progress.add(*commits.pop(0).result())
         for commit in commits:
@@ -169,8 +169,8 @@ def _commit(
     """Write a unit's events, then its images: that file says that the unit is done."""
     images = pa.concat_tables([source.from_ipc(part) for part in parts])
     events = aggregate_by_event(images, labels, method=config.aggregation)
-    storage.write_table(storage.join(config.output_uri, _events_name(unit)), events)
-    storage.write_table(storage.join(config.output_uri, unit.name), images)
+    tables.write_table(storage.join(config.output_uri, _events_name(unit)), events)
+    tables.write_table(storage.join(config.output_uri, unit.name), images)
     return images.num_rows, images.num_rows - images["failure"].null_count
 
 
@@ -206,8 +206,8 @@ def _write_exports(
     for kind in config.export:
         parts = (
             (
-                storage.read_table(storage.join(config.output_uri, unit.name)),
-                storage.read_table(storage.join(config.output_uri, _events_name(unit))),
+                tables.read_table(storage.join(config.output_uri, unit.name)),
+                tables.read_table(storage.join(config.output_uri, _events_name(unit))),
             )
             for unit in units
         )
@@ -223,16 +223,16 @@ def _count_events(
     for unit in units:
         columns = [f"pred_{head}" for head in labels.heads]
         uri = storage.join(config.output_uri, _events_name(unit))
-        events = storage.read_table(uri, columns)
+        events = tables.read_table(uri, columns)
         n_events += events.num_rows
         for head in labels.heads:
             for row in pc.value_counts(events[f"pred_{head}"]).to_pylist():
                 given[head][row["values"]] += row["counts"]
-    tables = {
+    predicted = {
         f"events predicted as {head}": [
             {"class": name or "(all images failed)", "events": n}
             for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
         ]
         for head, counts in given.items()
     }
-    return n_events, tables
+    return n_events, predicted

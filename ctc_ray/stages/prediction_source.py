@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage
+from ctc_ray import storage, tables
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.images.resize import to_input
@@ -32,7 +32,7 @@ def read_rows(config: PredictConfig) -> pa.Table:
         return _shard_rows(config.dataset_uri, config.split)
     if config.inventory_uri is not None:
         read_manifest(config.inventory_uri, "inventory")
-        table = storage.read_folder(config.inventory_uri)
+        table = tables.read_folder(config.inventory_uri)
     elif config.csv_uri is not None:
         table = read_csv(config.csv_uri, _csv_columns(config)).table
     else:
@@ -60,13 +60,13 @@ def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
             f"split: {dataset_uri} has no split {split!r}; splits are {', '.join(splits)}"
         )
     schema = pa.schema([*image_fields(manifest.meta), pa.field("failure", pa.string())])
-    tables = []
+    parts = []
     for shard in manifest.shards:
         if split in (None, shard["split"]):
             uri = storage.join(dataset_uri, shard["path"])
-            rows = storage.read_table(uri, schema.names).cast(schema)
-            tables.append(rows.append_column(_SHARD, pa.array([uri] * rows.num_rows)))
-    return pa.concat_tables(tables)
+            rows = tables.read_table(uri, schema.names).cast(schema)
+            parts.append(rows.append_column(_SHARD, pa.array([uri] * rows.num_rows)))
+    return pa.concat_tables(parts)
 
 
 def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
@@ -99,7 +99,7 @@ def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[bytes | Fa
 
 def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
     for shard in pc.unique(rows[_SHARD]).to_pylist():  # in the order of the rows
-        jpegs = storage.read_table(shard, ["image_id", "jpeg", "failure"])
+        jpegs = tables.read_table(shard, ["image_id", "jpeg", "failure"])
         wanted = rows.filter(pc.equal(rows[_SHARD], shard))["image_id"].to_pylist()
         place = {image_id: i for i, image_id in enumerate(jpegs["image_id"].to_pylist())}
         for image_id in wanted:

@@ -17,7 +17,7 @@ import ray
 import ray.data
 from ray.data._internal.logging import configure_logging
 
-from ctc_ray import logs, storage
+from ctc_ray import logs, storage, tables
 from ctc_ray.errors import ConfigError, TooManyFailuresError
 from ctc_ray.schemas import Failure, failure_schema
 from ctc_ray.units import Unit
@@ -143,7 +143,7 @@ def read_footers(output_uri: str, units: list[Unit]) -> list[Footer]:
     """The footers of all units' files, in their order: what lies there, not what tasks reported."""
 
     def read(unit: Unit) -> Footer:
-        with storage.open_parquet(storage.join(output_uri, unit.name)) as file:
+        with tables.open_parquet(storage.join(output_uri, unit.name)) as file:
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
             failed = sum(group.num_rows - _n_null_failures(group) for group in groups)
             metadata = {
@@ -164,13 +164,13 @@ def _n_null_failures(row_group: Any) -> int:
 def write_failures(output_uri: str, footers: list[Footer]) -> dict[str, int]:
     """Write the failures table from the units' files; the count of each failure code."""
     schema = failure_schema()
-    tables = [schema.empty_table()]
+    parts = [schema.empty_table()]
     for footer in footers:
         if footer.n_failed:
-            rows = storage.read_table(storage.join(output_uri, footer.name), columns=schema.names)
-            tables.append(rows.filter(pc.is_valid(rows["failure"])).cast(schema))
-    failures = pa.concat_tables(tables)
-    storage.write_table(storage.join(output_uri, FAILURES_FILE), failures)
+            rows = tables.read_table(storage.join(output_uri, footer.name), columns=schema.names)
+            parts.append(rows.filter(pc.is_valid(rows["failure"])).cast(schema))
+    failures = pa.concat_tables(parts)
+    tables.write_table(storage.join(output_uri, FAILURES_FILE), failures)
     counts = {
         row["values"]: row["counts"] for row in pc.value_counts(failures["failure"]).to_pylist()
     }

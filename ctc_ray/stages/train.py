@@ -51,7 +51,7 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = ()) -> Manifest:
     check_model(config)
     inputs = {config.dataset_uri: manifest_fingerprint(config.dataset_uri)}
     work = {**config.work(), "inputs": inputs}
-    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+    if begin_work(config.output_uri, "bundle", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "bundle")
     runtime.connect()

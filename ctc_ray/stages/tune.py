@@ -45,7 +45,7 @@ def run(config: TuneConfig) -> Manifest:
     dataset_uri = config.train["dataset_uri"]
     inputs = {dataset_uri: manifest_fingerprint(dataset_uri)}
     work = {**config.work(), "inputs": inputs}
-    if begin_work(config.output_uri, work, overwrite=config.overwrite):
+    if begin_work(config.output_uri, "trials", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "trials")
     runtime.connect()

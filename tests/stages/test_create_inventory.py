@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from builders import bytes_below, inventory_config, write_events
 
-from ctc_ray import storage
+from ctc_ray import tables
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.manifest import read_manifest
@@ -15,7 +15,7 @@ def test_csv_becomes_one_row_per_image(tmp_path: Path) -> None:
     manifest = create_inventory.run(config)
     assert manifest.rows_out == 12  # 1 + 2 + 3 + 1 + 2 + 3 images
     assert manifest.counts["events"] == 6
-    assert storage.read_folder(config.output_uri).num_rows == 12
+    assert tables.read_folder(config.output_uri).num_rows == 12
 
 
 def test_label_statistics_show_missing_labels_as_missing(tmp_path: Path) -> None:

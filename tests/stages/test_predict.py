@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 import pytest
 from builders import bytes_below
 
-from ctc_ray import storage
+from ctc_ray import tables
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError
 from ctc_ray.manifest import read_manifest
@@ -37,9 +37,9 @@ def predictions(
 
 
 def test_every_image_and_every_event_has_its_answer(predictions: Path, inventory: Path) -> None:
-    images = storage.read_folder(str(predictions / "images"))
-    events = storage.read_folder(str(predictions / "events"))
-    rows = storage.read_folder(str(inventory))
+    images = tables.read_folder(str(predictions / "images"))
+    events = tables.read_folder(str(predictions / "events"))
+    rows = tables.read_folder(str(inventory))
     assert images["image_id"].to_pylist() == rows["image_id"].to_pylist()
     assert events.num_rows == 24
     assert pc.sum(events["n_images"]).as_py() == 48
@@ -49,14 +49,14 @@ def test_every_image_and_every_event_has_its_answer(predictions: Path, inventory
 
 
 def test_event_with_only_failed_images_still_gets_a_row(predictions: Path) -> None:
-    events = storage.read_folder(str(predictions / "events"))
+    events = tables.read_folder(str(predictions / "events"))
     (event,) = events.filter(pc.equal(events["capture_event_id"], "event003")).to_pylist()
     assert (event["n_images"], event["n_failed"]) == (1, 1)
     assert event["pred_species"] is None
 
 
 def test_model_that_learnt_colours_knows_them(predictions: Path) -> None:
-    events = storage.read_folder(str(predictions / "events")).to_pylist()
+    events = tables.read_folder(str(predictions / "events")).to_pylist()
     colours = ("red", "green", "blue")
     right = [e["pred_species"] == colours[int(e["capture_event_id"][-3:]) % 3] for e in events]
     assert sum(right) >= 20
@@ -75,7 +75,7 @@ def test_batch_size_and_workers_change_no_answer(
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
     predict.run(config(bundle, tmp_path / "out", workers=2, batch_size=1, **inputs))
     one, many = (
-        storage.read_folder(str(folder / "images")) for folder in (tmp_path / "out", predictions)
+        tables.read_folder(str(folder / "images")) for folder in (tmp_path / "out", predictions)
     )
     assert one["pred_species"] == many["pred_species"]
     for a, b in zip(

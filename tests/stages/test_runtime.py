@@ -4,7 +4,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ctc_ray import storage
+from ctc_ray import tables
 from ctc_ray.errors import TooManyFailuresError
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import runtime
@@ -35,7 +35,7 @@ def unit_file(folder: Path, name: str, failures: list[str | None]) -> Unit:
             "failure": pa.array(failures, pa.string()),
         }
     )
-    storage.write_row_groups(str(folder / name), [rows], metadata={"key": name})
+    tables.write_row_groups(str(folder / name), [rows], metadata={"key": name})
     return Unit(name=name, plan_file="", row_group=0, n_rows=n)
 
 
@@ -50,7 +50,7 @@ def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:
     assert footers[1].metadata == {"key": "b.parquet"}
     counts = runtime.write_failures(str(tmp_path), footers)
     assert counts == {"missing": 2, "truncated": 1}
-    table = storage.read_table(str(tmp_path / runtime.FAILURES_FILE))
+    table = tables.read_table(str(tmp_path / runtime.FAILURES_FILE))
     assert table["failure"].to_pylist() == ["missing", "missing", "truncated"]
 
 

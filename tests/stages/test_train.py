@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 import pytest
 from builders import bytes_below, dataset_config, train_config
 
-from ctc_ray import storage
+from ctc_ray import tables
 from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.config.training import OptimizerConfig
 from ctc_ray.errors import ConfigError, LabelError
@@ -33,7 +33,7 @@ def test_three_colours_are_learnt(bundle: Path) -> None:
 
 
 def test_missing_labels_are_not_counted(bundle: Path, dataset: Path) -> None:
-    rows = storage.read_folder(str(dataset / "split=val"))
+    rows = tables.read_folder(str(dataset / "split=val"))
     rows = rows.filter(pc.is_null(rows["failure"]))
     metrics = load_bundle(str(bundle)).provenance.metrics
     assert metrics["n_species"] == rows.num_rows

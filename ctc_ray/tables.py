@@ -1,0 +1,70 @@
+"""Arrow tables as Parquet files: read, and written whole or not at all."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ctc_ray import storage
+from ctc_ray.errors import SchemaError
+
+
+def write_table(uri: str, table: pa.Table, *, rows_per_group: int = 1 << 20) -> None:
+    """Write one Parquet file atomically; the same table gives the same bytes."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
+    storage.write_bytes(uri, sink.getvalue())
+
+
+def write_row_groups(
+    uri: str,
+    groups: list[pa.Table],
+    *,
+    metadata: dict[str, str] | None = None,
+    raw_column: str | None = None,
+) -> None:
+    """Write one Parquet file atomically, each table a row group; same tables, same bytes.
+
+    Args:
+        metadata: goes into the file's footer.
+        raw_column: holds bytes that are compressed already; stored as they are.
+    """
+    schema = groups[0].schema.with_metadata(metadata)
+    codecs = {name: "none" if name == raw_column else "zstd" for name in schema.names}
+    sink = pa.BufferOutputStream()
+    with pq.ParquetWriter(
+        sink,
+        schema,
+        compression=codecs if raw_column else "zstd",
+        use_dictionary=[n for n in schema.names if n != raw_column] if raw_column else True,
+    ) as writer:
+        for group in groups:
+            writer.write_table(group, row_group_size=max(1, group.num_rows))
+    storage.write_bytes(uri, sink.getvalue())
+
+
+def open_parquet(uri: str) -> pq.ParquetFile:
+    """A Parquet file, opened: footer read, rows not yet.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        SchemaError: it is no Parquet file.
+    """
+    file_system, path = storage.filesystem(uri)
+    try:
+        return pq.ParquetFile(path, filesystem=file_system)
+    except pa.ArrowInvalid as error:
+        raise SchemaError(f"{uri}: {error}") from error
+
+
+def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of one Parquet file."""
+    with open_parquet(uri) as file:
+        return file.read(columns=columns)
+
+
+def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """The rows of all Parquet files of a folder in the order of their names, but not of `_…`."""
+    below = len(uri.rstrip("/"))
+    parts = [part for part in storage.list_files(uri) if part.endswith(".parquet")]
+    return pa.concat_tables(
+        [read_table(part, columns) for part in parts if "/_" not in part[below:]]
+    )
