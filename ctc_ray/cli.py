@@ -13,12 +13,21 @@ from functools import cache
 from typing import Annotated, Any, NoReturn, Optional, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Group, Parameter
-from pydantic import BaseModel, ConfigDict, create_model
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ctc_ray import __version__
-from ctc_ray.config.base import StageConfig, build, merge, option_name, read_yaml, submodel
+from ctc_ray.config.base import (
+    DottedNames,
+    StageConfig,
+    build,
+    describe,
+    merge,
+    option_name,
+    read_yaml,
+    submodel,
+)
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
@@ -66,6 +75,8 @@ def _leave(message: str, code: int) -> NoReturn:
 
 
 def _one_line(error: CycloptsError) -> str:
+    if isinstance(error.__cause__, ValidationError):  # its own text is for programmers
+        return describe(StageConfig, error.__cause__)
     return " ".join(str(error).split())
 
 
@@ -131,7 +142,7 @@ _JSON_HELP = "Print the result as one line of JSON."
 def _run(stage: str, config: StageConfig, as_json: bool) -> None:
     from ctc_ray import logs, summaries  # numpy and rich, which --help does without
 
-    logs.keep_noise_in_file()
+    out = logs.keep_noise_in_file()
     logs.set_up()
     manifest = importlib.import_module(f"ctc_ray.stages.{stage}").run(config)
     if as_json:
@@ -139,10 +150,14 @@ def _run(stage: str, config: StageConfig, as_json: bool) -> None:
             "output_uri": config.output_uri,
             **manifest.model_dump(mode="json", exclude={"shards", "labels"}),
         }
-        sys.stdout.write(json_module.dumps(line, ensure_ascii=False) + "\n")
+        out.write(json_module.dumps(line, ensure_ascii=False) + "\n")
     else:
-        summaries.show(manifest, output_uri=config.output_uri)
-    sys.stdout.flush()
+        summaries.show(manifest, output_uri=config.output_uri, file=out)
+    out.flush()
+
+
+class _Typed(DottedNames):
+    model_config = ConfigDict(extra="forbid")
 
 
 @cache
@@ -155,8 +170,7 @@ def _as_typed(model: type[BaseModel]) -> type[BaseModel]:
             fields[name] = (Annotated[_as_typed(below) | None, Parameter(group=Group(name))], None)
         else:
             fields[name] = (_typed_annotation(name, field), None)
-    strict = ConfigDict(extra="forbid")
-    return create_model(f"Typed{model.__name__}", __config__=strict, **fields)
+    return create_model(f"Typed{model.__name__}", __base__=_Typed, **fields)
 
 
 def _typed_annotation(name: str, field: FieldInfo) -> Any:

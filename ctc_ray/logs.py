@@ -27,19 +27,22 @@ def set_up(level: int = logging.INFO) -> None:
         ours.propagate = False
 
 
-def keep_noise_in_file() -> str:
-    """Send what libraries write to the process's stderr to a file; Python's own stderr stays.
+def keep_noise_in_file() -> TextIO:
+    """Send what libraries print to a file; the stream to the user's stdout, for the result.
 
-    Ray's C++ core and the processes it starts write to file descriptor 2. Returns the file's path.
+    Ray's C++ core and the processes it starts write to file descriptors 1 and 2, its Python to
+    `sys.stdout`. `sys.stderr` stays the user's. The file is `ctc-PID.log` of the temporary folder.
     """
     path = os.path.join(tempfile.gettempdir(), f"ctc-{os.getpid()}.log")
-    user = os.dup(2)
+    users = [os.dup(1), os.dup(2)]
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(file, 1)
     os.dup2(file, 2)
     os.close(file)
-    sys.stderr = os.fdopen(user, "w", buffering=1)
+    out, err = (os.fdopen(user, "w", buffering=1, encoding="utf-8") for user in users)
+    sys.stderr = err
     warnings.filterwarnings("ignore", module=r"ray\.")
-    return path
+    return out
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -11,9 +11,9 @@ from ctc_ray.logs import counted
 from ctc_ray.manifest import Manifest
 
 
-def show(manifest: Manifest, *, output_uri: str) -> None:
-    """Print what was made, on stdout."""
-    console = Console(file=sys.stdout, highlight=False, soft_wrap=True, markup=False)
+def show(manifest: Manifest, *, output_uri: str, file: TextIO | None = None) -> None:
+    """Print what was made, on stdout unless another stream is given."""
+    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True, markup=False)
     facts, tables = _facts_and_tables(manifest, output_uri)
     width = max(len(name) for name, _ in facts)
     for name, value in facts:

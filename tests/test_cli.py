@@ -135,3 +135,38 @@ def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]])
         assert run(line.split()) == 0
     assert len(seen) == len(lines)
     assert seen[4][1].model_dump()["model"]["freeze_backbone"] is True
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--optimizer.name", "foo"], "optimizer.name is 'foo': Input should be 'sgd' or 'adamw'"),
+        (["--batch-size", "many"], "batch_size is 'many': Input should be a valid integer"),
+        (["--loss-weights.a", "x"], "loss_weights.a is 'x': Input should be a valid number"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_told_in_the_words_of_the_user(
+    option: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", "--dataset-uri", "d", "--output-uri", "o", "--heads", "a"]
+    assert run([*argv, *option]) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "pydantic" not in err
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        (["a.b", "c"], "no manifest.json"),  # so the configuration is right
+        (["a", "c"], "loss_weights names a.b; heads are a, c"),
+    ],
+)
+def test_a_head_may_have_a_dot_in_its_name(tmp_path: Path, heads: list[str], message: str) -> None:
+    argv = ["train", "--dataset-uri", str(tmp_path / "no"), "--output-uri", "o", "--heads", *heads]
+    weights = ["--loss-weights.a.b", "0.5", "--loss-weights.c", "2"]
+    command = [sys.executable, "-m", "ctc_ray", *argv, *weights]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr

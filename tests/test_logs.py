@@ -1,5 +1,8 @@
 import io
 import logging
+import os
+import subprocess
+import sys
 
 from ctc_ray import logs
 
@@ -54,3 +57,23 @@ def test_clock_shows_hours_only_where_there_are_some() -> None:
 def test_counts_in_words_leave_out_zeros() -> None:
     assert logs.counted({"missing": 1200, "truncated": 0}) == "missing 1,200"
     assert logs.counted({}) == "none"
+
+
+def test_noise_goes_to_a_file_and_the_result_to_stdout(tmp_path):
+    code = (
+        "import os, sys\n"
+        "from ctc_ray import logs\n"
+        "out = logs.keep_noise_in_file()\n"
+        "print('noise 1')\n"
+        "os.write(1, b'noise 2\\n'); os.write(2, b'noise 3\\n')\n"
+        "os.system('echo noise 4')\n"
+        "sys.stderr.write('progress\\n')\n"
+        "out.write('result\\n')\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert (done.stdout, done.stderr) == ("result\n", "progress\n")
+    (file,) = tmp_path.glob("ctc-*.log")
+    assert sorted(file.read_text().split("\n")) == ["", *(f"noise {i}" for i in (1, 2, 3, 4))]

@@ -2,16 +2,48 @@
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Self, TypeVar, get_args
+from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import ErrorDetails
 
 from ctc_ray.errors import ConfigError
 
 
-class Config(BaseModel):
+class DottedNames(BaseModel):
+    """A model whose fields of names and numbers also take names with a dot in them.
+
+    `--loss-weights.a.b 2`, and `loss_weights.a.b` of a search space, come as {"a": {"b": 2}}.
+    """
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _join_names(cls, value: Any, info: ValidationInfo) -> Any:
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        is_numbers = any(
+            get_origin(kind) is dict and get_args(kind)[1] is float
+            for kind in (annotation, *get_args(annotation))
+        )
+        return dict(_flat(value)) if is_numbers and isinstance(value, Mapping) else value
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, Mapping):
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", item
+
+
+class Config(DottedNames):
     """A part of a stage's configuration. Frozen; an unknown key is an error."""
 
     model_config = ConfigDict(
@@ -97,8 +129,12 @@ def build(model: type[ConfigT], values: Mapping[str, Any], *, where: str) -> Con
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        messages = [_describe(model, details) for details in error.errors()]
-        raise ConfigError(f"{where}: {'; '.join(messages[:3])}") from None
+        raise ConfigError(f"{where}: {describe(model, error)}") from None
+
+
+def describe(model: type[BaseModel], error: ValidationError) -> str:
+    """What is wrong with the first three wrong values of the model, in words."""
+    return "; ".join(_describe(model, details) for details in error.errors()[:3])
 
 
 def _describe(model: type[BaseModel], details: ErrorDetails) -> str:

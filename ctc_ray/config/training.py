@@ -147,9 +147,8 @@ class TuneConfig(StageConfig):
     """Dotted field of the train configuration -> {choice: […]}, {grid: […]},
     {uniform: [low, high]}, {loguniform: [low, high]} or {randint: [low, high]}."""
     metric: str = "val_loss"
-    """What to compare trials by: val_loss, or e.g. val_accuracy_species."""
-    mode: Literal["min", "max"] = "min"
-    """Whether the smallest or the largest metric is best."""
+    """What to compare trials by: val_loss, or e.g. val_accuracy_species. Of a loss the smallest is
+    best, of all others the largest."""
     trials: int = Field(10, gt=0)
     """Trials; with grid, repeats of the whole grid."""
     concurrent_trials: int = Field(1, gt=0)
@@ -160,3 +159,8 @@ class TuneConfig(StageConfig):
     """ASHA: one trial in this many goes on at each rung."""
     seed: int = Field(0, ge=0)
     """Seed of the search."""
+
+    @property
+    def mode(self) -> Literal["min", "max"]:
+        """Whether the smallest or the largest metric is best."""
+        return "min" if self.metric.startswith("val_loss") else "max"

@@ -22,6 +22,7 @@ import ray.data
 
 from ctc_ray import logs, storage, tables
 from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.errors import CtcError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.bundle import load_bundle
@@ -45,12 +46,15 @@ def run(config: PredictConfig) -> Manifest:
     """Do the units whose predictions are missing; the manifest comes last."""
     config = _absolute(config)
     bundle = read_manifest(config.bundle_uri, "bundle")
+    load_bundle(config.bundle_uri)  # weights that are damaged are told now, not by every actor
     rows = source.read_rows(config)
     inputs = {
         config.bundle_uri: manifest_fingerprint(config.bundle_uri),
         **source.fingerprints(config, rows),
     }
     work = {**config.work(), "inputs": inputs}
+    actors = f"--gpu-per-worker {config.gpu_per_worker:g}"
+    runtime.require(actors, cpus=1, gpus=config.gpu_per_worker)
     if begin_work(config.output_uri, "predictions", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "predictions")
@@ -96,8 +100,11 @@ def _pipeline(config: PredictConfig, bundle: Manifest, units: list[Unit]) -> ray
     def decode(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         number = row.pop("number")
         unit = Unit(**row)
-        for batch in source.decode_unit(config, unit, image_size=size, keep_aspect=keep_aspect):
-            yield {"number": number, **batch}
+        try:
+            for batch in source.decode_unit(config, unit, image_size=size, keep_aspect=keep_aspect):
+                yield {"number": number, **batch}
+        except (CtcError, OSError) as error:
+            yield {"number": number, **source.failed_batch(unit, error)}
 
     return (
         runtime.dataset_of_units(units)
@@ -127,15 +134,18 @@ class ScoreBatch:
 
     def __call__(self, batches: pa.Table) -> pa.Table:
         """Score the one batch that is in the table."""
+        is_failed = bool(batches["error"][0].as_py())
+        answer = b"" if is_failed else source.to_ipc(self._score(batches))
+        return batches.drop_columns(["rows", "pixels"]).append_column(
+            "predictions", pa.array([answer], pa.large_binary())
+        )
+
+    def _score(self, batches: pa.Table) -> pa.Table:
         bundle = self._bundle
         rows = source.from_ipc(batches["rows"][0].as_py())
         side = bundle.image_size
         pixels = np.frombuffer(batches["pixels"][0].as_py(), np.uint8).reshape(-1, side, side, 3)
-        probs = classify(bundle, pixels)
-        predictions = score_rows(rows, bundle.label_space, probs)
-        return batches.drop_columns(["rows", "pixels"]).append_column(
-            "predictions", pa.array([source.to_ipc(predictions)], pa.large_binary())
-        )
+        return score_rows(rows, bundle.label_space, classify(bundle, pixels))
 
 
 def _commit_all(
@@ -150,6 +160,7 @@ def _commit_all(
     commits: list[Future[tuple[int, int]]] = []
     with ThreadPoolExecutor(_COMMIT_THREADS) as pool:
         for row in batches.iter_rows():
+            runtime.raise_if(row["error"])
             parts = waiting.setdefault(row["number"], {})
             parts[row["batch"]] = row["predictions"]
             if len(parts) == row["n_batches"]:

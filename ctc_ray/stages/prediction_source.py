@@ -142,7 +142,14 @@ def decode_unit(
             "n_batches": n_batches,
             "rows": to_ipc(part),
             "pixels": np.stack(pixels).tobytes() if pixels else b"",
+            "error": "",
         }
+
+
+def failed_batch(unit: Unit, error: Exception) -> dict[str, Any]:
+    """In place of a batch: why the unit cannot be read."""
+    words = runtime.in_words(unit.name, error)
+    return {"batch": 0, "n_batches": 0, "rows": b"", "pixels": b"", "error": words}
 
 
 def to_ipc(table: pa.Table) -> bytes:

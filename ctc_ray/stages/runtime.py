@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray
 import ray.data
+from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.data._internal.logging import configure_logging
 
 from ctc_ray import logs, storage, tables
-from ctc_ray.errors import ConfigError, TooManyFailuresError
+from ctc_ray.errors import ConfigError, CtcError, TooManyFailuresError
 from ctc_ray.schemas import Failure, failure_schema
 from ctc_ray.units import Unit
 
@@ -61,6 +62,44 @@ def _quiet() -> None:
                 handler.setLevel(logging.ERROR)
 
 
+def require(what: str, *, cpus: float, gpus: float = 0) -> None:
+    """Check that the CPUs and GPUs are there that work needs all at once, before it is begun.
+
+    Ray itself waits without end. A cluster may still grow: there a message tells what is lacking.
+
+    Args:
+        what: the options that ask for them, as the user may change them.
+
+    Raises:
+        ConfigError: this machine has fewer.
+    """
+    can_grow = not _is_local()
+    if can_grow:
+        connect()
+    there = _resources()
+    lacking = [
+        f"{need:g} {name}s, {{}} {there.get(name, 0):g}"
+        for name, need in (("CPU", cpus), ("GPU", gpus))
+        if need > there.get(name, 0)
+    ]
+    if lacking and can_grow:
+        text = ", ".join(lacking).format(*["the cluster now has"] * len(lacking))
+        logger.warning("%s: needs %s; waiting until its autoscaler has added nodes", what, text)
+    elif lacking:
+        text = ", ".join(lacking).format(*["this machine has"] * len(lacking))
+        raise ConfigError(f"{what}: needs {text}")
+
+
+def _resources() -> dict[str, float]:
+    """CPUs and GPUs of the cluster, or those that a local Ray will find when it is started."""
+    if ray.is_initialized():
+        resources: dict[str, float] = ray.cluster_resources()
+        return resources
+    machine = ResourceAndLabelSpec()
+    machine.resolve(is_head=True)
+    return {"CPU": machine.num_cpus or 0, "GPU": machine.num_gpus or 0}
+
+
 def n_cpus() -> int:
     """CPUs of the cluster as it is now, at least 1."""
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -83,10 +122,29 @@ def run_units(
     def task(row: dict[str, Any]) -> dict[str, Any]:
         logs.set_up()
         row.pop("number")
-        return work(Unit(**row))
+        try:
+            return {**work(Unit(**row)), "error": ""}
+        except (CtcError, OSError) as error:
+            return {"n_rows": 0, "n_failed": 0, "error": in_words(row["name"], error)}
 
     for done in dataset_of_units(units).map(task, num_cpus=1).iter_rows():
+        raise_if(done["error"])
         progress.add(done["n_rows"], done["n_failed"])
+
+
+def in_words(unit_name: str, error: Exception) -> str:
+    """An error for the user as a value of a row: what Ray raises tells it as a traceback."""
+    return f"{unit_name}: {' '.join(str(error).split())}"
+
+
+def raise_if(error: str) -> None:
+    """Stop because of what `in_words` has told, if it has told anything.
+
+    Raises:
+        CtcError: with the way out.
+    """
+    if error:
+        raise CtcError(f"{error} (what is done is kept; the same command goes on where it was)")
 
 
 class Listener:

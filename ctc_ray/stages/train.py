@@ -46,10 +46,14 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = ()) -> Manifest:
     config = config.replaced(
         dataset_uri=storage.absolute(config.dataset_uri),
         output_uri=storage.absolute(config.output_uri),
+        model=config.model.model_copy(
+            update={"pretrained": absolute_weights(config.model.pretrained)}
+        ),
     )
     dataset = check_dataset(config)
     check_model(config)
-    inputs = {config.dataset_uri: manifest_fingerprint(config.dataset_uri)}
+    inputs = inputs_of(config)
+    check_workers(config)
     work = {**config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "bundle", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
@@ -91,6 +95,32 @@ def check_dataset(config: TrainConfig) -> Manifest:
     if isinstance(weights, str) and not storage.exists(weights):
         raise ConfigError(f"model.pretrained: {weights}: no such file")
     return dataset
+
+
+def absolute_weights(pretrained: str | bool) -> str | bool:
+    """`model.pretrained` as every process of the cluster may use it."""
+    return storage.absolute(pretrained) if isinstance(pretrained, str) else pretrained
+
+
+def inputs_of(config: TrainConfig) -> dict[str, str]:
+    """What the model is made of -> a fingerprint that changes with its content."""
+    inputs = {config.dataset_uri: manifest_fingerprint(config.dataset_uri)}
+    weights = config.model.pretrained
+    return inputs | ({weights: storage.digest(weights)} if isinstance(weights, str) else {})
+
+
+def check_workers(config: TrainConfig, *, more_cpus: float = 0) -> None:
+    """Check that all workers fit into the machine, together with `more_cpus`.
+
+    Raises:
+        ConfigError: they do not, so training would wait without end.
+    """
+    runtime.require(
+        f"--workers {config.workers}, --cpu-per-worker {config.cpu_per_worker:g}, "
+        f"--gpu-per-worker {config.gpu_per_worker:g}",
+        cpus=config.workers * config.cpu_per_worker + more_cpus,
+        gpus=config.workers * config.gpu_per_worker,
+    )
 
 
 def check_model(config: TrainConfig) -> None:

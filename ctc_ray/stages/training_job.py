@@ -116,13 +116,26 @@ class TrainingJob:
             epoch=epoch,
             augment=partial(_augment, self._config, self._image_size),
         )
-        plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
-        reading = self._reading(self._image_size)
-        tested = evaluate(self._model, read_batches(plan, reading), self._settings)
-        for prefix, counts in (("train", trained), ("val", tested)):
+        self._share_statistics()
+        for prefix, counts in (("train", trained), ("val", self._evaluate())):
             metrics |= {f"{prefix}_{name}": v for name, v in self._summed(counts).items()}
         self._after(epoch, metrics)
         return metrics
+
+    def _evaluate(self) -> Counts:
+        """Counts of this worker's share of the validation split."""
+        plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
+        batches = read_batches(plan, self._reading(self._image_size))
+        return evaluate(self._model, batches, self._settings)
+
+    def _share_statistics(self) -> None:
+        """Give every worker the batch statistics of the first, whose model is the one saved.
+
+        Each has moved its own since the last step's forward pass.
+        """
+        if self._n_workers > 1:
+            for buffer in self._model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def _after(self, epoch: int, metrics: dict[str, float]) -> None:
         val_loss = metrics["val_loss"]

@@ -12,6 +12,7 @@ import csv
 import io
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray.tune
@@ -21,29 +22,30 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 
 from ctc_ray import storage
+from ctc_ray.config.base import merge
 from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
-from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import runtime, train
 from ctc_ray.units import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 
 _TRIALS = "trials"
+_CPU_PER_TRIAL = 0.25  # of the process that waits for the workers
+_OF_WORKERS = ("workers", "cpu_per_worker", "gpu_per_worker")
 
 
 def run(config: TuneConfig) -> Manifest:
     """Run the trials that are not finished, write their table and the best configuration."""
     config = config.replaced(
         output_uri=storage.absolute(config.output_uri),
-        train={**config.train, "dataset_uri": _dataset_uri(config)},
+        train=_absolute_train(config),
     )
-    dimensions = parse_space(config)
-    dataset = train.check_dataset(train_config(config, {}))
-    _check_metric(config)
-    dataset_uri = config.train["dataset_uri"]
-    inputs = {dataset_uri: manifest_fingerprint(dataset_uri)}
+    dimensions = {name: _absolute(name, d) for name, d in parse_space(config).items()}
+    dataset, inputs = _check_trials(config, dimensions)
+    _check_metric(config, dimensions)
     work = {**config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "trials", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
@@ -53,23 +55,59 @@ def run(config: TuneConfig) -> Manifest:
     return _finish(config, list(dimensions), results, dataset, inputs)
 
 
-def _dataset_uri(config: TuneConfig) -> str:
-    uri = config.train.get("dataset_uri")
+def _absolute_train(config: TuneConfig) -> dict[str, Any]:
+    uri, model = config.train.get("dataset_uri"), config.train.get("model")
     if not isinstance(uri, str):
         raise ConfigError("train.dataset_uri is required")
-    return storage.absolute(uri)
+    values = merge(config.train, {"dataset_uri": storage.absolute(uri)})
+    if isinstance(model, Mapping) and "pretrained" in model:
+        weights = train.absolute_weights(model["pretrained"])
+        values = merge(values, {"model": {"pretrained": weights}})
+    return values
 
 
-def _check_metric(config: TuneConfig) -> None:
+def _absolute(name: str, dimension: Dimension) -> Dimension:
+    if name != "model.pretrained":
+        return dimension
+    return replace(dimension, values=tuple(map(train.absolute_weights, dimension.values)))
+
+
+def _check_trials(
+    config: TuneConfig, dimensions: Mapping[str, Dimension]
+) -> tuple[Manifest, dict[str, str]]:
+    """Check the train configuration, and each value alone of what changes model or workers."""
+    tried = [
+        train_config(config, {name: value})
+        for name, dimension in dimensions.items()
+        if name.startswith("model.") or name in _OF_WORKERS
+        for value in dimension.extremes()
+    ]
+    n_trials = min(config.concurrent_trials, config.trials)
+    inputs: dict[str, str] = {}
+    for trial in tried or [train_config(config, {})]:
+        dataset = train.check_dataset(trial)
+        train.check_model(trial)
+        inputs |= train.inputs_of(trial)
+        train.check_workers(trial, more_cpus=n_trials * _CPU_PER_TRIAL)
+    return dataset, inputs
+
+
+def _check_metric(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> None:
     heads = train_config(config, {}).heads
     per_head = ("accuracy", "macro_f1", "top5", "loss")
     known = ["val_loss", *(f"val_{name}_{head}" for head in heads for name in per_head)]
     if config.metric not in known:
         raise ConfigError(f"metric: {config.metric!r} is not known; metrics are {', '.join(known)}")
+    weights = [name for name in dimensions if name.startswith("loss_weights")]
+    if config.metric == "val_loss" and weights:
+        raise ConfigError(
+            f"metric: val_loss is weighted by {', '.join(weights)} of the search space, so it does "
+            f"not compare trials; take another, e.g. val_macro_f1_{heads[0]}"
+        )
 
 
 def _tuner(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> ray.tune.Tuner:
-    trial = ray.tune.with_resources(_trial(config), {"cpu": 0.25})
+    trial = ray.tune.with_resources(_trial(config), {"cpu": _CPU_PER_TRIAL})
     experiment_uri = storage.join(config.output_uri, _TRIALS)
     if ray.tune.Tuner.can_restore(experiment_uri):
         logger.info("going on with the trials of %s", experiment_uri)

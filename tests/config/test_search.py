@@ -29,6 +29,14 @@ def test_sample_is_laid_over_the_train_configuration() -> None:
     assert (made.batch_size, made.output_uri) == (8, "o")
 
 
+def test_a_head_with_a_dot_in_its_name_has_a_loss_weight() -> None:
+    base = config(
+        {"loss_weights.a.b": {"uniform": [0, 1]}}, heads=["a.b", "c"], loss_weights={"a.b": 2}
+    )
+    assert list(parse_space(base)) == ["loss_weights.a.b"]
+    assert train_config(base, {"loss_weights.a.b": 0.5}).loss_weights == {"a.b": 0.5}
+
+
 def test_nested_makes_mappings_in_mappings() -> None:
     assert nested("a.b.c", 1) == {"a": {"b": {"c": 1}}}
 

@@ -78,6 +78,8 @@ def test_a_search_needs_a_space_and_a_train_configuration():
     base = {"output_uri": "out", "train": {"heads": ["species"]}}
     made = build(TuneConfig, {**base, "space": {"seed": {"choice": [1, 2]}}}, where="test")
     assert (made.metric, made.mode) == ("val_loss", "min")
+    modes = {metric: made.replaced(metric=metric).mode for metric in ("val_loss_a", "val_top5_a")}
+    assert modes == {"val_loss_a": "min", "val_top5_a": "max"}
     with pytest.raises(ConfigError, match=r"space is \{\}"):
         build(TuneConfig, {**base, "space": {}}, where="test")
     with pytest.raises(ConfigError, match="train is required"):

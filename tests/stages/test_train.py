@@ -1,16 +1,19 @@
+import hashlib
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
 from builders import bytes_below, dataset_config, train_config
+from safetensors.torch import save_file
 
 from ctc_ray import tables
 from ctc_ray.config.dataset import SplitConfig
-from ctc_ray.config.training import OptimizerConfig
+from ctc_ray.config.training import ModelConfig, OptimizerConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.manifest import read_manifest
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.stages import create_dataset, train
+from ctc_ray.stages.training_job import TrainingJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -52,16 +55,49 @@ def test_finished_training_is_left_alone(bundle: Path, dataset: Path) -> None:
     assert bytes_below(bundle) == before
 
 
-def test_two_workers_count_the_validation_split_exactly(
-    dataset: Path, bundle: Path, tmp_path: Path
-) -> None:
+def test_metrics_of_two_workers_are_those_of_the_saved_model(dataset: Path, tmp_path: Path) -> None:
     config = train_config(dataset, tmp_path / "model").replaced(
-        workers=2, cpu_per_worker=0.5, max_epochs=1
+        workers=2, cpu_per_worker=0.5, max_epochs=2
     )
     train.run(config)
-    one, two = (load_bundle(str(b)).provenance.metrics for b in (bundle, tmp_path / "model"))
-    assert two["n_species"] == one["n_species"]
-    assert two["n_count"] == one["n_count"]
+    bundle = load_bundle(str(tmp_path / "model"))
+    alone = TrainingJob(
+        config, read_manifest(str(dataset), "dataset"), rank=0, n_workers=1, device="cpu"
+    )
+    alone._model.load_state_dict(bundle.model.state_dict())
+    metrics = alone._evaluate().summary()
+    assert metrics["n_species"] > metrics["n_count"] > 0
+    assert metrics == pytest.approx(bundle.provenance.metrics, rel=1e-5)
+
+
+def test_workers_that_the_machine_cannot_hold_are_refused_before_anything_is_begun(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"--workers 999, .*: needs 999 CPUs, this machine has"):
+        train.run(config.replaced(workers=999))
+    with pytest.raises(ConfigError, match=r"needs 99 GPUs, this machine has \d+$"):
+        train.run(config.replaced(gpu_per_worker=99))
+    assert not (tmp_path / "model").exists()
+
+
+def test_relative_weights_are_found_by_workers_and_their_content_is_an_input(
+    dataset: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_bundle(str(bundle)).model.backbone.state_dict()
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    config = train_config(dataset, tmp_path / "model").replaced(
+        max_epochs=1,
+        model=ModelConfig(image_size=32, pretrained="weights.safetensors", freeze_backbone=True),
+    )
+    manifest = train.run(config)
+    path = tmp_path / "weights.safetensors"
+    assert manifest.inputs[str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
+    save_file({name: tensor * 2 for name, tensor in weights.items()}, path)
+    with pytest.raises(ConfigError, match="another configuration"):
+        train.run(config)
 
 
 def test_head_that_the_dataset_lacks_is_named(dataset: Path, tmp_path: Path) -> None:

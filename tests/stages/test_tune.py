@@ -32,12 +32,13 @@ def test_grid_over_two_fields_gives_a_table_and_a_config_that_train_accepts(
         "optimizer.learning_rate": {"grid": [1e-6, 0.01]},
         "loss_weights.count": {"uniform": [0.1, 1]},
     }
-    manifest = tune.run(config(dataset, tmp_path / "tuned", space=space))
+    metric = "val_loss_species"
+    manifest = tune.run(config(dataset, tmp_path / "tuned", space=space, metric=metric))
     with (tmp_path / "tuned" / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert sorted(float(row["optimizer.learning_rate"]) for row in rows) == [1e-6, 0.01]
     assert all(0.1 <= float(row["loss_weights.count"]) <= 1 for row in rows)
-    best = min(rows, key=lambda row: float(row["val_loss"]))
+    best = min(rows, key=lambda row: float(row[metric]))
     assert manifest.counts["best trial"] == best["trial"]
     values = yaml.safe_load((tmp_path / "tuned" / "best.yaml").read_text())
     chosen = build(TrainConfig, values, where="best.yaml")
@@ -61,3 +62,28 @@ def test_metric_that_does_not_exist_is_named_before_the_cluster_starts(
 ) -> None:
     with pytest.raises(ConfigError, match=r"metric: 'val_acuracy_species'.*val_accuracy_species"):
         tune.run(config(dataset, tmp_path / "tuned", metric="val_acuracy_species"))
+
+
+def test_a_loss_that_the_space_weights_is_no_metric(dataset: Path, tmp_path: Path) -> None:
+    space = {"loss_weights": {"count": {"uniform": [0.1, 1]}}}
+    with pytest.raises(
+        ConfigError, match=r"weighted by loss_weights.count .* val_macro_f1_species"
+    ):
+        tune.run(config(dataset, tmp_path / "tuned", space=space))
+    assert not (tmp_path / "tuned").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"model.backbone": {"choice": ["small_cnn", "resnet81"]}}, "resnet18"),
+        ({"model.pretrained": {"choice": [False, "no.pth"]}}, r"no\.pth: no such file"),
+        ({"workers": {"choice": [1, 999]}}, r"needs 999\.25 CPUs, this machine has"),
+    ],
+)
+def test_models_and_workers_are_tried_before_anything_is_begun(
+    dataset: Path, tmp_path: Path, space: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tune.run(config(dataset, tmp_path / "tuned", space=space))
+    assert not (tmp_path / "tuned").exists()
