@@ -34,6 +34,8 @@ class Inventory:
     meta: tuple[str, ...]
     findings: dict[str, int]
     """What was found -> how often; only what was found at all."""
+    empty_events: pa.Table
+    """The events without an image, which have no row in `table`: id, place and metadata."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ def assemble(
         heads=tuple(rows.labels),
         meta=tuple(rows.meta),
         findings={name: count for name, count in found.items() if count},
+        empty_events=_empty_events(event_ids_E, facts, has_image_E),
     )
 
 
@@ -217,6 +220,16 @@ def _event_facts(
             differs = codes[valid] != codes[first_E[events_R[valid]]]
             conflicts_E[events_R[valid[differs]]] = True
     return facts, conflicts_E
+
+
+def _empty_events(
+    event_ids_E: pa.Array, facts: Mapping[str, pa.Array], has_image_E: npt.NDArray[np.bool_]
+) -> pa.Table:
+    empty = pa.array(np.flatnonzero(~has_image_E))
+    columns = {"capture_event_id": event_ids_E, **facts}
+    return pa.table(
+        {name: values.take(empty).cast(pa.string()) for name, values in columns.items()}
+    )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,23 @@ def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Metho
     return conform(pa.table(columns), schema, where="event predictions")
 
 
+def without_images(events: pa.Table, label_space: LabelSpace) -> pa.Table:
+    """The rows of events that have no image: nothing is counted, nothing predicted.
+
+    Args:
+        events: id, place and metadata.
+    """
+    schema = event_prediction_schema(label_space.heads, meta_fields(events.schema))
+    none = pa.array(np.zeros(events.num_rows), pa.int32())
+    given = {name: events[name] for name in events.column_names} | dict.fromkeys(
+        ("n_images", "n_failed"), none
+    )
+    columns = {
+        field.name: given.get(field.name, pa.nulls(events.num_rows, field.type)) for field in schema
+    }
+    return conform(pa.table(columns), schema, where="event predictions")
+
+
 def _sums(
     values_N: npt.NDArray[np.bool_], starts_E: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:

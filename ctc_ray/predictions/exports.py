@@ -3,8 +3,8 @@
 Byte for byte the original's, except that
 
 - ids are escaped in json, so an id with a quote or a backslash no longer breaks the file;
-- an event whose images all failed has a row: in csv one per head with empty prediction_top and
-  confidence_top and `{}`, in json with empty predictions and no top entries;
+- an event whose images all failed, or that has none, has a row: in csv one per head with empty
+  prediction_top and confidence_top and `{}`, in json with empty predictions and no top entries;
 - metadata columns come in the order of the source, where the original's order was random;
 - without events the file is valid: a header line, `{}`;
 - images are named as the source names them (image_uri), not with a root before them.
@@ -18,12 +18,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import meta_column
-from ctc_ray.units import event_starts
 
 _CSV_COLUMNS = ("id", "label", "prediction_top", "confidence_top", "predictions_all")
 
@@ -79,20 +79,20 @@ def json_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> I
 def _json_events(
     images: pa.Table, events: pa.Table, label_space: LabelSpace, meta: Sequence[str]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    starts = event_starts(images["capture_event_id"])
-    if (
-        images["capture_event_id"].take(starts).to_pylist()
-        != events["capture_event_id"].to_pylist()
-    ):
+    n_images_E = events["n_images"].to_numpy()
+    event_N = events["capture_event_id"].take(
+        pa.array(np.repeat(np.arange(len(events)), n_images_E))
+    )
+    if images["capture_event_id"].to_pylist() != event_N.to_pylist():
         raise SchemaError("export: the image rows are not those of the event rows")
-    stops = [*starts[1:], images.num_rows]
+    stops = np.cumsum(n_images_E)
     uris = images["image_uri"].to_pylist()
     by_image = _predictions(images, label_space)
     by_event = _predictions(events, label_space)
     fields = _meta_rows(events, meta)
     for row, (event_id, event) in enumerate(_tops(events, label_space)):
         heads = [head for head in label_space.heads if event[f"pred_{head}"] is not None]
-        places = range(int(starts[row]), int(stops[row]))
+        places = range(int(stops[row] - n_images_E[row]), int(stops[row]))
         entry: dict[str, Any] = {
             "images": [{"path": uris[place], "predictions": by_image[place]} for place in places]
         }

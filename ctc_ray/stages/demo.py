@@ -22,7 +22,9 @@ from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.errors import ConfigError
 from ctc_ray.images.scenes import write_scenes
+from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.schemas import label_column
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, train
@@ -32,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _N_EVENTS, _N_LOCATIONS = 360, 24
 _SCENES = "scenes"
+_SPLITS_TRIED = 100
 _FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
 
 
@@ -54,10 +57,7 @@ def run(config: DemoConfig) -> Manifest:
         heads=heads,
         image_root_uri=None if config.images else storage.join(config.output_uri, _SCENES),
         observations="drop",
-        split=SplitConfig(
-            by="event" if config.images else "location",
-            fractions=_FRACTIONS,
-        ),
+        split=_split(config, uri["inventory"]),
         images_per_unit=200,
         max_failure_fraction=0.5,
     )
@@ -86,6 +86,29 @@ def run(config: DemoConfig) -> Manifest:
     )
     finish_work(config.output_uri, manifest)
     return manifest
+
+
+def _split(config: DemoConfig, inventory_uri: str) -> SplitConfig:
+    """A split by location; of the user's images by hash, so that no part lacks images or classes.
+
+    Raises:
+        ConfigError: there are too few images.
+    """
+    if config.images is None:
+        return SplitConfig(by="location", fractions=_FRACTIONS)
+    rows = tables.read_folder(inventory_uri, ["capture_event_id", "location_id", "observations"])
+    labels = pc.struct_field(pc.list_flatten(rows["observations"]), "class")  # one per image
+    n_classes = pc.count_distinct(labels).as_py()
+    for salt in map(str, range(_SPLITS_TRIED)):
+        split = SplitConfig(by="location", fractions=_FRACTIONS, salt=salt)
+        splits = assign_splits(rows, by=split.by, fractions=_FRACTIONS, salt=salt)
+        n_trained = pc.count_distinct(labels.filter(pc.equal(splits, "train"))).as_py()
+        if len(pc.unique(splits)) == len(_FRACTIONS) and n_trained == n_classes:
+            return split
+    raise ConfigError(
+        f"{config.images}: {rows.num_rows} images are too few for a training, a validation and a "
+        "test part with every class in training; give several of each class"
+    )
 
 
 def _timed(seconds: dict[str, float], name: str, stage: Callable[[], Manifest]) -> Manifest:

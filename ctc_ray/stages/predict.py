@@ -27,7 +27,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.models.exports import classify
-from ctc_ray.predictions.events import aggregate_by_event
+from ctc_ray.predictions.events import aggregate_by_event, without_images
 from ctc_ray.predictions.exports import csv_chunks, json_chunks
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.stages import prediction_source as source
@@ -47,7 +47,8 @@ def run(config: PredictConfig) -> Manifest:
     config = _absolute(config)
     bundle = read_manifest(config.bundle_uri, "bundle")
     load_bundle(config.bundle_uri)  # weights that are damaged are told now, not by every actor
-    rows = source.read_rows(config)
+    found = source.read_source(config)
+    rows = found.rows
     inputs = {
         config.bundle_uri: manifest_fingerprint(config.bundle_uri),
         **source.fingerprints(config, rows),
@@ -61,6 +62,7 @@ def run(config: PredictConfig) -> Manifest:
     units = write_plan(config.output_uri, _IMAGES, rows, config.images_per_unit)
     labels = LabelSpace.from_json(bundle.classes)
     _run_missing(config, bundle, units, rows.num_rows)
+    _write_empty_events(config, labels, found, n_units=len(units))
     manifest = Manifest(
         kind="predictions",
         config=config.work(),
@@ -68,6 +70,7 @@ def run(config: PredictConfig) -> Manifest:
         rows_in=rows.num_rows,
         classes=bundle.classes,
         meta=source.meta_fields(rows),
+        counts={"findings": found.findings} if found.findings else {},
     )
     return _finish(config, labels, manifest, units)
 
@@ -189,6 +192,16 @@ def _events_name(unit: Unit) -> str:
     return f"{_EVENTS}/{unit.name.rpartition('/')[2]}"
 
 
+def _write_empty_events(
+    config: PredictConfig, labels: LabelSpace, found: source.Source, *, n_units: int
+) -> None:
+    """Answer, in a file behind those of the units, for events that name no image."""
+    if found.empty_events is not None and found.empty_events.num_rows:
+        logger.warning("%d events name no image: no prediction", found.empty_events.num_rows)
+        uri = storage.join(config.output_uri, f"{_EVENTS}/part-{n_units:05d}.parquet")
+        tables.write_table(uri, without_images(found.empty_events, labels))
+
+
 def _finish(
     config: PredictConfig, labels: LabelSpace, manifest: Manifest, units: list[Unit]
 ) -> Manifest:
@@ -197,12 +210,12 @@ def _finish(
     n_rows = sum(footer.n_rows for footer in footers)
     runtime.check_failures(config.output_uri, failures, n_rows, config.max_failure_fraction)
     _write_exports(config, labels, manifest.meta, units)
-    n_events, predicted = _count_events(config, labels, units)
+    n_events, predicted = _count_events(config, labels)
     finished = manifest.model_copy(
         update={
             "rows_out": n_rows,
             "failures": failures,
-            "counts": {"events": n_events, **predicted},
+            "counts": {"events": n_events, **manifest.counts, **predicted},
         }
     )
     finish_work(config.output_uri, finished)
@@ -215,25 +228,26 @@ def _write_exports(
 ) -> None:
     chunks = {"csv": csv_chunks, "json": json_chunks}
     for kind in config.export:
-        parts = (
-            (
-                tables.read_table(storage.join(config.output_uri, unit.name)),
-                tables.read_table(storage.join(config.output_uri, _events_name(unit))),
-            )
-            for unit in units
-        )
         uri = storage.join(config.output_uri, f"predictions.{kind}")
-        storage.write_chunks(uri, chunks[kind](parts, labels, meta))
+        storage.write_chunks(uri, chunks[kind](_parts(config, units), labels, meta))
 
 
-def _count_events(
-    config: PredictConfig, labels: LabelSpace, units: list[Unit]
-) -> tuple[int, dict[str, Any]]:
-    """Number of events, and per head how many were given each class."""
-    n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
+def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table, pa.Table]]:
+    """The image and event rows of each unit, and of the events that name no image."""
+    images = None
     for unit in units:
-        columns = [f"pred_{head}" for head in labels.heads]
-        uri = storage.join(config.output_uri, _events_name(unit))
+        images = tables.read_table(storage.join(config.output_uri, unit.name))
+        yield images, tables.read_table(storage.join(config.output_uri, _events_name(unit)))
+    empty_uri = storage.join(config.output_uri, f"{_EVENTS}/part-{len(units):05d}.parquet")
+    if images is not None and storage.exists(empty_uri):
+        yield images.slice(0, 0), tables.read_table(empty_uri)
+
+
+def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[str, Any]]:
+    """Number of events, and per head how many were given each class."""
+    columns = [f"pred_{head}" for head in labels.heads]
+    n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
+    for uri in storage.list_files(storage.join(config.output_uri, _EVENTS)):
         events = tables.read_table(uri, columns)
         n_events += events.num_rows
         for head in labels.heads:
@@ -241,7 +255,7 @@ def _count_events(
                 given[head][row["values"]] += row["counts"]
     predicted = {
         f"events predicted as {head}": [
-            {"class": name or "(all images failed)", "events": n}
+            {"class": name or "(no usable image)", "events": n}
             for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
         ]
         for head, counts in given.items()

@@ -5,7 +5,8 @@ so the processes that decode stay small.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,17 +27,36 @@ from ctc_ray.units import Unit, read_unit
 _SHARD = "_shard"  # column of a plan: where an image lies that comes from a dataset
 
 
-def read_rows(config: PredictConfig) -> pa.Table:
-    """The images to answer for, an event's images as neighbours."""
+@dataclass(frozen=True)
+class Source:
+    """What is to be answered, and what was found while it was read."""
+
+    rows: pa.Table
+    """The images, an event's images as neighbours."""
+    empty_events: pa.Table | None = None
+    """Events of a csv that name no image: id, place and metadata."""
+    findings: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_source(config: PredictConfig) -> Source:
+    """The images and events to answer for.
+
+    Raises:
+        ConfigError: there is no image.
+    """
     if config.dataset_uri is not None:
-        return _shard_rows(config.dataset_uri, config.split)
+        return Source(_shard_rows(config.dataset_uri, config.split))
     if config.inventory_uri is not None:
         read_manifest(config.inventory_uri, "inventory")
-        table = tables.read_folder(config.inventory_uri)
-    elif config.csv_uri is not None:
-        table = read_csv(config.csv_uri, _csv_columns(config)).table
+        return Source(_image_rows(tables.read_folder(config.inventory_uri)))
+    if config.csv_uri is not None:
+        found = read_csv(config.csv_uri, _csv_columns(config))
     else:
-        table = read_images(config.images_uri or "").table
+        found = read_images(config.images_uri or "")
+    return Source(_image_rows(found.table), found.empty_events, found.findings)
+
+
+def _image_rows(table: pa.Table) -> pa.Table:
     if table.num_rows == 0:
         raise ConfigError("there is no image to predict")
     return conform(table, pa.schema(image_fields(meta_fields(table))), where="predict")

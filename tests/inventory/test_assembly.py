@@ -146,6 +146,7 @@ def test_event_without_image_is_left_out_and_counted():
 
     assert inventory.table["capture_event_id"].to_pylist() == ["f"]
     assert inventory.findings == {"rows_merged": 1, "events_without_image": 1}
+    assert inventory.empty_events["capture_event_id"].to_pylist() == ["e"]
 
 
 def test_no_image_at_all_is_an_error():

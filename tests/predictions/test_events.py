@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.predictions.events import aggregate_by_event
+from ctc_ray.predictions.events import aggregate_by_event, without_images
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.schemas import event_prediction_schema, image_fields
 
@@ -72,6 +72,18 @@ def test_event_with_only_failed_images_still_gets_a_row(method):
     assert events["n_failed"].to_pylist() == [1, 0, 2]
     assert events["pred_species"].to_pylist() == [None, "dog", None]
     assert events["score_species"].null_count == events["probs_species"].null_count == 2
+
+
+def test_events_without_images_have_their_place_and_no_prediction():
+    given = pa.table(
+        {"capture_event_id": ["e", "f"], "location_id": ["L", None], "meta_x": ["1", "2"]}
+    )
+    events = without_images(given, LABELS)
+    assert events.schema.equals(event_prediction_schema(LABELS.heads, ["x"]))
+    assert events["n_images"].to_pylist() == events["n_failed"].to_pylist() == [0, 0]
+    assert events["location_id"].to_pylist() == ["L", None]
+    assert events["meta_x"].to_pylist() == ["1", "2"]
+    assert events["pred_species"].null_count == events["probs_species"].null_count == 2
 
 
 @pytest.mark.parametrize("method", METHODS)

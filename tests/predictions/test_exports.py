@@ -126,6 +126,16 @@ def test_an_event_whose_images_all_failed_has_a_json_entry_without_top():
     assert entry["aggregated_pred"] == entry["predictions_top"] == entry["confidences_top"] == {}
 
 
+def test_an_event_without_images_has_its_lines():
+    images, events = part(ALL_FAILED)
+    none = pa.array([0], pa.int32())
+    empty = events.set_column(1, events.schema.field(1), none)
+    assert empty.column_names[1] == "n_images"
+    parts = [part(), (images.slice(0, 0), empty)]
+    assert json.loads(text(json_chunks, *parts))["gone"]["images"] == []
+    assert [line["id"] for line in read_csv(text(csv_chunks, *parts))][-2:] == ["gone", "gone"]
+
+
 def test_without_events_the_files_are_valid():
     header = '"id","label","prediction_top","confidence_top","predictions_all","site","n"\r\n'
     none = part({})

@@ -1,3 +1,6 @@
+import csv
+import json
+import shutil
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -6,9 +9,10 @@ from builders import bytes_below
 
 from ctc_ray import tables
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.errors import ConfigError, IncompleteDataError
+from ctc_ray.errors import ConfigError, CtcError, IncompleteDataError
 from ctc_ray.manifest import read_manifest
-from ctc_ray.stages import predict
+from ctc_ray.stages import predict, prediction_source
+from ctc_ray.units import write_plan
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -130,3 +134,67 @@ def test_folder_that_is_no_bundle_is_refused(dataset: Path, tmp_path: Path) -> N
 def test_split_that_is_not_there_is_named(bundle: Path, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no split 'test'; splits are train, val"):
         predict.run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="test"))
+
+
+def test_every_event_of_a_csv_is_answered_and_what_was_found_is_counted(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    with (photos / "events.csv").open() as file:
+        image = next(csv.DictReader(file))["image1"]
+    text = f"id,a,b,site\ne,{image},{image},S1\nnone,,,S2\nf,{image},,S1\n"
+    (tmp_path / "events.csv").write_text(text)
+    manifest = predict.run(
+        config(
+            bundle,
+            tmp_path / "out",
+            csv_uri=str(tmp_path / "events.csv"),
+            event_column="id",
+            image_columns=("a", "b"),
+            image_root_uri=str(photos),
+            export=("csv", "json"),
+        )
+    )
+    events = tables.read_folder(str(tmp_path / "out" / "events")).to_pylist()
+    counted = [(e["capture_event_id"], e["n_images"], e["meta_site"]) for e in events]
+    assert counted == [("e", 1, "S1"), ("f", 1, "S1"), ("none", 0, "S2")]
+    assert manifest.counts["events"] == 3
+    assert manifest.counts["findings"] == {"duplicate_images": 1, "events_without_image": 1}
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()).keys() == {
+        "e", "f", "none"
+    }  # fmt: skip
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 3 * 2
+
+
+def test_damaged_weights_are_told_before_anything_is_begun(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle, tmp_path / "model")
+    (tmp_path / "model" / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CtcError, match=r"weights\.safetensors"):
+        predict.run(config(tmp_path / "model", tmp_path / "out", images_uri=str(photos)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_gpus_than_there_are_is_refused_before_anything_is_begun(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"--gpu-per-worker 99: needs 99 GPUs, this machine has"):
+        predict.run(config(bundle, tmp_path / "out", images_uri=str(photos), gpu_per_worker=99))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_that_is_gone_is_one_clear_line(
+    bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(dataset, tmp_path / "dataset")
+    where = config(bundle, tmp_path / "out", dataset_uri=str(tmp_path / "dataset"), split="val")
+    shard = next((tmp_path / "dataset" / "split=val").iterdir())
+    source_rows = prediction_source.read_source(where).rows
+    shard.write_bytes(b"nothing")
+    units = write_plan(where.output_uri, "images", source_rows, where.images_per_unit)
+    bundle_manifest = read_manifest(str(bundle), "bundle")
+    with pytest.raises(
+        CtcError, match=r"^images/part-\d+.parquet: .*the same command goes on"
+    ) as told:
+        predict._run_missing(where, bundle_manifest, units, source_rows.num_rows)
+    assert "\n" not in str(told.value)
