@@ -56,6 +56,19 @@ _IMAGE_FIELDS = (
 )
 
 
+BOX = pa.struct(
+    [
+        pa.field("category", pa.string()),  # what is in the box, as the source says it
+        pa.field("confidence", pa.float32()),  # in [0, 1]; null where a human drew the box
+        pa.field("x", pa.float32()),  # left edge; all four relative to the image, in [0, 1]
+        pa.field("y", pa.float32()),  # upper edge
+        pa.field("w", pa.float32()),
+        pa.field("h", pa.float32()),
+    ]
+)
+"""A box around something in an image."""
+
+
 def image_fields(meta: Sequence[str] = ()) -> list[pa.Field]:
     """The columns that every image row carries from door to door; `meta` without prefix."""
     return [*_IMAGE_FIELDS, *(pa.field(meta_column(field), pa.string()) for field in meta)]
@@ -64,12 +77,31 @@ def image_fields(meta: Sequence[str] = ()) -> list[pa.Field]:
 def inventory_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
     """One row per image; `observations` repeats the event's observations on each of its images.
 
+    `boxes` are the image's own; null where nobody has looked for any.
+
     Without heads there is nothing to observe and Parquet has no struct without fields, so the
     column is then a list of strings that is null on every row.
     """
     fields = [pa.field(head, pa.string()) for head in heads]
     observation = pa.struct(fields) if fields else pa.string()
-    return pa.schema([*image_fields(meta), pa.field("observations", pa.list_(observation))])
+    return pa.schema(
+        [
+            *image_fields(meta),
+            pa.field("boxes", pa.list_(BOX)),
+            pa.field("observations", pa.list_(observation)),
+        ]
+    )
+
+
+def finding_schema() -> pa.Schema:
+    """The findings table: what is worth telling about a source, one row per case."""
+    return pa.schema(
+        [
+            pa.field("kind", pa.string(), nullable=False),  # e.g. duplicate_images
+            pa.field("row", pa.string(), nullable=False),  # what it is about: a URI, an event id, …
+            pa.field("detail", pa.string()),
+        ]
+    )
 
 
 def planned_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:

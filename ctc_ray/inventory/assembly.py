@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.findings import Findings
 from ctc_ray.schemas import conform, inventory_schema, meta_column
 
 TEXT = pa.large_string()  # while columns are whole: 10 million URIs are more than 2 GiB of text
@@ -32,8 +33,7 @@ class Inventory:
     table: pa.Table
     heads: tuple[str, ...]
     meta: tuple[str, ...]
-    findings: dict[str, int]
-    """What was found -> how often; only what was found at all."""
+    findings: Findings
     empty_events: pa.Table
     """The events without an image, which have no row in `table`: id, place and metadata."""
 
@@ -53,7 +53,9 @@ class SourceRows:
     location_ids: pa.Array | None = None
     deployment_ids: pa.Array | None = None
     captured_at: pa.Array | None = None
-    """Of the images of the row; unlike the rest it may differ within an event."""
+    """Of each image, timestamp[us], the camera's local time; null is not known."""
+    boxes: pa.Array | None = None
+    """Of each image, list<schemas.BOX>; null: nobody has looked for any."""
     meta: Mapping[str, pa.Array] = field(default_factory=dict)
     """Metadata field -> value of each row; null is missing."""
 
@@ -68,9 +70,7 @@ class _Images:
     n_images: Ints
 
 
-def assemble(
-    rows: SourceRows, *, where: str, findings: Mapping[str, int] | None = None
-) -> Inventory:
+def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) -> Inventory:
     """Unite the rows of each event and lay its images side by side.
 
     Images and observations are united in the order of their first occurrence, repeated ones are
@@ -93,20 +93,22 @@ def assemble(
     lists_E = _observation_lists(rows, events_R[rows.observation_rows], n_events)
     facts, conflicts_E = _event_facts(rows, events_R, n_events)
     has_image_E = np.bincount(images.events, minlength=n_events) > 0
-    found = {
-        **(findings or {}),
-        "rows_merged": len(events_R) - n_events,
-        "duplicate_images": n_duplicates,
-        "events_without_image": int(np.count_nonzero(~has_image_E)),
-        "events_with_several_observations": _count_several(lists_E, has_image_E),
-        "conflicting_metadata": int(np.count_nonzero(conflicts_E & has_image_E)),
-    }
+    several_E = pc.list_value_length(lists_E).fill_null(0).to_numpy() > 1
+
+    def ids(chosen_E: npt.NDArray[np.bool_]) -> pa.Array:
+        return event_ids_E.take(pa.array(np.flatnonzero(chosen_E)))
+
+    found = findings or Findings()
+    found = found.counted(rows_merged=len(events_R) - n_events, duplicate_images=n_duplicates)
+    found = found.listed("events_without_image", ids(~has_image_E))
+    found = found.listed("events_with_several_observations", ids(several_E & has_image_E))
+    found = found.listed("conflicting_metadata", ids(conflicts_E & has_image_E))
     whole = _Whole(rows, images, event_ids_E, lists_E, facts)
     return Inventory(
         table=_table(whole, where=where),
         heads=tuple(rows.labels),
         meta=tuple(rows.meta),
-        findings={name: count for name, count in found.items() if count},
+        findings=found,
         empty_events=_empty_events(event_ids_E, facts, has_image_E),
     )
 
@@ -191,11 +193,6 @@ def _observation_codes(labels: list[pa.Array], n_observations: int) -> tuple[Int
     return codes, n_codes
 
 
-def _count_several(lists_E: pa.Array, has_image_E: npt.NDArray[np.bool_]) -> int:
-    lengths = pc.list_value_length(lists_E).fill_null(0).to_numpy()
-    return int(np.count_nonzero((lengths > 1) & has_image_E))
-
-
 def _event_facts(
     rows: SourceRows, events_R: Ints, n_events: int
 ) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
@@ -246,8 +243,13 @@ class _Whole:
         events = pa.array(images.events[start:stop])
         source = pa.array(images.source[start:stop])
         event_ids, uris = self.event_ids.take(events), self.rows.image_uris.take(source)
-        times = self.rows.captured_at
-        source_rows = pa.array(self.rows.image_rows[images.source[start:stop]])
+        of_images = {
+            name: pa.nulls(len(events)) if values is None else values.take(source)
+            for name, values in (
+                ("captured_at", self.rows.captured_at),
+                ("boxes", self.rows.boxes),
+            )
+        }
         return pa.table(
             {
                 "image_id": image_ids(event_ids, uris),
@@ -255,7 +257,7 @@ class _Whole:
                 "capture_event_id": event_ids,
                 "image_index": pa.array(images.index[start:stop]),
                 "n_images": pa.array(images.n_images[start:stop]),
-                "captured_at": pa.nulls(len(events)) if times is None else times.take(source_rows),
+                **of_images,
                 "observations": self.lists.take(events),
                 **{name: values.take(events) for name, values in self.facts.items()},
             }

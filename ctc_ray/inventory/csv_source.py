@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.inventory.assembly import Inventory, SourceRows, assemble
 from ctc_ray.inventory.csv_table import column_names, line_of_empty_cell, read_columns
+from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.times import parse_times
 
 __all__ = ["CsvColumns", "column_names", "read_csv"]
@@ -81,10 +82,10 @@ def read_csv(uri: str, columns: CsvColumns) -> Inventory:
         labels={head: _null_if(cells[head], "", _MISSING_LABEL) for head in columns.head_columns},
         location_ids=_optional(cells, columns.location_column),
         deployment_ids=_optional(cells, columns.deployment_column),
-        captured_at=times,
+        captured_at=None if times is None else times.take(pa.array(image_rows)),
         meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
     )
-    return assemble(rows, where=uri, findings={"unreadable_times": n_unreadable})
+    return assemble(rows, where=uri, findings=Findings().counted(unreadable_times=n_unreadable))
 
 
 def _null_if(values: pa.Array, *missing: str) -> pa.Array:

@@ -20,6 +20,7 @@ import pyarrow.fs as pafs
 from ctc_ray import storage
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.assembly import Inventory, assemble
+from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.folders import (
     FoundFile,
     as_valid_text,
@@ -45,10 +46,10 @@ def read_dir(uri: str) -> Inventory:
     if not inside:
         raise ConfigError(f"{uri}: no file in its {len(folders)} class folders")
     classes = [file.path.partition("/")[0] for file in inside]
-    findings = {
-        "files_outside_class_folders": len(files) - len(inside),
-        "empty_class_folders": len(folders - set(classes)),
-    }
+    outside = [unique_text(file.path) for file in files if "/" not in file.path]
+    findings = Findings().listed("files_outside_class_folders", outside)
+    empty = sorted(map(as_valid_text, folders - set(classes)))
+    findings = findings.listed("empty_class_folders", empty)
     labels = [as_valid_text(name) for name in classes]
     rows = one_event_per_file(event_ids(inside), inside, {HEAD: labels})
     return assemble(rows, where=uri, findings=findings)

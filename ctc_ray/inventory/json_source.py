@@ -4,7 +4,6 @@ id -> {"labels": [{"species": "cat", …}, …], "images": ["a.jpg", …], "meta
 """
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import pyarrow as pa
 from ctc_ray import storage
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
+from ctc_ray.inventory.findings import Findings
 
 _MISSING_LABEL = "-1"
 
@@ -42,11 +42,10 @@ def read_json(uri: str) -> Inventory:
     valid = {name: record for name, record in records.items() if reasons[name] is None}
     if not valid:
         raise SchemaError(f"{uri}: {_all_rejected(rejected)}")
-    findings = {
-        "duplicate_keys": n_repeated,
-        "rejected_records": len(rejected),
-        **Counter(rejected.values()),
-    }
+    findings = Findings().counted(duplicate_keys=n_repeated, rejected_records=len(rejected))
+    for reason in dict.fromkeys(rejected.values()):
+        names = [json.dumps(name)[1:-1] for name in rejected if rejected[name] == reason]
+        findings = findings.listed(reason, names, [_REASONS[reason]] * len(names))
     return assemble(_rows(valid), where=uri, findings=findings)
 
 

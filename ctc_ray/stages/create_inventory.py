@@ -26,6 +26,7 @@ from ctc_ray.units import begin_work, event_starts, finish_work
 logger = logging.getLogger(__name__)
 
 PART_FILE = "part-00000.parquet"
+FINDINGS_FILE = "_findings.parquet"  # the underscore keeps it out of readers of the folder
 
 
 def run(config: InventoryConfig) -> Manifest:
@@ -41,6 +42,8 @@ def run(config: InventoryConfig) -> Manifest:
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "inventory")
     tables.write_table(storage.join(config.output_uri, PART_FILE), inventory.table)
+    findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
+    tables.write_table(findings_uri, inventory.findings.table())
     manifest = Manifest(
         kind="inventory",
         config=config.work(),
@@ -99,7 +102,7 @@ def _classes(labels: list[dict[str, Any]]) -> list[str]:
 def _counts(inventory: Inventory) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "events": len(event_starts(inventory.table["capture_event_id"])),
-        "findings": inventory.findings,
+        "findings": dict(inventory.findings.counts),
     }
     for head, labels in _statistics(inventory).items():
         counts[f"labels of {head} (per observation)"] = labels

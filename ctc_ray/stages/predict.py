@@ -70,7 +70,7 @@ def run(config: PredictConfig) -> Manifest:
         rows_in=rows.num_rows,
         classes=bundle.classes,
         meta=source.meta_fields(rows),
-        counts={"findings": found.findings} if found.findings else {},
+        counts={"findings": dict(found.findings)} if found.findings else {},
     )
     return _finish(config, labels, manifest, units)
 

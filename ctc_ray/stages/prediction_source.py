@@ -53,7 +53,7 @@ def read_source(config: PredictConfig) -> Source:
         found = read_csv(config.csv_uri, _csv_columns(config))
     else:
         found = read_images(config.images_uri or "")
-    return Source(_image_rows(found.table), found.empty_events, found.findings)
+    return Source(_image_rows(found.table), found.empty_events, found.findings.counts)
 
 
 def _image_rows(table: pa.Table) -> pa.Table:

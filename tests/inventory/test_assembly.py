@@ -40,7 +40,7 @@ def test_table_has_exactly_the_schema_of_an_inventory():
 
     assert inventory.table.schema.equals(inventory_schema(["species"]))
     assert inventory.heads == ("species",)
-    assert inventory.findings == {}
+    assert inventory.findings.counts == {}
 
 
 def test_images_of_an_event_are_neighbours_in_the_order_of_the_source_and_events_are_sorted():
@@ -54,7 +54,7 @@ def test_images_of_an_event_are_neighbours_in_the_order_of_the_source_and_events
         ("e2", "b.jpg", 1, 3),
         ("e2", "a.jpg", 2, 3),
     ]
-    assert inventory.findings == {"rows_merged": 1}
+    assert inventory.findings.counts == {"rows_merged": 1}
 
 
 def test_event_ids_are_sorted_as_python_sorts_strings():
@@ -69,7 +69,7 @@ def test_image_that_an_event_names_twice_is_kept_once_and_counted():
     inventory = made([("e", ["a.jpg", "b.jpg"], "lion"), ("e", ["a.jpg", "c.jpg"], "lion")])
 
     assert inventory.table["image_uri"].to_pylist() == ["a.jpg", "b.jpg", "c.jpg"]
-    assert inventory.findings["duplicate_images"] == 1
+    assert inventory.findings.counts["duplicate_images"] == 1
 
 
 def test_same_image_in_two_events_stays_in_both():
@@ -86,7 +86,7 @@ def test_different_observations_of_an_event_stand_on_each_of_its_images_and_equa
 
     both = [{"species": "lion"}, {"species": "zebra"}]
     assert inventory.table["observations"].to_pylist() == [both, both]
-    assert inventory.findings["events_with_several_observations"] == 1
+    assert inventory.findings.counts["events_with_several_observations"] == 1
 
 
 def test_observation_without_any_label_counts_only_where_there_is_no_other():
@@ -145,7 +145,7 @@ def test_event_without_image_is_left_out_and_counted():
     inventory = made([("e", [], "lion"), ("e", [], "zebra"), ("f", ["a.jpg"], "lion")])
 
     assert inventory.table["capture_event_id"].to_pylist() == ["f"]
-    assert inventory.findings == {"rows_merged": 1, "events_without_image": 1}
+    assert inventory.findings.counts == {"rows_merged": 1, "events_without_image": 1}
     assert inventory.empty_events["capture_event_id"].to_pylist() == ["e"]
 
 
@@ -173,7 +173,7 @@ def test_first_value_that_is_not_missing_is_the_events_and_conflicts_are_counted
         *[("K", None, "x", "1")] * 3,
         ("M", None, None, "4"),
     ]
-    assert inventory.findings["conflicting_metadata"] == 1
+    assert inventory.findings.counts["conflicting_metadata"] == 1
     assert inventory.meta == ("note", "who")
 
 
@@ -237,7 +237,7 @@ def test_every_image_of_every_event_is_there_exactly_once(rows):
     found = columns(inventory, "capture_event_id", "image_uri")
     assert sorted(found) == sorted({(event, uri) for event, images, _ in rows for uri in images})
     named = sum(len(images) for _, images, _ in rows)
-    assert len(found) + inventory.findings.get("duplicate_images", 0) == named
+    assert len(found) + inventory.findings.counts.get("duplicate_images", 0) == named
     assert len(set(inventory.table["image_id"].to_pylist())) == len(found)
 
 

@@ -28,7 +28,7 @@ def test_one_row_per_image_becomes_one_row_per_image(write):
         [{"species": "lion"}],
         [{"species": "zebra"}],
     ]
-    assert inventory.findings == {"rows_merged": 1}
+    assert inventory.findings.counts == {"rows_merged": 1}
 
 
 def test_image_columns_are_in_the_order_given_and_empty_cells_are_skipped(write):
@@ -76,7 +76,7 @@ def test_further_columns_are_read_and_empty_cells_of_them_are_missing(write):
         None,
         None,
     ]
-    assert inventory.findings == {"unreadable_times": 1}
+    assert inventory.findings.counts == {"unreadable_times": 1}
 
 
 def test_one_column_may_have_two_roles(write):
@@ -100,7 +100,7 @@ def test_event_without_image_is_counted(write):
     inventory = read_csv(write("id,file,species\ne,,lion\nf,b,lion\n"), PLAIN)
 
     assert inventory.table["capture_event_id"].to_pylist() == ["f"]
-    assert inventory.findings == {"events_without_image": 1}
+    assert inventory.findings.counts == {"events_without_image": 1}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_single_images_are_read_as_the_original_read_them(originals, goldens, as
     found = as_records(inventory)
     assert found["ele_zebra_diff_image"]["images"].pop() == "/path/capture_ele_zebra2.jpg"  # new
     assert found == goldens["single_csv"]
-    assert inventory.findings == {
+    assert inventory.findings.counts == {
         "rows_merged": 2,
         "duplicate_images": 1,
         "events_without_image": 1,
@@ -219,4 +219,4 @@ def test_event_that_repeats_an_image_has_it_once(originals):
     inventory = read_csv(uri, CsvColumns("id", ("image1", "image2", "image3"), HEADS))
 
     assert inventory.table.num_rows == 10
-    assert inventory.findings == {"duplicate_images": 2}
+    assert inventory.findings.counts == {"duplicate_images": 2}

@@ -37,7 +37,7 @@ def test_folder_is_the_class_of_its_files(tmp_path):
         f"{tmp_path}/dogs/b.PNG",
     ]
     assert inventory.table["observations"].to_pylist() == [[{"class": "Cats"}], [{"class": "dogs"}]]
-    assert inventory.findings == {}
+    assert inventory.findings.counts == {}
 
 
 def test_no_file_is_left_out_by_its_name(tmp_path):
@@ -93,7 +93,7 @@ def test_files_without_class_and_classes_without_files_are_counted(tmp_path):
     inventory = read_dir(str(tmp_path))
 
     assert inventory.table.num_rows == 1
-    assert inventory.findings == {"files_outside_class_folders": 2, "empty_class_folders": 1}
+    assert inventory.findings.counts == {"files_outside_class_folders": 2, "empty_class_folders": 1}
 
 
 def test_folder_without_classes_is_an_error(tmp_path):

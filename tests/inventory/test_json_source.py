@@ -33,7 +33,7 @@ def test_heads_and_metadata_are_the_union_over_the_records(write):
     ]
     assert inventory.table["meta_site"].to_pylist() == [None, None, "S1"]
     assert inventory.table["meta_note"].to_pylist() == [None, None, None]
-    assert inventory.findings == {}
+    assert inventory.findings.counts == {}
 
 
 def test_minus_one_is_missing_and_several_observations_stay(write):
@@ -80,14 +80,14 @@ def test_invalid_record_is_left_out_and_counted_by_its_reason(write, record, rea
     inventory = read_json(write(json.dumps({"bad": record, "good": GOOD})))
 
     assert inventory.table["capture_event_id"].to_pylist() == ["good"]
-    assert inventory.findings == {"rejected_records": 1, reason: 1}
+    assert inventory.findings.counts == {"rejected_records": 1, reason: 1}
 
 
 def test_id_that_is_no_text_is_rejected(write):
     inventory = read_json(write(json.dumps({"\udce9": GOOD, "é": GOOD})))
 
     assert inventory.table["capture_event_id"].to_pylist() == ["é"]
-    assert inventory.findings == {"rejected_records": 1, "rejected_id": 1}
+    assert inventory.findings.counts == {"rejected_records": 1, "rejected_id": 1}
 
 
 def test_of_repeated_keys_the_last_wins_and_they_are_counted(write):
@@ -97,7 +97,7 @@ def test_of_repeated_keys_the_last_wins_and_they_are_counted(write):
     inventory = read_json(write(f'{{"e": {first}, "e": {last}}}'))
 
     assert inventory.table["image_uri"].to_pylist() == ["b.jpg"]
-    assert inventory.findings == {"duplicate_keys": 1}
+    assert inventory.findings.counts == {"duplicate_keys": 1}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_records_are_kept_as_the_original_kept_them(originals, goldens):
     kept = sorted(set(inventory.table["capture_event_id"].to_pylist()))
     assert kept == golden["kept"]
     assert inventory.heads == ("class", "color_brown", "color_white", "counts")
-    assert inventory.findings == {
+    assert inventory.findings.counts == {
         "rejected_records": 4,
         "rejected_images": 2,
         "rejected_labels": 1,

@@ -1,0 +1,71 @@
+"""What is worth telling about a source: how often it was found, and where."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from ctc_ray.schemas import finding_schema
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Kinds of findings with their counts, and a row for each case that can be named."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Kind -> how often, in the order of adding; only what was found at all."""
+    parts: tuple[pa.Table, ...] = ()
+
+    def counted(self, **counts: int) -> "Findings":
+        """These findings and others of which only the number is worth keeping."""
+        found = {kind: n for kind, n in counts.items() if n}
+        return Findings(_sum(self.counts, found), self.parts)
+
+    def listed(
+        self,
+        kind: str,
+        rows: Sequence[str] | pa.Array | pa.ChunkedArray,
+        details: Sequence[str | None] | pa.Array | pa.ChunkedArray | None = None,
+    ) -> "Findings":
+        """These findings and a row for each of `rows`: a URI, an event id, a line of the source.
+
+        Args:
+            details: what is wrong with each, in words.
+        """
+        if len(rows) == 0:
+            return self
+        columns = [
+            pa.array([kind]).take(pa.array([0] * len(rows))),
+            _text(rows),
+            pa.nulls(len(rows), pa.string()) if details is None else _text(details),
+        ]
+        part = pa.table(columns, schema=finding_schema())
+        return Findings(_sum(self.counts, {kind: len(rows)}), (*self.parts, part))
+
+    def plus(self, others: "Findings") -> "Findings":
+        """Both findings."""
+        return Findings(_sum(self.counts, others.counts), (*self.parts, *others.parts))
+
+    def table(self) -> pa.Table:
+        """All cases, in the order of adding."""
+        return pa.concat_tables([finding_schema().empty_table(), *self.parts])
+
+    def examples(self, kind: str) -> list[str]:
+        """The first cases of a kind in words, for a message."""
+        parts = [part for part in self.parts if part["kind"][0].as_py() == kind]
+        rows = [row for part in parts for row in part.slice(0, _SHOWN).to_pylist()][:_SHOWN]
+        return [f"{row['row']} ({row['detail']})" if row["detail"] else row["row"] for row in rows]
+
+
+def _sum(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {kind: one.get(kind, 0) + other.get(kind, 0) for kind in (*one, *other)}
+
+
+def _text(values: Sequence[str | None] | pa.Array | pa.ChunkedArray) -> pa.Array:
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    return (
+        values.cast(pa.string()) if isinstance(values, pa.Array) else pa.array(values, pa.string())
+    )
