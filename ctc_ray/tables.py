@@ -1,5 +1,7 @@
 """Arrow tables as Parquet files: read, and written whole or not at all."""
 
+from collections.abc import Collection
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -7,10 +9,26 @@ from ctc_ray import storage
 from ctc_ray.errors import SchemaError
 
 
-def write_table(uri: str, table: pa.Table, *, rows_per_group: int = 1 << 20) -> None:
-    """Write one Parquet file atomically; the same table gives the same bytes."""
+def write_table(
+    uri: str,
+    table: pa.Table,
+    *,
+    rows_per_group: int = 1 << 20,
+    without_dictionary: Collection[str] = (),
+) -> None:
+    """Write one Parquet file atomically; the same table gives the same bytes.
+
+    Args:
+        without_dictionary: columns whose values are nearly all different.
+    """
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", row_group_size=rows_per_group)
+    pq.write_table(
+        table,
+        sink,
+        compression="zstd",
+        row_group_size=rows_per_group,
+        use_dictionary=[name for name in table.column_names if name not in without_dictionary],
+    )
     storage.write_bytes(uri, sink.getvalue())
 
 

@@ -28,7 +28,14 @@ def label_statistics(table: pa.Table, heads: Sequence[str]) -> dict[str, list[La
         LabelError: there is no such head.
     """
     events = table.filter(pc.equal(table["image_index"], 0))
-    observations = pc.list_flatten(events["observations"])
+    return count_labels(events["observations"], heads)
+
+
+def count_labels(
+    observations_E: pa.Array | pa.ChunkedArray, heads: Sequence[str]
+) -> dict[str, list[LabelCount]]:
+    """The same from the list of observations of each event."""
+    observations = pc.list_flatten(observations_E)
     return {head: _counts(labels_of(observations, head)) for head in heads}
 
 

@@ -5,6 +5,7 @@ out: INVENTORY as part-00000.parquet, …, and manifest.json
 """
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ctc_ray import storage, tables
@@ -15,17 +16,19 @@ from ctc_ray.config.inventory import (
     JsonInventoryConfig,
 )
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.assembly import Inventory
-from ctc_ray.inventory.checks import label_statistics
+from ctc_ray.inventory.assembly import Inventory, InventoryImages
+from ctc_ray.inventory.checks import count_labels
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.manifest import Manifest, fingerprint, read_manifest
-from ctc_ray.units import begin_work, event_starts, finish_work
+from ctc_ray.units import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 
-PART_FILE = "part-00000.parquet"
+_ROWS_PER_PART = 1 << 20
+_WRITERS = 2
+_NOT_REPEATED = ("image_id", "image_uri")  # a dictionary of their values would only cost time
 FINDINGS_FILE = "_findings.parquet"  # the underscore keeps it out of readers of the folder
 
 
@@ -41,15 +44,15 @@ def run(config: InventoryConfig) -> Manifest:
     if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "inventory")
-    tables.write_table(storage.join(config.output_uri, PART_FILE), inventory.table)
+    _write_parts(config.output_uri, inventory.images)
     findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
     tables.write_table(findings_uri, inventory.findings.table())
     manifest = Manifest(
         kind="inventory",
         config=config.work(),
         inputs=inputs,
-        rows_in=inventory.table.num_rows,
-        rows_out=inventory.table.num_rows,
+        rows_in=len(inventory.images),
+        rows_out=len(inventory.images),
         classes={head: _classes(labels) for head, labels in _statistics(inventory).items()},
         meta=list(inventory.meta),
         counts=_counts(inventory),
@@ -57,6 +60,18 @@ def run(config: InventoryConfig) -> Manifest:
     finish_work(config.output_uri, manifest)
     logger.info("wrote %d images to %s", manifest.rows_out, config.output_uri)
     return manifest
+
+
+def _write_parts(output_uri: str, images: InventoryImages) -> None:
+    """Write the rows as part-00000.parquet, …, each made when its turn comes."""
+
+    def write(start: int) -> None:
+        uri = storage.join(output_uri, f"part-{start // _ROWS_PER_PART:05d}.parquet")
+        rows = images.rows(start, start + _ROWS_PER_PART)
+        tables.write_table(uri, rows, without_dictionary=_NOT_REPEATED)
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(write, range(0, len(images), _ROWS_PER_PART)))
 
 
 def _read(config: InventoryConfig) -> Inventory:
@@ -88,7 +103,7 @@ def _fingerprint(config: InventoryConfig, inventory: Inventory) -> str:
 
 
 def _statistics(inventory: Inventory) -> dict[str, list[dict[str, Any]]]:
-    statistics = label_statistics(inventory.table, inventory.heads)
+    statistics = count_labels(inventory.images.observations, inventory.heads)
     return {
         head: [{"label": c.label, "count": c.count, "share": c.share} for c in counts]
         for head, counts in statistics.items()
@@ -101,7 +116,7 @@ def _classes(labels: list[dict[str, Any]]) -> list[str]:
 
 def _counts(inventory: Inventory) -> dict[str, Any]:
     counts: dict[str, Any] = {
-        "events": len(event_starts(inventory.table["capture_event_id"])),
+        "events": inventory.images.n_events,
         "findings": dict(inventory.findings.counts),
     }
     for head, labels in _statistics(inventory).items():

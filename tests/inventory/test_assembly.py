@@ -1,6 +1,6 @@
 """Rows of a source become images and events; nothing is lost, nothing is there twice."""
 
-import hashlib
+import dataclasses
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.assembly import Inventory, SourceRows, assemble, image_ids, number_events
+from ctc_ray.inventory.assembly import Inventory, SourceRows, assemble, number_events
 from ctc_ray.schemas import inventory_schema
 
 text = pa.large_string()
@@ -207,13 +207,20 @@ def test_inventory_without_heads_can_be_written_and_read(tmp_path):
     assert inventory.table["observations"].null_count == 1
 
 
-def test_image_id_is_the_hash_of_event_and_uri():
-    expected = [
-        hashlib.blake2b("é\0ä.jpg".encode(), digest_size=16).hexdigest(),
-        hashlib.blake2b(b"e\0a.jpg", digest_size=16).hexdigest(),
-    ]
-
-    assert image_ids(pa.array(["é", "e"]), pa.array(["ä.jpg", "a.jpg"])).to_pylist() == expected
+def test_text_may_be_coded_and_rows_may_come_in_parts():
+    plain = source([("e", ["a.jpg", "b.jpg"], "lion"), ("f", ["a.jpg"], None)])
+    coded = dataclasses.replace(
+        plain,
+        event_ids=plain.event_ids.dictionary_encode(),
+        labels={"species": plain.labels["species"].dictionary_encode()},
+        location_ids=pa.array(["L", None]).dictionary_encode(),
+    )
+    one = assemble(dataclasses.replace(plain, location_ids=pa.array(["L", None])), where="source")
+    other = assemble(coded, where="source")
+    assert other.table.equals(one.table)
+    parts = [other.images.rows(i, i + 2) for i in (0, 2)]
+    assert pa.concat_tables(parts).equals(one.table)
+    assert (len(other.images), other.images.n_events) == (3, 2)
 
 
 def test_events_are_numbered_in_the_order_of_their_ids():

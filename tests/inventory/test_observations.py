@@ -1,0 +1,37 @@
+import numpy as np
+import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray.inventory.observations import coded, observation_lists
+
+
+def test_codes_are_minus_one_where_there_is_nothing():
+    for values in (pa.array(["b", None, "b"]), pa.array(["b", None, "b"]).dictionary_encode()):
+        codes, distinct = coded(values)
+        assert (codes.tolist(), distinct.to_pylist()) == ([0, -1, 0], ["b"])
+
+
+def test_without_heads_nothing_is_observed():
+    assert observation_lists({}, np.zeros(3, np.int32), 2).to_pylist() == [None, None]
+
+
+labels = st.sampled_from(["lion", "zebra", None])
+some = st.lists(st.tuples(st.integers(0, 3), labels, labels), max_size=20)
+
+
+@given(some)
+def test_each_event_has_its_observations_once_in_the_order_of_the_source(rows):
+    lists = observation_lists(
+        {
+            "one": pa.array([one for _, one, _ in rows], pa.string()),
+            "two": pa.array([two for _, _, two in rows], pa.string()).dictionary_encode(),
+        },
+        np.array([event for event, _, _ in rows], np.int32),
+        4,
+    )
+    for event in range(4):
+        own = list(dict.fromkeys((one, two) for e, one, two in rows if e == event))
+        said = [observation for observation in own if observation != (None, None)]
+        got = [(o["one"], o["two"]) for o in lists[event].as_py()]
+        assert got == (said or own)
