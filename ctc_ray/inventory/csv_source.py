@@ -63,12 +63,11 @@ def read_csv(uri: str, columns: CsvColumns) -> Inventory:
         SchemaError: the file is empty or not UTF-8, lacks a column, has a row that is shorter or
             longer than the header or without an event id, or names no image.
     """
-    table = read_columns(uri, columns.names())
-    cells = {name: table[name].combine_chunks() for name in table.column_names}
+    cells = _cells(uri, columns)
     event_ids = cells[columns.event_column]
     if len(event_ids) == 0:
         raise SchemaError(f"{uri}: there is no row below the header")
-    if pc.any(pc.equal(event_ids, "")).as_py():
+    if pc.any(pc.equal(event_ids.dictionary, "")).as_py():
         line = line_of_empty_cell(uri, columns.event_column)
         place = "a row" if line is None else f"line {line}"
         raise SchemaError(f"{uri}: {place} has no event id (column {columns.event_column!r})")
@@ -88,9 +87,31 @@ def read_csv(uri: str, columns: CsvColumns) -> Inventory:
     return assemble(rows, where=uri, findings=Findings().counted(unreadable_times=n_unreadable))
 
 
+def _cells(uri: str, columns: CsvColumns) -> dict[str, pa.Array]:
+    """The cells by column: images and times as text, all other columns dictionary-encoded."""
+    as_text = {*columns.image_columns, columns.captured_at_column}
+    names = columns.names()
+    table = read_columns(uri, names, coded=[name for name in names if name not in as_text])
+    cells = {}
+    for name in names:
+        column = table[name]
+        table = table.drop_columns(name)  # so that its parts go when they are put together
+        if pa.types.is_dictionary(column.type):
+            column = column.unify_dictionaries()
+        cells[name] = column.combine_chunks()
+    return cells
+
+
 def _null_if(values: pa.Array, *missing: str) -> pa.Array:
-    is_missing = pc.is_in(values, value_set=pa.array(missing, values.type))
-    return pc.if_else(is_missing, pa.scalar(None, values.type), values)
+    """The values, null where they are one of these."""
+    if not pa.types.is_dictionary(values.type):
+        is_missing = pc.is_in(values, value_set=pa.array(missing, values.type))
+        return pc.if_else(is_missing, pa.scalar(None, values.type), values)
+    distinct = values.dictionary
+    kept = pc.invert(pc.is_in(distinct, value_set=pa.array(missing, distinct.type)))
+    renumbered = pc.if_else(kept, pc.cumulative_sum(kept.cast(pa.int32())), None)
+    codes = pc.subtract(renumbered, 1).take(values.indices)
+    return pa.DictionaryArray.from_arrays(codes, distinct.filter(kept))
 
 
 def _optional(cells: dict[str, pa.Array], name: str | None) -> pa.Array | None:
@@ -102,6 +123,8 @@ def _images(
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], pa.Array]:
     """The row of each image and its URI: row by row, within a row column by column."""
     n_rows = len(columns[0])
+    if len(columns) == 1 and (pc.min_max(pc.binary_length(columns[0])).as_py()["min"] or 0) > 0:
+        return np.arange(n_rows), columns[0]
     cells = pa.concat_arrays(columns)
     order = np.arange(len(cells)).reshape(len(columns), n_rows).T.ravel()
     is_image = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)

@@ -5,6 +5,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_ROWS_AT_ONCE = 1 << 18  # one odd time makes only these slow
+_SIMPLE_LENGTH = len("2021-04-11 20:43:09")
 _TIME = (
     r"^\s*(?P<year>\d{4})[-:](?P<month>\d{2})[-:](?P<day>\d{2})[T ]"
     r"(?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d*)?)?"
@@ -19,6 +21,22 @@ def parse_times(values: pa.Array) -> pa.Array:
     2021:04:11 20:43:09. An offset is dropped: the time is the one on the camera's clock. A date
     without a time is not a time, and neither is the 30th of February.
     """
+    parts = [_parse(values.slice(i, _ROWS_AT_ONCE)) for i in range(0, len(values), _ROWS_AT_ONCE)]
+    return pa.concat_arrays(parts) if parts else pa.array([], pa.timestamp("us"))
+
+
+def _parse(values: pa.Array) -> pa.Array:
+    """Arrow's own parser is 30 times as fast; of 19 characters it takes only a date with a time."""
+    lengths = pc.min_max(pc.binary_length(values)).as_py()
+    if set(lengths.values()) == {_SIMPLE_LENGTH}:
+        try:
+            return values.cast(pa.timestamp("us"))
+        except pa.ArrowInvalid:
+            pass
+    return _parse_any(values)
+
+
+def _parse_any(values: pa.Array) -> pa.Array:
     parts = pc.extract_regex(values, _TIME)
 
     def numbers(name: str) -> npt.NDArray[np.int64]:
