@@ -4,14 +4,17 @@ import csv
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import simplejpeg
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
-from ctc_ray.stages import create_dataset, create_inventory
+from ctc_ray.stages import create_dataset, create_inventory, runtime
+from ctc_ray.units import Unit
 
 CLASSES = ("red", "green", "blue")
 
@@ -73,6 +76,20 @@ def dataset_config(inventory: Path, images: Path, output: Path) -> CreateDataset
         images_per_unit=5,
         max_failure_fraction=1.0,
     )
+
+
+def dataset_in_process(inventory: Path, images: Path, output: Path | str) -> None:
+    """A dataset whose units this process does one after the other, without Ray."""
+
+    def one_by_one(units: list[Unit], work: Any, *, progress: Any) -> None:
+        for unit in units:
+            work(unit)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "run_units", one_by_one)
+        create_dataset.run(
+            dataset_config(inventory, images, Path("here")).replaced(output_uri=str(output))
+        )
 
 
 def train_config(dataset: Path, output: Path) -> TrainConfig:

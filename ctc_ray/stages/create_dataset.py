@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import logs, storage, tables
+from ctc_ray import __version__, logs, storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
@@ -22,7 +22,14 @@ from ctc_ray.inventory.filters import Labelled, label_rows
 from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
-from ctc_ray.schemas import Failure, conform, label_column, planned_schema, shard_schema
+from ctc_ray.schemas import (
+    SCHEMA_VERSION,
+    Failure,
+    conform,
+    label_column,
+    planned_schema,
+    shard_schema,
+)
 from ctc_ray.stages import runtime
 from ctc_ray.units import (
     Unit,
@@ -38,7 +45,8 @@ from ctc_ray.units import (
 logger = logging.getLogger(__name__)
 
 _IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
-_GROUPS_KEY, _LABELS_KEY = "ctc_row_groups", "ctc_labels"  # of a shard's footer
+# of a shard's footer
+_ABOUT_KEY, _GROUPS_KEY, _LABELS_KEY = "ctc_dataset", "ctc_row_groups", "ctc_labels"
 
 
 def run(config: CreateDatasetConfig) -> Manifest:
@@ -61,7 +69,6 @@ def run(config: CreateDatasetConfig) -> Manifest:
         return read_manifest(config.output_uri, "dataset")
     units = _plan(config, labelled.rows, splits)
     n_rows = labelled.rows.num_rows
-    _run_missing(config, inventory.meta, units, n_rows)
     manifest = Manifest(
         kind="dataset",
         config=config.work(),
@@ -70,6 +77,7 @@ def run(config: CreateDatasetConfig) -> Manifest:
         classes=labels.to_json(),
         meta=inventory.meta,
     )
+    _run_missing(config, manifest, units, n_rows)
     return _finish(config, manifest, units, labelled)
 
 
@@ -108,7 +116,7 @@ def _plan(config: CreateDatasetConfig, rows: pa.Table, splits: pa.Array) -> list
 
 
 def _run_missing(
-    config: CreateDatasetConfig, meta: Sequence[str], units: list[Unit], n_rows: int
+    config: CreateDatasetConfig, manifest: Manifest, units: list[Unit], n_rows: int
 ) -> None:
     missing = missing_units(config.output_uri, units)
     progress = logs.Progress("create-dataset", n_rows)
@@ -116,11 +124,29 @@ def _run_missing(
     logger.info("create-dataset: %d images in %d shards", n_rows, len(units))
     if len(missing) < len(units):
         logger.info("%d shards are there already", len(units) - len(missing))
-    runtime.run_units(missing, partial(write_shard, config, tuple(meta)), progress=progress)
+    work = partial(write_shard, config, tuple(manifest.meta), _about(config, manifest))
+    runtime.run_units(missing, work, progress=progress)
     progress.finish()
 
 
-def write_shard(config: CreateDatasetConfig, meta: Sequence[str], unit: Unit) -> dict[str, int]:
+def _about(config: CreateDatasetConfig, manifest: Manifest) -> str:
+    """What a shard says about itself, as JSON: it is understood without its dataset."""
+    return json.dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "ctc_version": __version__,
+            "inventory_fingerprint": manifest.inputs[config.inventory_uri],
+            "resize": config.resize.model_dump(mode="json"),
+            "heads": list(manifest.classes),
+            "classes": manifest.classes,
+        },
+        ensure_ascii=False,
+    )
+
+
+def write_shard(
+    config: CreateDatasetConfig, meta: Sequence[str], about: str, unit: Unit
+) -> dict[str, int]:
     """Decode, resize and commit the images of one unit; the counts of rows and failures."""
     rows = read_unit(config.output_uri, unit)
     uris = [storage.under_root(config.image_root_uri, uri) for uri in rows["image_uri"].to_pylist()]
@@ -143,6 +169,7 @@ def write_shard(config: CreateDatasetConfig, meta: Sequence[str], unit: Unit) ->
         storage.join(config.output_uri, unit.name),
         groups,
         metadata={
+            _ABOUT_KEY: about,
             _GROUPS_KEY: json.dumps([_group_counts(group) for group in groups]),
             _LABELS_KEY: json.dumps(_label_counts(shard, config.heads)),
         },

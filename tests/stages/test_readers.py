@@ -1,0 +1,102 @@
+"""A dataset opens in other programs by the very lines of the README."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from builders import dataset_in_process, inventory_config, write_events
+
+from ctc_ray import __version__
+from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.schemas import SCHEMA_VERSION, shard_schema
+from ctc_ray.stages import create_inventory
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+COLUMNS = shard_schema(("species", "count"), ["site"]).names
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `inventory` and `dataset` in it: 24 images, of which 2 are missing."""
+    folder = tmp_path_factory.mktemp("readers")
+    csv_path = write_events(folder / "photos", broken=[1])
+    create_inventory.run(inventory_config(csv_path, folder / "inventory"))
+    dataset_in_process(folder / "inventory", folder / "photos", folder / "dataset")
+    return folder
+
+
+@pytest.fixture
+def manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
+    monkeypatch.chdir(folder)
+    return read_manifest("dataset", "dataset")
+
+
+def run_block_of_readme(importing: str) -> dict[str, Any]:
+    """The names that the block of Python in the README with this import defines."""
+    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+    (block,) = (block for block in blocks if importing in block)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    return names
+
+
+def test_pandas_reads_all_splits_with_the_line_of_the_readme(manifest: Manifest) -> None:
+    frame = run_block_of_readme("import pandas")["frame"]
+    assert list(frame.columns) == [*COLUMNS, "split"]
+    assert len(frame) == manifest.rows_out
+    usable = frame[frame["failure"].isna()]
+    assert usable["jpeg"].notna().all()
+    for split, heads in manifest.labels.items():
+        counts = usable[usable["split"] == split]["label_species"].value_counts().to_dict()
+        assert counts == heads["species"]
+
+
+def test_duckdb_counts_classes_with_the_line_of_the_readme(manifest: Manifest) -> None:
+    pytest.importorskip("duckdb")
+    counts = run_block_of_readme("import duckdb")["counts"].fetchall()
+    assert {(split, label): n for split, label, n in counts} == {
+        (split, label): n
+        for split, heads in manifest.labels.items()
+        for label, n in heads["species"].items()
+    }
+
+
+def test_datasets_shows_images_with_the_line_of_the_readme(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # or it counts its users online
+    images = run_block_of_readme("import Image")["images"]["train"]
+    assert images.column_names == COLUMNS
+    n_rows = {row["split"]: row["images"] for row in manifest.counts["splits"]}
+    assert images.num_rows == n_rows["train"]
+    for row in images:
+        assert (row["jpeg"] is None) == (row["failure"] is not None)
+        if row["jpeg"] is not None:
+            assert row["jpeg"].size == (row["width"], row["height"])
+
+
+def test_every_shard_says_in_its_footer_what_it_is(manifest: Manifest) -> None:
+    for shard in manifest.shards:
+        footer = pq.read_schema(Path("dataset") / shard["path"]).metadata
+        assert json.loads(footer[b"ctc_dataset"]) == {
+            "schema_version": SCHEMA_VERSION,
+            "ctc_version": __version__,
+            "inventory_fingerprint": manifest_fingerprint("inventory"),
+            "resize": {"smallest_side": 400, "quality": 75},
+            "heads": ["species", "count"],
+            "classes": {"species": ["blue", "green", "red"], "count": ["1", "2"]},
+        }
+
+
+def test_same_work_gives_the_same_shards(folder: Path, tmp_path: Path) -> None:
+    dataset_in_process(folder / "inventory", folder / "photos", tmp_path / "again")
+    shards = sorted((folder / "dataset").rglob("part-*.parquet"))
+    assert shards
+    for shard in shards:
+        again = tmp_path / "again" / shard.relative_to(folder / "dataset")
+        assert again.read_bytes() == shard.read_bytes()
