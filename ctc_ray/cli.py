@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 
 from ctc_ray import __version__
 from ctc_ray.config.base import (
+    Config,
     DottedNames,
     StageConfig,
     build,
@@ -32,6 +33,7 @@ from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
+from ctc_ray.config.show import ShowConfig
 from ctc_ray.config.training import TrainConfig, TuneConfig
 from ctc_ray.errors import CtcError
 
@@ -108,6 +110,7 @@ def make_app() -> App:
     app.command(inventory)
     for place, (name, stage, model) in enumerate(_STAGES, start=1):
         app.command(_command(stage, model), name=name, sort_key=place)
+    app.command(_show_command(), name="show", sort_key=len(_STAGES) + 1)
     return app
 
 
@@ -129,6 +132,25 @@ def _command(stage: str, model: type[StageConfig]) -> Callable[..., None]:
     return command
 
 
+def _show_command() -> Callable[..., None]:
+    """`ctc show URI`: the one command that writes no folder, so its URI comes without a name."""
+    typed = _as_typed(ShowConfig, without="uri")
+    uri_help = ShowConfig.model_fields["uri"].description
+
+    def command(
+        uri: Annotated[str, Parameter(help=uri_help)],
+        /,
+        *,
+        # a type that is made at run time is no type to mypy
+        options: Annotated[typed | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+        json: Annotated[bool, Parameter(help=_JSON_HELP, group=_RUN, negative="")] = False,
+    ) -> None:
+        _run("show", build(ShowConfig, {"uri": uri, **_given(options)}, where="show"), json)
+
+    command.__doc__ = (ShowConfig.__doc__ or "").strip()
+    return command
+
+
 def _given(options: BaseModel | None) -> dict[str, Any]:
     """What the user typed, and nothing else."""
     return options.model_dump(exclude_unset=True) if options is not None else {}
@@ -139,20 +161,18 @@ _CONFIG_HELP = "YAML file with any of these options; what is given here wins ove
 _JSON_HELP = "Print the result as one line of JSON."
 
 
-def _run(stage: str, config: StageConfig, as_json: bool) -> None:
+def _run(stage: str, config: Config, as_json: bool) -> None:
     from ctc_ray import logs, summaries  # numpy and rich, which --help does without
 
     out = logs.keep_noise_in_file()
     logs.set_up()
-    manifest = importlib.import_module(f"ctc_ray.stages.{stage}").run(config)
+    made = importlib.import_module(f"ctc_ray.stages.{stage}").run(config)
+    if isinstance(config, StageConfig):
+        made = summaries.of_manifest(made, output_uri=config.output_uri)
     if as_json:
-        line = {
-            "output_uri": config.output_uri,
-            **manifest.model_dump(mode="json", exclude={"shards", "labels"}),
-        }
-        out.write(json_module.dumps(line, ensure_ascii=False) + "\n")
+        out.write(json_module.dumps(made.values, ensure_ascii=False) + "\n")
     else:
-        summaries.show(manifest, output_uri=config.output_uri, file=out)
+        summaries.show(made, file=out)
     out.flush()
 
 
@@ -161,10 +181,12 @@ class _Typed(DottedNames):
 
 
 @cache
-def _as_typed(model: type[BaseModel]) -> type[BaseModel]:
+def _as_typed(model: type[BaseModel], *, without: str = "") -> type[BaseModel]:
     """The model with every field optional: what a user may type, validated later as a whole."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
+        if name == without:
+            continue
         below = submodel(field.annotation)
         if below is not None:
             fields[name] = (Annotated[_as_typed(below) | None, Parameter(group=Group(name))], None)

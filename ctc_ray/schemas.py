@@ -15,6 +15,10 @@ from ctc_ray.errors import SchemaError
 
 SCHEMA_VERSION = 1
 
+# The underscore keeps both out of readers of a folder's other tables.
+FAILURES_FILE = "_failures.parquet"
+FINDINGS_FILE = "_findings.parquet"
+
 META_PREFIX = "meta_"
 LABEL_PREFIX = "label_"
 

@@ -1,7 +1,8 @@
-"""A manifest as the short table that a command prints at its end."""
+"""What a command tells at its end: a short table for people, or values for programs."""
 
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -10,24 +11,46 @@ from rich.table import Table
 from ctc_ray.logs import counted
 from ctc_ray.manifest import Manifest
 
+_WIDTH = 100_000  # the terminal wraps what is too wide for it; a URI is never cut
 
-def show(manifest: Manifest, *, output_uri: str, file: TextIO | None = None) -> None:
-    """Print what was made, on stdout unless another stream is given."""
-    console = Console(file=file or sys.stdout, highlight=False, soft_wrap=True, markup=False)
-    facts, tables = _facts_and_tables(manifest, output_uri)
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
+
+@dataclass(frozen=True)
+class Summary:
+    """What there is to tell."""
+
+    facts: list[tuple[str, str]]
+    """Name and value, one line each."""
+    values: dict[str, Any]
+    """The same and more as JSON values."""
+    tables: list[tuple[str, list[Mapping[str, Any]]]] = field(default_factory=list)
+    """Title and rows, below the facts."""
+    text: str = ""
+    """What comes last, as it stands."""
+
+
+def show(summary: Summary, *, file: TextIO | None = None) -> None:
+    """Print a summary for people, on stdout unless another stream is given."""
+    console = Console(
+        file=file or sys.stdout,
+        width=_WIDTH,
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+        emoji=False,
+    )
+    width = max(len(name) for name, _ in summary.facts)
+    for name, value in summary.facts:
         console.print(f"{name:<{width}}  {value}")
-    for name, rows in tables:
+    for name, rows in summary.tables:
         console.print(_table(name, rows))
+    if summary.text:
+        console.print(summary.text)
 
 
-def _facts_and_tables(
-    manifest: Manifest, output_uri: str
-) -> tuple[list[tuple[str, str]], list[tuple[str, Any]]]:
-    """The short facts of a finished folder, and its longer counts, each by name."""
+def of_manifest(manifest: Manifest, *, output_uri: str) -> Summary:
+    """The summary of a finished folder: its short facts, and its longer counts as tables."""
     facts: list[tuple[str, str]] = [(manifest.kind, output_uri)]
-    tables: list[tuple[str, Any]] = []
+    tables: list[tuple[str, list[Mapping[str, Any]]]] = []
     if manifest.rows_in:
         facts.append(("images", f"{manifest.rows_out:,} of {manifest.rows_in:,}"))
         facts.append(("failures", counted(manifest.failures)))
@@ -36,7 +59,8 @@ def _facts_and_tables(
             tables.append((name, value))
         else:
             facts.append((name.replace("_", " "), _text(value)))
-    return facts, tables
+    values = manifest.model_dump(mode="json", exclude={"shards", "labels"})
+    return Summary(facts, {"output_uri": output_uri, **values}, tables)
 
 
 def _table(name: str, rows: list[Mapping[str, Any]]) -> Table:

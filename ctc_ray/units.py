@@ -6,6 +6,7 @@ same name. A run does the units whose file is missing, so a killed run goes on w
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Kind, Manifest, fingerprint
 
 WORK_FOLDER = "_work"
 _WORK_FILE = "work.json"
+_PLAN = re.compile(f"{WORK_FOLDER}/(.+)/plan-[0-9]+[.]parquet")
 _UNITS_PER_PLAN_FILE = 64  # a task reads one row group; the footer it reads first stays small
 
 
@@ -159,6 +161,42 @@ def _holds_files(uri: str) -> bool:
         return next(iter(storage.list_files(uri)), None) is not None
     except ConfigError:
         return False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What a command has done so far in a folder that is not finished."""
+
+    kind: Kind
+    n_files: int
+    """Files of results."""
+    n_planned: int | None
+    """Files of results when all is done, as far as that is known."""
+
+
+def begun_work(output_uri: str) -> Begun | None:
+    """What has been begun in the folder; None if no command of ours was at work there.
+
+    Raises:
+        ConfigError: another program's folder of the same name.
+    """
+    found = _found_work(output_uri)
+    if found is None:
+        return None
+    output_uri = storage.absolute(output_uri)
+    names = [uri[len(output_uri) + 1 :] for uri in storage.list_files(output_uri)]
+    results = [name for name in names if not name.rpartition("/")[2].startswith((".", "_"))]
+    plans = [name for name in results if _PLAN.fullmatch(name)]
+    if not plans:
+        n_files = sum(not name.startswith(f"{WORK_FOLDER}/") for name in results)
+        return Begun(found["kind"], n_files, None)
+    folders = {_PLAN.sub(r"\1", name) for name in plans}
+    n_planned = 0
+    for plan in plans:
+        with tables.open_parquet(storage.join(output_uri, plan)) as file:
+            n_planned += file.num_row_groups
+    n_files = sum(name.rpartition("/")[0] in folders for name in results)
+    return Begun(found["kind"], n_files, n_planned)
 
 
 def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 import time
@@ -7,6 +8,7 @@ import pytest
 
 from ctc_ray import cli
 from ctc_ray.config.base import StageConfig
+from ctc_ray.manifest import Manifest
 
 
 def run(argv: list[str]) -> int:
@@ -18,7 +20,16 @@ def run(argv: list[str]) -> int:
 def test_help_lists_commands_in_the_order_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--help"]) == 0
     out = capsys.readouterr().out
-    names = ["create-inventory", "create-dataset", "train", "tune", "predict", "export", "demo"]
+    names = [
+        "create-inventory",
+        "create-dataset",
+        "train",
+        "tune",
+        "predict",
+        "export",
+        "demo",
+        "show",
+    ]
     places = [out.index(f" {name} ") for name in names]
     assert places == sorted(places)
 
@@ -43,6 +54,39 @@ def test_help_comes_at_once() -> None:
     subprocess.run([sys.executable, "-c", "pass"], check=True)
     bare = time.perf_counter() - bare
     assert min(seconds() for _ in range(3)) < 0.5 + bare
+
+
+def test_show_takes_its_folder_without_an_option_name(seen: list[tuple[str, StageConfig]]) -> None:
+    assert run(["show", "s3://bucket/out", "--contact-sheet", "a.png", "--images", "12"]) == 0
+    ((stage, config),) = seen
+    values = config.model_dump()
+    assert (stage, values["uri"]) == ("show", "s3://bucket/out")
+    assert (values["contact_sheet"], values["images"], values["tile"]) == ("a.png", 12, 160)
+
+
+def test_show_needs_no_ray(tmp_path: Path) -> None:
+    manifest = Manifest(kind="inventory", config={"source_uri": "rows.csv"}, rows_in=7, rows_out=7)
+    manifest.write(str(tmp_path))
+    code = (
+        "import sys\nfrom ctc_ray import cli\n"
+        f"try: cli.main(['show', {str(tmp_path)!r}, '--json'])\nexcept SystemExit as stop:\n"
+        "  print(stop.code, sorted({'ray', 'torch'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    values = json.loads(done.stdout)
+    assert (values["kind"], values["rows_out"], values["complete"]) == ("inventory", 7, True)
+    assert done.stderr.splitlines()[-1] == "0 []"
+
+
+def test_show_says_in_one_line_what_is_no_folder_of_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for uri in (tmp_path, tmp_path / "nowhere"):
+        command = [sys.executable, "-m", "ctc_ray", "show", str(uri)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.startswith(f"ctc: {uri}: no ")
+        assert len(done.stderr.splitlines()) == 1
 
 
 def test_unknown_option_is_a_usage_error_with_the_nearest_name(
@@ -130,6 +174,7 @@ def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]])
         "predict --bundle-uri M --output-uri P --dataset-uri D --split test",
         "export --bundle-uri M --output-uri E --format torch-export",
         "demo --images DIR",
+        "show D --failures --contact-sheet sheet.png",
     ]
     for line in lines:
         assert run(line.split()) == 0

@@ -11,7 +11,9 @@ from ctc_ray import storage
 from ctc_ray.errors import ConfigError
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.units import (
+    Begun,
     begin_work,
+    begun_work,
     cut_by_events,
     event_starts,
     finish_work,
@@ -303,3 +305,25 @@ def test_a_work_file_of_another_program_is_refused(output_uri, content):
         with pytest.raises(ConfigError, match="no ctc command wrote this"):
             begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
     assert left(output_uri) == ["_work/work.json"]
+
+
+# -- what is begun ---------------------------------------------------------------------------------
+
+
+def test_begun_work_counts_results_beside_the_plan(output_uri):
+    assert begun_work(output_uri) is None
+    begin_work(output_uri, "predictions", WORK, overwrite=False)
+    assert begun_work(output_uri) == Begun("predictions", 0, None)
+    units = write_plan(output_uri, "images", rows_of([1] * 70), 1)  # two plan files
+    for unit in units[:5]:
+        put(output_uri, unit.name)
+    put(output_uri, "images/.part-00005.parquet.0a1b")  # a killed run's
+    put(output_uri, "events/part-00000.parquet")  # a unit is done when its images are there
+    assert begun_work(output_uri) == Begun("predictions", 5, 70)
+
+
+def test_begun_work_without_a_plan_counts_all_results(output_uri):
+    begin_work(output_uri, "trials", WORK, overwrite=False)
+    put(output_uri, "models/trial-0/bundle.json")
+    put(output_uri, "_work/checkpoint")
+    assert begun_work(output_uri) == Begun("trials", 1, None)

@@ -22,6 +22,7 @@ from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.manifest import Manifest, fingerprint, read_manifest
+from ctc_ray.schemas import FINDINGS_FILE
 from ctc_ray.units import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,6 @@ logger = logging.getLogger(__name__)
 _ROWS_PER_PART = 1 << 20
 _WRITERS = 2
 _NOT_REPEATED = ("image_id", "image_uri")  # a dictionary of their values would only cost time
-FINDINGS_FILE = "_findings.parquet"  # the underscore keeps it out of readers of the folder
 
 
 def run(config: InventoryConfig) -> Manifest:

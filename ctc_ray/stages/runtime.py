@@ -20,12 +20,11 @@ from ray.data._internal.logging import configure_logging
 
 from ctc_ray import logs, storage, tables
 from ctc_ray.errors import ConfigError, CtcError, TooManyFailuresError
-from ctc_ray.schemas import Failure, failure_schema
+from ctc_ray.schemas import FAILURES_FILE, Failure, failure_schema
 from ctc_ray.units import Unit
 
 logger = logging.getLogger(__name__)
 
-FAILURES_FILE = "_failures.parquet"  # the underscore keeps it out of readers of the folder's shards
 _MAX_BLOCKS = 4096  # of a pipeline over units; more only slow its start
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from ctc_ray import tables
 from ctc_ray.errors import TooManyFailuresError
-from ctc_ray.schemas import Failure
+from ctc_ray.schemas import FAILURES_FILE, Failure
 from ctc_ray.stages import runtime
 from ctc_ray.units import Unit
 
@@ -50,7 +50,7 @@ def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:
     assert footers[1].metadata == {"key": "b.parquet"}
     counts = runtime.write_failures(str(tmp_path), footers)
     assert counts == {"missing": 2, "truncated": 1}
-    table = tables.read_table(str(tmp_path / runtime.FAILURES_FILE))
+    table = tables.read_table(str(tmp_path / FAILURES_FILE))
     assert table["failure"].to_pylist() == ["missing", "missing", "truncated"]
 
 
