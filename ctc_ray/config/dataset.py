@@ -19,6 +19,9 @@ class ResizeConfig(Config):
     """Length of the smaller side in pixels; images are never enlarged."""
     quality: int = Field(75, ge=1, le=100)
     """JPEG quality."""
+    reencode_small: bool = False
+    """Encode also the JPEGs that need no resizing and no turning; otherwise these keep their pixels
+    bit for bit and lose their metadata."""
 
 
 class SplitConfig(Config):

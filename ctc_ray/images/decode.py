@@ -102,7 +102,7 @@ def decode_scaled(
         truncated: "keep" returns an image of which a part is lost, instead of a failure.
     """
     if raw.startswith(b"\xff\xd8\xff"):
-        plain = _decode_plain_jpeg(raw, smallest_side, max_pixels)
+        plain = decode_plain_jpeg(raw, smallest_side, max_pixels)
         if plain is not None:
             return plain
     with _pillow.shared():
@@ -124,7 +124,7 @@ def _is_something_else(head: bytes) -> bool:
     return known or is_text
 
 
-def _decode_plain_jpeg(
+def decode_plain_jpeg(
     raw: bytes, smallest_side: int | None, max_pixels: int
 ) -> Decoded | Failure | None:
     """Decode with libjpeg-turbo; None where it is not plain, or not to be trusted."""

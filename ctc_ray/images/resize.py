@@ -13,7 +13,15 @@ import simplejpeg
 from PIL import Image
 
 from ctc_ray.config.dataset import TruncatedPolicy
-from ctc_ray.images.decode import Pixels, decode, decode_scaled
+from ctc_ray.images import exif
+from ctc_ray.images.bare_jpeg import without_metadata
+from ctc_ray.images.decode import (
+    Decoded,
+    Pixels,
+    decode,
+    decode_plain_jpeg,
+    decode_scaled,
+)
 from ctc_ray.schemas import Failure
 
 _JPEG_MAX_SIDE = 65_500  # of libjpeg
@@ -33,20 +41,34 @@ class ShardImage:
 
 
 def to_shard_jpeg(
-    raw: bytes, *, smallest_side: int, quality: int, max_pixels: int, truncated: TruncatedPolicy
+    raw: bytes,
+    *,
+    smallest_side: int,
+    quality: int,
+    max_pixels: int,
+    truncated: TruncatedPolicy,
+    reencode_small: bool = False,
 ) -> ShardImage | Failure:
     """The image with its smaller side at `smallest_side` pixels, as a JPEG; never enlarged.
 
     A gray image becomes a gray JPEG, any other one has its colours at half the resolution (4:2:0).
     For `max_pixels` and `truncated` see `decode_scaled`.
+
+    Args:
+        reencode_small: also a sound JPEG that is upright and small enough is encoded anew, instead
+            of being stored with its own pixels, bit for bit, and without its metadata.
     """
+    if not reencode_small:
+        kept = _kept(raw, smallest_side, max_pixels)
+        if kept is not None:
+            return kept
     decoded = decode_scaled(
         raw, smallest_side=smallest_side, max_pixels=max_pixels, truncated=truncated
     )
     if isinstance(decoded, Failure):
         return decoded
     width, height = _shard_size(decoded.width, decoded.height, smallest_side)
-    image_HWC = _shrink(decoded.pixels, width, height)
+    image_HWC = shrink(decoded.pixels, width, height)
     is_gray = image_HWC.shape[2] == 1
     jpeg: bytes = simplejpeg.encode_jpeg(
         image_HWC,
@@ -85,13 +107,28 @@ def square(image_HWC: Pixels, *, image_size: int, keep_aspect: bool) -> Pixels:
     return np.array(whole.resize((image_size, image_size), Image.Resampling.BILINEAR))
 
 
+def _kept(raw: bytes, smallest_side: int, max_pixels: int) -> ShardImage | None:
+    """A JPEG that needs nothing but to lose its metadata; what is stored has been decoded."""
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(raw, strict=True)
+    except ValueError:
+        return None
+    if min(width, height) > smallest_side or exif.orientation(raw) != 1:
+        return None
+    bare = without_metadata(raw)
+    decoded = None if bare is None else decode_plain_jpeg(bare, None, max_pixels)
+    if bare is None or not isinstance(decoded, Decoded):
+        return None
+    return ShardImage(bare, decoded.width, decoded.height)
+
+
 def _shard_size(width: int, height: int, smallest_side: int) -> tuple[int, int]:
     """Width and height in a shard; a JPEG's longest side limits very elongated images."""
     scale = min(1, smallest_side / min(width, height), _JPEG_MAX_SIDE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _shrink(image_HWC: Pixels, width: int, height: int) -> Pixels:
+def shrink(image_HWC: Pixels, width: int, height: int) -> Pixels:
     """About the mean of the area that each pixel of the result covers."""
     if image_HWC.shape[:2] == (height, width):
         return image_HWC

@@ -159,6 +159,7 @@ def write_shard(
             quality=config.resize.quality,
             max_pixels=config.max_pixels,
             truncated=config.truncated,
+            reencode_small=config.resize.reencode_small,
         )
         for raw in runtime.read_ahead(uris, config.threads_per_task)
     ]
