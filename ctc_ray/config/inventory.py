@@ -32,7 +32,10 @@ class InventoryConfig(StageConfig):
 
 
 class CsvInventoryConfig(InventoryConfig):
-    """A csv with one row per capture event or per image; UTF-8, comma, header line."""
+    """A csv with one row per capture event or per image.
+
+    UTF-8 with or without BOM; a header line; comma, semicolon or tab.
+    """
 
     source_uri: str = Field(min_length=1)
     """The csv file."""

@@ -53,7 +53,7 @@ class CsvColumns:
 
 
 def read_csv(uri: str, columns: CsvColumns) -> Inventory:
-    """The inventory of a csv: comma, double quotes, header line, UTF-8 with or without BOM.
+    """The inventory of a csv: comma, semicolon or tab; double quotes, header line, UTF-8.
 
     Rows with the same event id are one event, neighbours or not. Cells are taken verbatim; an
     empty cell is missing, and so is a label -1. The csv is read whole or not at all.
