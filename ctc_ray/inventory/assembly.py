@@ -14,10 +14,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.event_facts import (
+    TEXT,
+    conflicts_in_words,
+    event_facts,
+    first_occurrences,
+)
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.schemas import conform, inventory_schema, meta_column
 
-TEXT = pa.large_string()  # while columns are whole: 10 million URIs are more than 2 GiB of text
+__all__ = ["TEXT", "Inventory", "SourceRows", "assemble", "image_ids", "number_events"]
 
 _ROWS_PER_CHUNK = 1 << 20
 _ID_BYTES = 16
@@ -91,7 +97,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     if len(images.events) == 0:
         raise SchemaError(f"{where}: no image in {len(rows.event_ids)} rows")
     lists_E = _observation_lists(rows, events_R[rows.observation_rows], n_events)
-    facts, conflicts_E = _event_facts(rows, events_R, n_events)
+    facts, conflicts = event_facts(_columns_of_events(rows), events_R, n_events)
     has_image_E = np.bincount(images.events, minlength=n_events) > 0
     several_E = pc.list_value_length(lists_E).fill_null(0).to_numpy() > 1
 
@@ -102,7 +108,9 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     found = found.counted(rows_merged=len(events_R) - n_events, duplicate_images=n_duplicates)
     found = found.listed("events_without_image", ids(~has_image_E))
     found = found.listed("events_with_several_observations", ids(several_E & has_image_E))
-    found = found.listed("conflicting_metadata", ids(conflicts_E & has_image_E))
+    for kind, details_E in conflicts_in_words(conflicts).items():
+        chosen_E = details_E.is_valid().to_numpy(zero_copy_only=False) & has_image_E
+        found = found.listed(kind, ids(chosen_E), details_E.filter(pa.array(chosen_E)))
     whole = _Whole(rows, images, event_ids_E, lists_E, facts)
     return Inventory(
         table=_table(whole, where=where),
@@ -141,18 +149,13 @@ def _order_images(events_N: Ints, uris_N: pa.Array) -> tuple[_Images, int]:
     kept = np.arange(len(events_N))
     if len(encoded.dictionary) < len(events_N):
         codes = encoded.indices.to_numpy().astype(np.int64)
-        kept = _first_occurrences(events_N * len(encoded.dictionary) + codes)
+        kept = first_occurrences(events_N * len(encoded.dictionary) + codes)
     source = kept[np.argsort(events_N[kept], kind="stable")]
     events = events_N[source]
     n_images_E = np.bincount(events)
     first_E = np.cumsum(n_images_E) - n_images_E
     index = np.arange(len(events)) - first_E[events]
     return _Images(events, source, index, n_images_E[events]), len(events_N) - len(kept)
-
-
-def _first_occurrences(keys: Ints) -> Ints:
-    """The places, ascending, where each distinct key is first met."""
-    return np.sort(np.unique(keys, return_index=True)[1]).astype(np.int64)
 
 
 def _observation_lists(rows: SourceRows, events_M: Ints, n_events: int) -> pa.Array:
@@ -163,7 +166,7 @@ def _observation_lists(rows: SourceRows, events_M: Ints, n_events: int) -> pa.Ar
     codes, n_codes = _observation_codes(labels, len(events_M))
     kept = np.arange(len(events_M))
     if len(kept) and np.bincount(events_M).max() > 1:
-        kept = _first_occurrences(events_M * n_codes + codes)
+        kept = first_occurrences(events_M * n_codes + codes)
         labelled = np.zeros(len(events_M), bool)
         for values in labels:
             labelled |= values.is_valid().to_numpy(zero_copy_only=False)
@@ -193,30 +196,12 @@ def _observation_codes(labels: list[pa.Array], n_observations: int) -> tuple[Int
     return codes, n_codes
 
 
-def _event_facts(
-    rows: SourceRows, events_R: Ints, n_events: int
-) -> tuple[dict[str, pa.Array], npt.NDArray[np.bool_]]:
-    """Per column the first value of each event that is not null; which events have others too."""
-    columns = {
+def _columns_of_events(rows: SourceRows) -> dict[str, pa.Array | None]:
+    return {
         "location_id": rows.location_ids,
         "deployment_id": rows.deployment_ids,
         **{meta_column(name): values for name, values in rows.meta.items()},
     }
-    facts = {}
-    conflicts_E = np.zeros(n_events, bool)
-    for name, values in columns.items():
-        if values is None:
-            facts[name] = pa.nulls(n_events, TEXT)
-            continue
-        valid = np.flatnonzero(values.is_valid().to_numpy(zero_copy_only=False))
-        first_E = np.full(n_events, -1, np.int64)
-        first_E[events_R[valid[::-1]]] = valid[::-1]  # of several values assigned, the last stays
-        facts[name] = values.take(pa.array(first_E, mask=first_E < 0))
-        if n_events < len(events_R):
-            codes = values.dictionary_encode().indices.fill_null(-1).to_numpy()
-            differs = codes[valid] != codes[first_E[events_R[valid]]]
-            conflicts_E[events_R[valid[differs]]] = True
-    return facts, conflicts_E
 
 
 def _empty_events(

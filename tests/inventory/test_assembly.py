@@ -174,6 +174,10 @@ def test_first_value_that_is_not_missing_is_the_events_and_conflicts_are_counted
         ("M", None, None, "4"),
     ]
     assert inventory.findings.counts["conflicting_metadata"] == 1
+    assert inventory.findings.examples("conflicting_metadata") == [
+        "e (location_id: K, L; meta_who: 1, 2, 3)"
+    ]
+    assert inventory.findings.examples("events_across_locations") == ["e (K, L)"]
     assert inventory.meta == ("note", "who")
 
 
