@@ -22,6 +22,8 @@ def test_what_is_written_reads_back(folder_uri):
     uri = storage.join(folder_uri, "deep", "file.bin")
     storage.write_bytes(uri, b"one")
     assert storage.read_bytes(uri) == b"one"
+    assert storage.read_bytes(uri, 2) == b"on"
+    assert storage.read_bytes(uri, 9) == b"one"
     storage.write_bytes(uri, b"two")
     assert storage.read_bytes(uri) == b"two"
     assert names(folder_uri) == ["/deep/file.bin"]

@@ -1,16 +1,20 @@
 """`ctc create-inventory`: a source becomes an inventory, one row per image.
 
-in:  a csv, class folders, or the original's inventory JSON
+in:  a csv, class folders, a tree of images, or the original's inventory JSON
 out: INVENTORY as part-00000.parquet, …, and manifest.json
 """
 
 import logging
+from dataclasses import replace
 from typing import Any
+
+import pyarrow as pa
 
 from ctc_ray import storage, tables
 from ctc_ray.config.inventory import (
     CsvInventoryConfig,
     DirInventoryConfig,
+    ImagesInventoryConfig,
     InventoryConfig,
     JsonInventoryConfig,
 )
@@ -19,8 +23,12 @@ from ctc_ray.inventory.assembly import Inventory
 from ctc_ray.inventory.checks import label_statistics
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.folders import find_files
+from ctc_ray.inventory.images_source import read_tree
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.manifest import Manifest, fingerprint, read_manifest
+from ctc_ray.stages.inventory_files import FoundImages, find_images
 from ctc_ray.units import begin_work, event_starts, finish_work
 
 logger = logging.getLogger(__name__)
@@ -73,15 +81,44 @@ def _read(config: InventoryConfig) -> Inventory:
             )
             return read_csv(config.source_uri, columns)
         case DirInventoryConfig():
-            return read_dir(config.source_uri)
+            found = _images_below(config, with_times=False)
+            return _with(read_dir(config.source_uri, found.files), found.findings)
+        case ImagesInventoryConfig():
+            found = _images_below(config, with_times=True)
+            inventory = read_tree(
+                config.source_uri,
+                found.files,
+                found.captured_at,
+                layout=config.layout,
+                gap_s=config.event_gap_s,
+                max_images=config.max_images_per_event,
+            )
+            return _with(inventory, found.findings)
         case JsonInventoryConfig():
             return read_json(config.source_uri)
         case _:
             raise ConfigError(f"{type(config).__name__} names no source that ctc reads")
 
 
+def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
+    files = find_files(config.source_uri)
+    return find_images(files, with_times=with_times, n_threads=config.read_threads)
+
+
+def _with(inventory: Inventory, *findings: Findings) -> Inventory:
+    for others in findings:
+        inventory = replace(inventory, findings=inventory.findings.plus(others))
+    return inventory
+
+
 def _fingerprint(config: InventoryConfig, inventory: Inventory) -> str:
-    """Changes with the source's content: of a folder its file names, of a file its bytes."""
+    """Changes with the source's content: of a folder its file names and times, of a file its bytes.
+
+    A folder's fingerprint is made of names alone where no times are read.
+    """
+    if isinstance(config, ImagesInventoryConfig):
+        times = inventory.table["captured_at"].cast(pa.int64()).to_pylist()
+        return fingerprint([inventory.table["image_uri"].to_pylist(), times])
     if isinstance(config, DirInventoryConfig):
         return fingerprint(inventory.table["image_uri"].to_pylist())
     return storage.digest(config.source_uri)
