@@ -5,6 +5,7 @@ out: INVENTORY as part-00000.parquet, …, and manifest.json
 """
 
 import logging
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ from ctc_ray.config.inventory import (
 )
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.assembly import Inventory
-from ctc_ray.inventory.checks import label_statistics
+from ctc_ray.inventory.checks import check_clocks, check_labels, label_statistics
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.findings import Findings
@@ -28,7 +29,12 @@ from ctc_ray.inventory.folders import find_files
 from ctc_ray.inventory.images_source import read_tree
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.manifest import Manifest, fingerprint, read_manifest
-from ctc_ray.stages.inventory_files import FoundImages, find_images
+from ctc_ray.stages.inventory_files import (
+    FoundImages,
+    find_images,
+    missing_files,
+    same_content,
+)
 from ctc_ray.units import begin_work, event_starts, finish_work
 
 logger = logging.getLogger(__name__)
@@ -44,6 +50,7 @@ def run(config: InventoryConfig) -> Manifest:
         output_uri=storage.absolute(config.output_uri),
     )
     inventory = _read(config)
+    inventory = _with(inventory, *_checks(config, inventory))
     inputs = {config.source_uri: _fingerprint(config, inventory)}
     work = {"source": type(config).__name__, **config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
@@ -100,6 +107,16 @@ def _read(config: InventoryConfig) -> Inventory:
             raise ConfigError(f"{type(config).__name__} names no source that ctc reads")
 
 
+def _checks(config: InventoryConfig, inventory: Inventory) -> Iterator[Findings]:
+    table, root, n_threads = inventory.table, config.image_root_uri, config.read_threads
+    yield check_labels(table, inventory.heads, rare_class_events=config.rare_class_events)
+    yield check_clocks(table)
+    if config.check_files:
+        yield missing_files(table["image_uri"], root_uri=root, n_threads=n_threads)
+    if config.same_content:
+        yield same_content(table["image_uri"], root_uri=root, n_threads=n_threads)
+
+
 def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
     files = find_files(config.source_uri)
     return find_images(files, with_times=with_times, n_threads=config.read_threads)
@@ -141,6 +158,15 @@ def _counts(inventory: Inventory) -> dict[str, Any]:
         "events": len(event_starts(inventory.table["capture_event_id"])),
         "findings": dict(inventory.findings.counts),
     }
+    examples = _examples(inventory.findings)
+    if examples:
+        counts["examples of findings"] = examples
     for head, labels in _statistics(inventory).items():
         counts[f"labels of {head} (per observation)"] = labels
     return counts
+
+
+def _examples(findings: Findings) -> list[dict[str, Any]]:
+    """The first cases of each kind that has any; all of them are in `_findings.parquet`."""
+    shown = [(kind, n, findings.examples(kind)) for kind, n in findings.counts.items()]
+    return [{"finding": k, "count": n, "such as": "; ".join(e)} for k, n, e in shown if e]

@@ -26,7 +26,8 @@ logger = logging.getLogger(__name__)
 _FILES_PER_REPORT = 20_000
 _DIGEST_BYTES = 16
 
-In, Out = TypeVar("In"), TypeVar("Out")
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def test_layout_of_literal_parts_alone_still_finds_what_does_not_fit():
 
 
 def test_signs_of_a_layout_are_taken_literally():
-    assert tree({"a.b/1.jpg": 0, "axb/2.jpg": 0}, "a.b").findings.counts == {
+    assert tree({"a.b (é-#) 2/1.jpg": 0, "axb/2.jpg": 0}, "a.b (é-#) 2").findings.counts == {
         "files_outside_layout": 1
     }
 

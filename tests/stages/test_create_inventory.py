@@ -128,7 +128,7 @@ def test_bursts_of_a_real_camera_are_its_events(tmp_path: Path, shared_data: Pat
         events.setdefault(row["capture_event_id"], []).append(row["image_uri"])
     numbers = [[int(uri[-7:-4]) for uri in uris] for uris in events.values()]
     assert all(n[1] == n[0] + 1 and n[2] == n[0] + 2 for n in numbers)  # several share a second
-    assert manifest.counts["findings"] == {"not_an_image": 5}
+    assert manifest.counts["findings"] == {"not_an_image": 5}  # and no clock was reset
 
 
 @pytest.mark.real_data
@@ -174,3 +174,33 @@ def test_tree_in_an_object_store_is_as_one_on_the_disk(tmp_path: Path, s3_bucket
         )
     assert found[0] == found[1]
     assert [place for place, _, _ in found[0][0]] == ["/L/D/1.jpg", "/L/D/2", "/L/x.jpg"]
+
+
+def test_checks_of_labels_and_files_are_findings_with_examples(tmp_path: Path) -> None:
+    csv_path = write_events(tmp_path, n_events=6, broken=[1])
+    same = tmp_path / "images" / "e003_0.jpg"
+    same.write_bytes((tmp_path / "images" / "e000_0.jpg").read_bytes())
+    config = inventory_config(csv_path, tmp_path / "out").replaced(
+        image_root_uri=str(tmp_path), check_files=True, same_content=True, rare_class_events=3
+    )
+    manifest = create_inventory.run(config)
+    assert manifest.rows_out == 12
+    assert manifest.counts["findings"] == {
+        "rare_classes": 5,  # red, green, blue, 1 and 2: two events each
+        "missing_files": 2,
+        "same_content": 1,
+    }
+    shown = {row["finding"]: row["such as"] for row in manifest.counts["examples of findings"]}
+    assert shown["same_content"] == "images/e003_0.jpg (images/e000_0.jpg)"
+    assert shown["missing_files"].startswith("images/e001_0.jpg (no file ")
+
+
+@pytest.mark.real_data
+def test_labels_of_real_class_folders_are_checked(tmp_path: Path, shared_data: Path) -> None:
+    source = shared_data / "labelled" / "cats_dogs" / "test" / "test_images"
+    config = DirInventoryConfig(
+        source_uri=str(source), output_uri=str(tmp_path / "out"), rare_class_events=57
+    )
+    create_inventory.run(config)
+    rows = tables.read_table(str(tmp_path / "out" / create_inventory.FINDINGS_FILE)).to_pylist()
+    assert [(row["row"], row["detail"]) for row in rows] == [("class: Dogs", "56 events")]
