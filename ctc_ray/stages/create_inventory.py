@@ -86,7 +86,12 @@ def _read(config: InventoryConfig) -> Inventory:
                 deployment_column=config.deployment_column,
                 captured_at_column=config.captured_at_column,
             )
-            return read_csv(config.source_uri, columns)
+            return read_csv(
+                config.source_uri,
+                columns,
+                gap_s=config.event_gap_s,
+                max_images=config.max_images_per_event,
+            )
         case DirInventoryConfig():
             found = _images_below(config, with_times=False)
             return _with(read_dir(config.source_uri, found.files), found.findings)
