@@ -18,7 +18,6 @@ from ctc_ray.inventory.checks import (
     label_statistics,
     labels_of,
 )
-from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 
 
 def inventory_of(rows: list[tuple[str, str | None]]) -> pa.Table:
@@ -198,18 +197,3 @@ def test_jumps_are_found_in_any_order_of_the_rows(rows, random):
         expected += [f"x{n}.jpg" for (_, before), (n, day) in pairs if day < before - 1]
     shuffled = random.sample(rows, len(rows))
     assert jumps(shuffled) == sorted(expected)
-
-
-@pytest.mark.real_data
-def test_counts_are_the_originals(originals, goldens):
-    heads = ("species", "standing", "count")
-    uri = str(originals / "cats_vs_dogs_multi.csv")
-    inventory = read_csv(uri, CsvColumns("id", ("image",), heads))
-
-    found = {
-        head: {"-1" if c.label is None else c.label: c.count for c in counts}
-        for head, counts in label_statistics(inventory.table, heads).items()
-    }
-
-    assert inventory.table.num_rows == goldens["multi_csv"]["n"]
-    assert found == goldens["multi_csv"]["stats"]

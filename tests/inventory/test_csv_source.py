@@ -275,43 +275,6 @@ HEADS = ("species", "standing", "count")
 
 
 @pytest.mark.real_data
-def test_single_images_are_read_as_the_original_read_them(originals, goldens, as_records):
-    uri = str(originals / "dataset_single_image_multi_species.csv")
-
-    inventory = read_csv(uri, CsvColumns("capture_id", ("image",), HEADS))
-
-    found = as_records(inventory)
-    assert found["ele_zebra_diff_image"]["images"].pop() == "/path/capture_ele_zebra2.jpg"  # new
-    assert found == goldens["single_csv"]
-    assert inventory.findings.counts == {
-        "rows_merged": 2,
-        "duplicate_images": 1,
-        "events_without_image": 1,
-        "events_with_several_observations": 2,
-    }
-
-
-@pytest.mark.real_data
-def test_several_images_are_read_as_the_original_read_them(originals, goldens, as_records):
-    uri = str(originals / "dataset_multi_image_multi_species.csv")
-
-    inventory = read_csv(uri, CsvColumns("capture_id", ("image1", "image2", "image3"), HEADS))
-
-    assert as_records(inventory) == goldens["multi_image_csv"]
-
-
-@pytest.mark.real_data
-def test_verbatim_labels_are_as_the_original_kept_them(write, goldens, as_records):
-    columns = CsvColumns("id", ("image",), ("species",))
-    header = "id,image,species\n"
-
-    na = read_csv(write(header + "1,a.jpg,NA\n"), columns)
-    assert as_records(na) == goldens["edge"]["na"]
-    case = read_csv(write(header + "1,a.jpg, Cat \n2,b.jpg,cat\n"), columns)
-    assert as_records(case) == goldens["edge"]["case_ws"]
-
-
-@pytest.mark.real_data
 def test_event_that_repeats_an_image_has_it_once(originals):
     uri = str(originals / "cats_vs_dogs_multi_image.csv")
 
