@@ -29,6 +29,11 @@ def test_what_is_written_reads_back(folder_uri):
     assert names(folder_uri) == ["/deep/file.bin"]
 
 
+def test_pipe_that_nobody_writes_to_is_empty_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert storage.read_bytes(str(tmp_path / "pipe.jpg")) == b""
+
+
 def test_pieces_become_one_file(folder_uri):
     uri = storage.join(folder_uri, "file.csv")
     storage.write_chunks(uri, (b"x" * n for n in (3, 0, 4)))

@@ -108,8 +108,8 @@ def layout_pattern(layout: str) -> re.Pattern[str]:
         raise ConfigError(f"layout: {layout!r} names {{{twice[0]}}} twice")
     if not all(parts) or any(sign in _NAME.sub("", layout) for sign in "{}"):
         raise ConfigError(
-            f"layout: {layout!r} is none; write folders as in {{location}}/{{deployment}}, with"
-            " names of letters, digits and _ in braces, * for any folder"
+            f"layout: {layout!r} cannot be read; write folders as in {{location}}/{{deployment}},"
+            " with names of letters, digits and _ in braces, * for any folder"
         )
     return re.compile("(?s)^" + "/".join(map(_part_pattern, parts)) + "(?:/.*)?$")
 

@@ -26,7 +26,7 @@ from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.folders import find_files
-from ctc_ray.inventory.images_source import read_tree
+from ctc_ray.inventory.images_source import layout_pattern, read_tree
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.manifest import Manifest, fingerprint, read_manifest
 from ctc_ray.stages.inventory_files import (
@@ -96,6 +96,10 @@ def _read(config: InventoryConfig) -> Inventory:
             found = _images_below(config, with_times=False)
             return _with(read_dir(config.source_uri, found.files), found.findings)
         case ImagesInventoryConfig():
+            if config.layout is not None:
+                layout_pattern(
+                    config.layout
+                )  # what is wrong with it is said before any file is read
             found = _images_below(config, with_times=True)
             inventory = read_tree(
                 config.source_uri,

@@ -132,7 +132,7 @@ def test_signs_of_a_layout_are_taken_literally():
 
 @pytest.mark.parametrize("layout", ["", "a//b", "{}", "{a b}", "{a", "a}", "{location}{-}"])
 def test_what_is_no_layout_is_an_error(layout):
-    with pytest.raises(ConfigError, match=r"^layout: .* is none; write folders as in"):
+    with pytest.raises(ConfigError, match=r"^layout: .* cannot be read; write folders as in"):
         layout_pattern(layout)
 
 

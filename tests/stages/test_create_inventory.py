@@ -154,6 +154,31 @@ def test_images_without_exif_are_rows_without_time(tmp_path: Path, shared_data: 
     assert manifest.counts["findings"]["images_without_time"] == 45
 
 
+def test_layout_that_is_none_is_an_error_before_the_source_is_looked_at(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^layout: '\{a' cannot be read"):
+        create_inventory.run(images_config(tmp_path / "nowhere", tmp_path / "out", layout="{a"))
+
+
+def test_csv_without_events_gets_them_from_times(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "file;cam;when\nb.jpg;1;2021-04-11 20:00:40\na.jpg;1;2021-04-11 20:00:00\n"
+        "c.jpg;1;2021-04-11 20:01:11\n"
+    )
+    config = CsvInventoryConfig(
+        source_uri=str(tmp_path / "a.csv"),
+        output_uri=str(tmp_path / "out"),
+        image_columns=("file",),
+        deployment_column="cam",
+        captured_at_column="when",
+        event_gap_s=30,
+    )
+    assert create_inventory.run(config).counts["events"] == 3
+    longer = config.replaced(event_gap_s=40, overwrite=True)
+    assert create_inventory.run(longer).counts["events"] == 1
+    cut = longer.replaced(max_images_per_event=2)
+    assert create_inventory.run(cut).counts["events"] == 2
+
+
 @pytest.mark.s3
 def test_tree_in_an_object_store_is_as_one_on_the_disk(tmp_path: Path, s3_bucket_uri: str) -> None:
     for place, name in enumerate(["L/D/1.jpg", "L/D/2", "L/E/Thumbs.db", "L/x.jpg"]):
