@@ -23,13 +23,25 @@ _DECODED = (
     *((0, b"P4\n"), (0, b"P5\n"), (0, b"P6\n"), (0, b"P5 "), (0, b"P6 ")),
 )
 _IMAGES_IN_FTYP = frozenset(
-    {b"avif", b"avis", b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
+    {
+        b"avif",
+        b"avis",
+        b"heic",
+        b"heix",
+        b"hevc",
+        b"hevx",
+        b"heim",
+        b"heis",
+        b"mif1",
+        b"msf1",
+        b"crx ",
+    }
 )
 _EXTENSIONS = frozenset(
     (
         *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "apng", "tif", "tiff", "bmp", "dib", "gif"),
         *("webp", "avif", "avifs", "heic", "heif", "jp2", "j2k", "jpx", "jpf", "jxl", "ico"),
-        *("ppm", "pgm", "pbm", "pnm", "psd", "fli", "flc"),
+        *("ppm", "pgm", "pbm", "pnm", "psd", "fli", "flc", "cr3"),
     )
 )
 _TEXT_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), *b"\t\n\r\f"})

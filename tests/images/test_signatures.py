@@ -53,8 +53,9 @@ def test_text_is_text_even_where_it_begins_like_an_image(text):
     assert not_an_image("desktop.ini", text) == "text"
 
 
-def test_heic_is_an_image_that_is_not_decoded():
-    head = b"\0\0\0\x18ftypheic"
+@pytest.mark.parametrize("brand", [b"heic", b"mif1", b"crx "])
+def test_heic_and_raw_photographs_are_images_that_are_not_decoded(brand):
+    head = b"\0\0\0\x18ftyp" + brand
     assert not_an_image("a", head) is None
     assert is_something_else(head)
 

@@ -229,3 +229,25 @@ def test_labels_of_real_class_folders_are_checked(tmp_path: Path, shared_data: P
     create_inventory.run(config)
     rows = tables.read_table(str(tmp_path / "out" / create_inventory.FINDINGS_FILE)).to_pylist()
     assert [(row["row"], row["detail"]) for row in rows] == [("class: Dogs", "56 events")]
+
+
+@pytest.mark.real_data
+def test_files_that_a_real_csv_names_but_nobody_has_are_told(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    originals = shared_data / "annotations" / "camera_trap_classifier_test_files"
+    root = shared_data / "labelled" / "cats_dogs"
+    config = CsvInventoryConfig(
+        source_uri=str(originals / "cats_vs_dogs_multi.csv"),
+        output_uri=str(tmp_path / "out"),
+        event_column="id",
+        image_columns=("image",),
+        image_root_uri=str(root),
+        check_files=True,
+    )
+    assert create_inventory.run(config).rows_out == 119
+    rows = tables.read_folder(config.output_uri)["image_uri"].to_pylist()
+    gone = [uri for uri in rows if not (root / uri).is_file()]
+    assert len(gone) == 2
+    told = [row for kind, row in findings_of(tmp_path / "out") if kind == "missing_files"]
+    assert sorted(told) == sorted(gone)
