@@ -31,7 +31,12 @@ from ctc_ray.config.base import (
 )
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
-from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
+from ctc_ray.config.inventory import (
+    CsvInventoryConfig,
+    DirInventoryConfig,
+    ImagesInventoryConfig,
+    JsonInventoryConfig,
+)
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.config.training import TrainConfig, TuneConfig
@@ -51,6 +56,7 @@ _STAGES: tuple[tuple[str, str, type[StageConfig]], ...] = (
 _SOURCES: tuple[tuple[str, type[StageConfig]], ...] = (
     ("csv", CsvInventoryConfig),
     ("dir", DirInventoryConfig),
+    ("images", ImagesInventoryConfig),
     ("json", JsonInventoryConfig),
 )
 

@@ -29,8 +29,7 @@ class Faults:
 @contextmanager
 def flaky_s3(endpoint: str, faults: Faults) -> Iterator[str]:
     """The address of a proxy before the S3 server at `endpoint`, while the block runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(endpoint, faults))
-    server.daemon_threads = True
+    server = _Server(endpoint, faults)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -39,74 +38,70 @@ def flaky_s3(endpoint: str, faults: Faults) -> Iterator[str]:
         server.server_close()
 
 
-def _handler(endpoint: str, faults: Faults) -> type[BaseHTTPRequestHandler]:
-    host = urlsplit(endpoint).netloc
-    connections = threading.local()
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
+    def __init__(self, endpoint: str, faults: Faults) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.host = urlsplit(endpoint).netloc
+        self.faults = faults
+        self.connections = threading.local()
 
-        def log_message(self, *_: object) -> None:
-            pass
 
-        def _serve(self) -> None:
-            body = self._body()
-            time.sleep(faults.latency_s)
-            if faults.refuse_every and next(faults.requests) % faults.refuse_every == 0:
-                faults.refused += 1
-                self._answer(503, {}, b"<Error><Code>SlowDown</Code></Error>")
-                return
-            status, headers, content = self._forward(body)
-            is_cut = self.command == "GET" and len(content) > 1 and faults.cut_every
-            if is_cut and next(faults.gets) % faults.cut_every == 0:
-                faults.cut += 1
-                self._answer(status, headers, content, n_bytes=len(content) // 2)
-            else:
-                self._answer(status, headers, content)
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
-        def _body(self) -> bytes:
-            if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
-                return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            parts = []
-            while size := int(self.rfile.readline().split(b";")[0], 16):
-                parts.append(self.rfile.read(size))
-                self.rfile.readline()
+    def _serve(self) -> None:
+        faults, body = self.server.faults, self._body()
+        time.sleep(faults.latency_s)
+        if faults.refuse_every and next(faults.requests) % faults.refuse_every == 0:
+            faults.refused += 1
+            self._answer(503, {"Content-Length": "0"}, b"")
+            return
+        status, headers, content = self._forward(body)
+        n_bytes = len(content)
+        if self.command == "GET" and len(content) > 1 and faults.cut_every:
+            is_cut = next(faults.gets) % faults.cut_every == 0
+            faults.cut += is_cut
+            n_bytes = len(content) // 2 if is_cut else n_bytes
+        self._answer(status, headers, content[:n_bytes])
+        self.close_connection |= n_bytes < len(content)
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve  # noqa: N815  # names of http.server
+
+    def _body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
             self.rfile.readline()
-            return b"".join(parts)
+        self.rfile.readline()
+        return b"".join(parts)
 
-        def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-            connection = getattr(connections, "open", None) or http.client.HTTPConnection(host)
-            connections.open = connection
-            headers = {k: v for k, v in self.headers.items() if k.lower() not in _OF_THE_HOP}
-            if body:
-                headers["Content-Length"] = str(len(body))
-            connection.request(self.command, self.path, body, headers)
-            response = connection.getresponse()
-            content = response.read()
-            kept = {k: v for k, v in response.getheaders() if k.lower() not in _OF_THE_HOP}
-            if self.command == "HEAD":
-                kept["Content-Length"] = response.headers.get("Content-Length", "0")
-            return response.status, kept, content
+    def _forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+        connections = self.server.connections
+        if not hasattr(connections, "open"):
+            connections.open = http.client.HTTPConnection(self.server.host)
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in _OF_THE_HOP}
+        connections.open.request(self.command, self.path, body, headers)
+        response = connections.open.getresponse()
+        content = response.read()
+        kept = {k: v for k, v in response.getheaders() if k.lower() not in _OF_THE_HOP}
+        n_bytes = response.headers.get("Content-Length") if self.command == "HEAD" else len(content)
+        return response.status, {**kept, "Content-Length": str(n_bytes or 0)}, content
 
-        def _answer(
-            self, status: int, headers: dict[str, str], content: bytes, n_bytes: int | None = None
-        ) -> None:
-            self.send_response_only(status)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            if self.command != "HEAD":
-                self.send_header("Content-Length", str(len(content)))
-            elif status == 503:
-                self.send_header("Content-Length", "0")
-            self.end_headers()
-            if self.command != "HEAD":
-                self.wfile.write(content[:n_bytes])
-            if n_bytes is not None:
-                self.close_connection = True
-
-    return Handler
+    def _answer(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response_only(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
 
 
 _OF_THE_HOP = frozenset({"content-length", "transfer-encoding", "connection", "host", "expect"})

@@ -22,9 +22,16 @@ def test_what_is_written_reads_back(folder_uri):
     uri = storage.join(folder_uri, "deep", "file.bin")
     storage.write_bytes(uri, b"one")
     assert storage.read_bytes(uri) == b"one"
+    assert storage.read_bytes(uri, 2) == b"on"
+    assert storage.read_bytes(uri, 9) == b"one"
     storage.write_bytes(uri, b"two")
     assert storage.read_bytes(uri) == b"two"
     assert names(folder_uri) == ["/deep/file.bin"]
+
+
+def test_pipe_that_nobody_writes_to_is_empty_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert storage.read_bytes(str(tmp_path / "pipe.jpg")) == b""
 
 
 def test_pieces_become_one_file(folder_uri):

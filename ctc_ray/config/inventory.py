@@ -1,8 +1,8 @@
 """Configuration of `ctc create-inventory`: one model per kind of source."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ctc_ray.config.base import StageConfig
 
@@ -32,12 +32,16 @@ class InventoryConfig(StageConfig):
 
 
 class CsvInventoryConfig(InventoryConfig):
-    """A csv with one row per capture event or per image; UTF-8, comma, header line."""
+    """A csv with one row per capture event or per image.
+
+    UTF-8 with or without BOM; a header line; comma, semicolon or tab.
+    """
 
     source_uri: str = Field(min_length=1)
     """The csv file."""
-    event_column: str
-    """Column with the id of the capture event; rows with the same id are one event."""
+    event_column: str | None = None
+    """Column with the id of the capture event; rows with the same id are one event. Without it,
+    events are made of the gaps in time (--event-gap-s) between the images of a deployment."""
     image_columns: tuple[str, ...] = Field(min_length=1)
     """Columns with the images, in the order in which they were taken; empty cells are skipped."""
     head_columns: tuple[str, ...] = ()
@@ -50,6 +54,16 @@ class CsvInventoryConfig(InventoryConfig):
     """Column with the deployment (one camera at one place for a period)."""
     captured_at_column: str | None = None
     """Column with the local time of capture, ISO 8601 or the EXIF form 2021:04:11 20:43:09."""
+
+    @model_validator(mode="after")
+    def _events_can_be_made(self) -> Self:
+        camera = self.deployment_column or self.location_column
+        if self.event_column is None and (self.captured_at_column is None or camera is None):
+            raise ValueError(
+                "a csv needs event_column, or captured_at_column and one of deployment_column and"
+                " location_column, of which events are made"
+            )
+        return self
 
 
 class DirInventoryConfig(InventoryConfig):

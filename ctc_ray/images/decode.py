@@ -27,7 +27,7 @@ import simplejpeg
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
 from ctc_ray.config.dataset import TruncatedPolicy
-from ctc_ray.images import exif
+from ctc_ray.images import exif, signatures
 from ctc_ray.schemas import Failure
 
 Pixels = npt.NDArray[np.uint8]
@@ -44,16 +44,6 @@ _PILLOW_ERRORS = (
 )
 """What Pillow is known to raise on damaged or hostile bytes; UnidentifiedImageError is an OSError,
 UnicodeDecodeError a ValueError."""
-
-_SOMETHING_ELSE = (  # (offset, signature)
-    *((0, b"%PDF"), (4, b"ftyp"), (4, b"moov"), (4, b"mdat"), (4, b"wide"), (8, b"AVI ")),
-    *((0, b"\x1a\x45\xdf\xa3"), (0, b"\x30\x26\xb2\x75"), (0, b"\0\0\x01\xba")),  # mkv, wmv, mpeg
-    *((0, b"PK\x03\x04"), (0, b"\x1f\x8b"), (0, b"7z\xbc\xaf"), (0, b"Rar!")),  # archives
-    *((0, b"\xd0\xcf\x11\xe0"), (0, b"\0\x05\x16\x07"), (0, b"SQLite")),  # Thumbs.db, ._ of macOS
-    *((0, b"\xff\x0a"), (4, b"JXL "), (0, b"\0\0\x01\0")),  # JPEG XL, icons
-)
-_TEXT_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), *b"\t\n\r\f"})
-_SIGNATURE_BYTES = 512
 
 _PLAIN_JPEG = {"YCbCr": "RGB", "RGB": "RGB", "Gray": "GRAY"}  # space in the file -> to decode to
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
@@ -109,19 +99,11 @@ def decode_scaled(
         strict = _decode_with_pillow(raw, smallest_side, max_pixels)
     if strict is not Failure.UNREADABLE or not raw:
         return strict
-    if _is_something_else(raw[:_SIGNATURE_BYTES]):
+    if signatures.is_something_else(raw[: signatures.SIGNATURE_BYTES]):
         return Failure.UNSUPPORTED
     with _pillow.lenient():
         lenient = _decode_with_pillow(raw, smallest_side, max_pixels)
     return lenient if truncated == "keep" or isinstance(lenient, Failure) else Failure.TRUNCATED
-
-
-def _is_something_else(head: bytes) -> bool:
-    if head[8:12] in (b"avif", b"avis"):
-        return False
-    known = any(head.startswith(signature, offset) for offset, signature in _SOMETHING_ELSE)
-    is_text = head[:1].isascii() and not head.translate(None, delete=_TEXT_BYTES)
-    return known or is_text
 
 
 def decode_plain_jpeg(

@@ -79,13 +79,30 @@ def captured_at(raw: bytes) -> datetime | None:
     Local time of the camera, without a zone. None where it is absent or no date (blank, zeros,
     month 13, text), and for everything but JPEG. The first `HEADER_BYTES` of the file are enough.
     """
+    return read_time(raw).time
+
+
+@dataclass(frozen=True)
+class ExifTime:
+    """What a JPEG says about when it was taken."""
+
+    time: datetime | None
+    """None: it says nothing, or no date."""
+    text: str | None
+    """As it is written; None where nothing but blanks is."""
+
+
+def read_time(raw: bytes) -> ExifTime:
+    """`captured_at`, and the text that it was read from."""
     directory = _first_directory(raw)
     offset = None if directory is None else directory.integer(_TAG_EXIF_DIRECTORY)
     if directory is None or offset is None:
-        return None
+        return ExifTime(None, None)
     exif = _directory(directory.tiff, directory.order, offset)
     text = exif.text(_TAG_DATE_TIME_ORIGINAL)
-    return None if text is None else _parse_date(text, exif.text(_TAG_SUB_SEC_TIME_ORIGINAL))
+    if text is None or not text.strip(" :"):  # blanks between colons: the standard's "not known"
+        return ExifTime(None, None)
+    return ExifTime(_parse_date(text, exif.text(_TAG_SUB_SEC_TIME_ORIGINAL)), text)
 
 
 def _parse_date(text: str, fraction: str | None) -> datetime | None:

@@ -14,12 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.event_facts import TEXT, conflicts_in_words, event_facts
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.hashing import Hashes, hash_text, image_ids, repeated
 from ctc_ray.inventory.observations import coded, observation_lists
 from ctc_ray.schemas import conform, inventory_schema, meta_column
 
-TEXT = pa.large_string()  # while columns are whole: 10 million URIs are more than 2 GiB of text
+__all__ = ["TEXT", "Inventory", "SourceRows", "assemble", "number_events"]
 
 _ROWS_PER_CHUNK = 1 << 20
 
@@ -92,7 +93,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     if len(events_N) == 0:
         raise SchemaError(f"{where}: no image in {len(rows.event_ids)} rows")
     lists_E = observation_lists(rows.labels, events_R[rows.observation_rows], n_events)
-    facts, conflicts_E = _event_facts(rows, events_R, n_events)
+    facts, conflicts = event_facts(_columns_of_events(rows), events_R, n_events)
     has_image_E = np.bincount(events_N, minlength=n_events) > 0
     several_E = pc.list_value_length(lists_E).fill_null(0).to_numpy() > 1
 
@@ -108,7 +109,9 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     )
     found = found.listed("events_without_image", ids(~has_image_E))
     found = found.listed("events_with_several_observations", ids(several_E & has_image_E))
-    found = found.listed("conflicting_metadata", ids(conflicts_E & has_image_E))
+    for kind, details_E in conflicts_in_words(conflicts).items():
+        chosen_E = details_E.is_valid().to_numpy(zero_copy_only=False) & has_image_E
+        found = found.listed(kind, ids(chosen_E), details_E.filter(pa.array(chosen_E)))
     return Inventory(
         images=_lay_out(rows, events_N, doubles, uri_hashes, _Events(event_ids_E, lists_E, facts)),
         heads=tuple(rows.labels),
@@ -127,29 +130,12 @@ def number_events(event_ids: pa.Array) -> tuple[Numbers, pa.Array]:
     return rank[codes], distinct.take(order)
 
 
-def _event_facts(
-    rows: SourceRows, events_R: Numbers, n_events: int
-) -> tuple[dict[str, pa.Array], Flags]:
-    """Per column the first value of each event that is not null; which events have others too."""
-    columns = {
+def _columns_of_events(rows: SourceRows) -> dict[str, pa.Array | None]:
+    return {
         "location_id": rows.location_ids,
         "deployment_id": rows.deployment_ids,
         **{meta_column(name): values for name, values in rows.meta.items()},
     }
-    facts = {}
-    conflicts_E = np.zeros(n_events, bool)
-    for name, values in columns.items():
-        if values is None:
-            facts[name] = pa.nulls(n_events, pa.string())
-            continue
-        codes, distinct = coded(values)
-        valid = np.flatnonzero(codes >= 0)
-        first_E = np.full(n_events, -1, np.int32)
-        first_E[events_R[valid[::-1]]] = codes[valid[::-1]]  # of several, the last assigned stays
-        facts[name] = distinct.take(pa.array(first_E, mask=first_E < 0)).cast(pa.string())
-        differs = codes[valid] != first_E[events_R[valid]]
-        conflicts_E[events_R[valid[differs]]] = True
-    return facts, conflicts_E
 
 
 def _empty_events(
@@ -189,6 +175,27 @@ class InventoryImages:
     def observations(self) -> pa.Array:
         """The list of observations of each event that has an image."""
         return self.events.observations.filter(pa.array(self.n_images > 0))
+
+    @property
+    def uris(self) -> pa.Array:
+        """The URI of each image, in the order of the inventory."""
+        return self.source.image_uris.take(pa.array(self.places))
+
+    @property
+    def cameras(self) -> Numbers:
+        """A number of the camera of each image, in the order of the source; -1 is not known.
+
+        A camera is a deployment at its location, or the location where there is no deployment.
+        """
+        places, deployments = (
+            coded(self.events.facts[name])[0] for name in ("location_id", "deployment_id")
+        )
+        known_E = (places >= 0) | (deployments >= 0)
+        both_E = (places + np.int64(1)) * (deployments.max(initial=-1) + 2) + deployments + 1
+        numbers_E = np.where(known_E, np.unique(both_E, return_inverse=True)[1], -1)
+        result = np.full(len(self.source.image_uris), -1, np.int32)
+        result[self.places] = numbers_E[self.events_of]
+        return result
 
     @property
     def n_events(self) -> int:

@@ -1,12 +1,18 @@
-"""What an inventory holds, counted."""
+"""What an inventory holds, counted, and what in it is likely to be a mistake."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import LabelError
+from ctc_ray.inventory.findings import Findings
+
+_FIRST_YEAR = 2000
+_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,120 @@ def labels_of(observations: pa.Array | pa.ChunkedArray, head: str) -> pa.Array |
     if head not in known:
         raise LabelError(f"head {head!r} not found; heads are {', '.join(known) or 'none'}")
     return pc.struct_field(observations, [known.index(head)])
+
+
+def check_labels(
+    observations_E: pa.Array, heads: Sequence[str], *, rare_class_events: int
+) -> Findings:
+    """Findings about the labels of each head, from the list of observations of each event.
+
+    - `labels_differ_in_case_or_spaces`: classes that are perhaps one, "Zebra" and "zebra "
+    - `rare_classes`: classes of fewer than `rare_class_events` capture events
+    """
+    findings = Findings()
+    for head in heads:
+        counts = _events_of_classes(observations_E, head)
+        alike: dict[str, list[str]] = {}
+        for label in sorted(counts):
+            alike.setdefault("".join(label.split()).casefold(), []).append(label)
+        groups = [labels for labels in alike.values() if len(labels) > 1]
+        findings = findings.listed(
+            "labels_differ_in_case_or_spaces",
+            [head] * len(groups),
+            [", ".join(f"{label!r} {counts[label]:,} events" for label in g) for g in groups],
+        )
+        rare = [label for label, n in counts.items() if n < rare_class_events]
+        rare.sort(key=lambda label: (counts[label], label))
+        findings = findings.listed(
+            "rare_classes",
+            [f"{head}: {label}" for label in rare],
+            [f"{counts[label]} event{'s' if counts[label] != 1 else ''}" for label in rare],
+        )
+    return findings
+
+
+def check_clocks(
+    image_uris: pa.Array, captured_at: pa.Array | None, cameras: npt.NDArray[np.int32]
+) -> Findings:
+    """`clock_resets`: images whose time shows that the camera's clock was set back, or never set.
+
+    1. The year is before 2000, or the day is 2000-01-01: where clocks begin.
+    2. Among the images of one camera, in the order of their names, shorter ones first so that 9
+       comes before 10, the time is more than a day before that of the image before it. Only the
+       first image behind the jump is listed. Images of unknown cameras are left out here: they may
+       be of many.
+
+    Args:
+        captured_at: timestamp[us]; None: no image has a time.
+        cameras: number of each image's camera; -1 is not known.
+    """
+    if captured_at is None or captured_at.null_count == len(captured_at):
+        return Findings()
+    dated = captured_at.is_valid().to_numpy(zero_copy_only=False)
+    micros = captured_at.fill_null(0).cast(pa.int64()).to_numpy()
+    days = micros // _DAY_US
+    unset = dated & ((days < _day(f"{_FIRST_YEAR}-01-01")) | (days == _day("2000-01-01")))
+    before, later = _jumps_back(image_uris, micros, np.where(dated, cameras, -1))
+    chosen = ~unset[later]  # one finding per image
+    details = pc.binary_join_element_wise(
+        _shown(captured_at, later[chosen]), _shown(captured_at, before[chosen]), " after "
+    )
+    never_set = np.flatnonzero(unset)
+    findings = Findings().listed(
+        "clock_resets", image_uris.take(pa.array(never_set)), _shown(captured_at, never_set)
+    )
+    uris = image_uris.take(pa.array(later[chosen]))
+    return findings.listed("clock_resets", uris, details)
+
+
+def _shown(times: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
+    seconds = times.take(pa.array(places)).cast(pa.timestamp("s"), safe=False)
+    return pc.strftime(seconds, "%Y-%m-%d %H:%M:%S")
+
+
+def _day(date: str) -> int:
+    return int(np.datetime64(date, "D").astype(np.int64))
+
+
+def _jumps_back(
+    uris: pa.Array, micros: npt.NDArray[np.int64], cameras: npt.NDArray[np.int32]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Neighbours of which the later is more than a day before the other: places of both."""
+    order = np.argsort(cameras, kind="stable")
+    order = order[cameras[order] >= 0]
+    if not _is_by_name(uris, cameras, order):  # most sources are, and a sort takes its time
+        names = uris.take(pa.array(order))
+        rows = {"camera": cameras[order], "length": pc.binary_length(names), "name": names}
+        keys = [(name, "ascending") for name in rows]
+        order = order[pc.sort_indices(pa.table(rows), sort_keys=keys).to_numpy()]
+    before, later = order[:-1], order[1:]
+    jumps = (cameras[later] == cameras[before]) & (micros[later] < micros[before] - _DAY_US)
+    return before[jumps], later[jumps]
+
+
+def _is_by_name(
+    uris: pa.Array, cameras: npt.NDArray[np.int32], order: npt.NDArray[np.int64]
+) -> bool:
+    """Whether the images of each camera are ordered by the length of their names, then by name."""
+    names = uris.take(pa.array(order))
+    lengths = pc.binary_length(names)
+    longer = pc.greater(lengths[1:], lengths[:-1])
+    equal = pc.equal(lengths[1:], lengths[:-1])
+    rises = pc.or_(longer, pc.and_(equal, pc.greater_equal(names[1:], names[:-1])))
+    changes = cameras[order[1:]] != cameras[order[:-1]]
+    return bool(np.all(rises.to_numpy(zero_copy_only=False) | changes))
+
+
+def _events_of_classes(lists: pa.Array, head: str) -> dict[str, int]:
+    """Class -> number of capture events with an observation of it."""
+    events = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+    encoded = labels_of(pc.list_flatten(lists), head).dictionary_encode()
+    valid = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
+    n_classes = max(1, len(encoded.dictionary))
+    codes = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
+    once = np.unique(events[valid] * n_classes + codes[valid])
+    counts = np.bincount(once % n_classes, minlength=len(encoded.dictionary)).tolist()
+    return dict(zip(encoded.dictionary.to_pylist(), counts, strict=False))
 
 
 def _counts(labels: pa.Array | pa.ChunkedArray) -> list[LabelCount]:

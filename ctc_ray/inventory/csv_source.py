@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError, SchemaError
-from ctc_ray.inventory.assembly import Inventory, SourceRows, assemble
+from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.csv_table import column_names, line_of_empty_cell, read_columns
+from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.times import parse_times
 
@@ -24,10 +25,13 @@ class CsvColumns:
     """Which columns of a csv mean what.
 
     Raises:
-        ConfigError: no image column, or a column is named twice in one role.
+        ConfigError: no image column, a column is named twice in one role, or neither the event nor
+            what events are made of is named.
     """
 
-    event_column: str
+    event_column: str | None
+    """None: events are made of the gaps in time between the images of a deployment, or of a
+    location where no deployment is named."""
     image_columns: tuple[str, ...]
     """In the order in which the images were taken."""
     head_columns: tuple[str, ...] = ()
@@ -43,34 +47,49 @@ class CsvColumns:
             twice = [name for name, n in Counter(getattr(self, role)).items() if n > 1]
             if twice:
                 raise ConfigError(f"{role} names {twice[0]!r} twice")
+        camera = self.deployment_column or self.location_column
+        if self.event_column is None and (self.captured_at_column is None or camera is None):
+            raise ConfigError(
+                "without event_column, events are made of times: name captured_at_column, and"
+                " deployment_column or location_column"
+            )
 
     def names(self) -> list[str]:
         """The columns that are used, each once."""
-        single = (self.location_column, self.deployment_column, self.captured_at_column)
         several = (*self.image_columns, *self.head_columns, *self.meta_columns)
-        used = (self.event_column, *several, *(name for name in single if name is not None))
-        return list(dict.fromkeys(used))
+        used = (
+            *(self.event_column, *several, self.location_column),
+            *(self.deployment_column, self.captured_at_column),
+        )
+        return list(dict.fromkeys(name for name in used if name is not None))
 
 
-def read_csv(uri: str, columns: CsvColumns) -> Inventory:
-    """The inventory of a csv: comma, double quotes, header line, UTF-8 with or without BOM.
+def read_csv(
+    uri: str, columns: CsvColumns, *, gap_s: float = 60, max_images: int | None = None
+) -> Inventory:
+    """The inventory of a csv: comma, semicolon or tab; double quotes, header line, UTF-8.
 
     Rows with the same event id are one event, neighbours or not. Cells are taken verbatim; an
     empty cell is missing, and so is a label -1. The csv is read whole or not at all.
+
+    Args:
+        gap_s: without event column: see `group_by_gap`; the images of a row stay together.
+        max_images: without event column: see `group_by_gap`.
 
     Raises:
         ConfigError: there is no such file.
         SchemaError: the file is empty or not UTF-8, lacks a column, has a row that is shorter or
             longer than the header or without an event id, or names no image.
     """
-    cells = _cells(uri, columns)
-    event_ids = cells[columns.event_column]
-    if len(event_ids) == 0:
-        raise SchemaError(f"{uri}: there is no row below the header")
-    if pc.any(pc.equal(event_ids.dictionary, "")).as_py():
-        line = line_of_empty_cell(uri, columns.event_column)
-        place = "a row" if line is None else f"line {line}"
-        raise SchemaError(f"{uri}: {place} has no event id (column {columns.event_column!r})")
+    if columns.event_column is None:
+        most = None if max_images is None else max(1, max_images // len(columns.image_columns))
+        table = _require_rows(uri, read_columns(uri, columns.names()))
+        table, event_ids = _grouped(table, columns, gap_s=gap_s, max_rows=most)
+        cells = {name: table[name].combine_chunks() for name in table.column_names}
+    else:
+        cells = _cells(uri, columns)
+        event_ids = cells[columns.event_column]
+        _require_ids(uri, event_ids.dictionary, columns.event_column)
     image_rows, image_uris = _images([cells[name] for name in columns.image_columns])
     times, n_unreadable = _times(cells, columns.captured_at_column)
     rows = SourceRows(
@@ -84,14 +103,78 @@ def read_csv(uri: str, columns: CsvColumns) -> Inventory:
         captured_at=None if times is None else times.take(pa.array(image_rows)),
         meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
     )
-    return assemble(rows, where=uri, findings=Findings().counted(unreadable_times=n_unreadable))
+    found = Findings().counted(unreadable_times=n_unreadable)
+    inventory = assemble(rows, where=uri, findings=found)
+    if columns.event_column is None:  # every row is an image, and its event is found, not given
+        return replace(inventory, findings=inventory.findings.without("rows_merged"))
+    return inventory
+
+
+def _require_rows(uri: str, table: pa.Table) -> pa.Table:
+    if table.num_rows == 0:
+        raise SchemaError(f"{uri}: there is no row below the header")
+    return table
+
+
+def _require_ids(uri: str, event_ids: pa.Array, column: str) -> None:
+    if pc.any(pc.equal(event_ids, "")).as_py():
+        line = line_of_empty_cell(uri, column)
+        place = "a row" if line is None else f"line {line}"
+        raise SchemaError(f"{uri}: {place} has no event id (column {column!r})")
+
+
+def _grouped(
+    table: pa.Table, columns: CsvColumns, *, gap_s: float, max_rows: int | None
+) -> tuple[pa.Table, pa.Array]:
+    """The rows in the order of their events, and the event of each.
+
+    Rows that begin with the same image of the same camera are one image that is observed several
+    times. A row without an image is an event of its own.
+    """
+    cells = {name: table[name].combine_chunks() for name in table.column_names}
+    images = [_null_if(cells[name], "") for name in columns.image_columns]
+    numbers = pc.cast(pa.array(np.arange(table.num_rows)), TEXT)
+    none = pc.binary_join_element_wise(pa.scalar("row", TEXT), numbers, pa.scalar("\0", TEXT))
+    uris = pc.coalesce(*images, none)
+    cameras = _camera(cells, columns)
+    keys = pc.binary_join_element_wise(pc.fill_null(cameras, ""), uris, pa.scalar("\0", TEXT))
+    codes_R = keys.dictionary_encode().indices.to_numpy().astype(np.int64)
+    first_U = pa.array(np.unique(codes_R, return_index=True)[1])
+    times = _times(cells, columns.captured_at_column)[0]
+    times = pc.if_else(pc.equal(uris, none), pa.scalar(None, pa.timestamp("us")), times)
+    grouped = group_by_gap(
+        uris.take(first_U),
+        times.take(first_U),
+        cameras.take(first_U),
+        gap_s=gap_s,
+        max_images=max_rows,
+    )
+    rank_U = np.empty(len(first_U), np.int64)
+    rank_U[grouped.order] = np.arange(len(first_U))
+    order = np.argsort(rank_U[codes_R], kind="stable")
+    event_ids = grouped.event_ids.take(pa.array(rank_U[codes_R][order]))
+    return table.take(pa.array(order)), event_ids
+
+
+def _camera(cells: dict[str, pa.Array], columns: CsvColumns) -> pa.Array:
+    """Whose images may be of one event: the deployment at its location; null is not known."""
+    names = (columns.location_column, columns.deployment_column)
+    known = [values for name in names if (values := _optional(cells, name)) is not None]
+    if len(known) == 1:
+        return known[0]
+    location, deployment = known
+    both = pc.binary_join_element_wise(
+        pc.fill_null(location, ""), pc.fill_null(deployment, ""), pa.scalar("\0", TEXT)
+    )
+    return _null_if(both, "\0")
 
 
 def _cells(uri: str, columns: CsvColumns) -> dict[str, pa.Array]:
     """The cells by column: images and times as text, all other columns dictionary-encoded."""
     as_text = {*columns.image_columns, columns.captured_at_column}
     names = columns.names()
-    table = read_columns(uri, names, coded=[name for name in names if name not in as_text])
+    coded = [name for name in names if name not in as_text]
+    table = _require_rows(uri, read_columns(uri, names, coded=coded))
     cells = {}
     for name in names:
         column = table[name]

@@ -2,8 +2,9 @@
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -15,8 +16,19 @@ from ctc_ray.errors import ConfigError, SchemaError
 _BLOCK_BYTES = 8 << 20  # also the longest row that can be read
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _ANY = pa.dictionary(pa.int32(), pa.binary())  # of a column that nobody asked for
+_DELIMITERS = (",", ";", "\t")
 
 Cells = list[str]
+
+
+@dataclass(frozen=True)
+class _Header:
+    """The first line that is not blank."""
+
+    cells: Cells
+    n_blank: int
+    """Blank lines before it."""
+    delimiter: str
 
 
 def column_names(uri: str) -> list[str]:
@@ -26,7 +38,7 @@ def column_names(uri: str) -> list[str]:
         ConfigError: there is no such file.
         SchemaError: the file is empty, or its header is not UTF-8.
     """
-    return list(dict.fromkeys(_header(uri)[0]))
+    return list(dict.fromkeys(_header(uri).cells))
 
 
 def read_columns(uri: str, names: Sequence[str], *, coded: Collection[str] = ()) -> pa.Table:
@@ -36,38 +48,43 @@ def read_columns(uri: str, names: Sequence[str], *, coded: Collection[str] = ())
         coded: those of the columns that repeat themselves; they come as dictionary<string>, which
             takes a tenth of the memory.
 
-    UTF-8 with or without BOM; blank lines are left out. Of two columns with the same name the
-    first is read.
+    UTF-8 with or without BOM; cells are separated by what the header line has most of outside of
+    quotes: comma (also where it is as frequent as another), semicolon or tab. Blank lines are left
+    out. Of two columns with the same name the first is read.
 
     Raises:
         ConfigError: there is no such file.
         SchemaError: it is empty, not UTF-8, lacks a column, or a row is shorter or longer than the
             header.
     """
-    header, n_blank = _header(uri)
+    header = _header(uri)
     for name in names:
-        if name not in header:
+        if name not in header.cells:
             raise SchemaError(
-                f"{uri}: column {name!r} not found; columns are {', '.join(header)}"
-                + (" (cells must be separated by commas)" if len(header) == 1 else "")
+                f"{uri}: column {name!r} not found; columns are {', '.join(header.cells)}"
+                + (" (separate cells by comma, semicolon or tab)" if len(header.cells) == 1 else "")
             )
-    kinds = {header.index(name): _CODED if name in coded else pa.large_string() for name in names}
-    table, last = _parse(uri, kinds, len(header), n_blank)
-    _require_closed_quotes(uri, last)
-    return table.select([str(header.index(name)) for name in names]).rename_columns(list(names))
+    places = {name: header.cells.index(name) for name in names}
+    kinds = {at: _CODED if name in coded else pa.large_string() for name, at in places.items()}
+    table, last = _parse(uri, kinds, header)
+    _require_closed_quotes(uri, header, last)
+    return table.select([str(at) for at in places.values()]).rename_columns(list(places))
 
 
 def _parse(
-    uri: str, kinds: Mapping[int, pa.DataType], n_columns: int, n_blank: int
+    uri: str, kinds: Mapping[int, pa.DataType], header: _Header
 ) -> tuple[pa.Table, pa.ChunkedArray]:
     """The columns at these places, and the last one of all."""
     wrong: list[pacsv.InvalidRow] = []
+    blank = " \t\r\n".replace(header.delimiter, "")  # tabs between no text are cells, not blanks
 
     def remember(row: pacsv.InvalidRow) -> str:
+        if not row.text.strip(blank):
+            return "skip"
         wrong.append(row)
-        return "skip" if not row.text.strip() else "error"
+        return "error"
 
-    own_names = [str(place) for place in range(n_columns)]
+    own_names = [str(place) for place in range(len(header.cells))]
     types = {own_names[-1]: _ANY, **{str(place): kind for place, kind in kinds.items()}}
     file_system, path = storage.filesystem(uri)
     try:
@@ -76,22 +93,24 @@ def _parse(
                 stream,
                 read_options=pacsv.ReadOptions(
                     column_names=own_names,
-                    skip_rows_after_names=n_blank + 1,
+                    skip_rows_after_names=header.n_blank + 1,
                     block_size=_BLOCK_BYTES,
                 ),
                 parse_options=pacsv.ParseOptions(
-                    newlines_in_values=True, invalid_row_handler=remember
+                    delimiter=header.delimiter,
+                    newlines_in_values=True,
+                    invalid_row_handler=remember,
                 ),
                 convert_options=pacsv.ConvertOptions(
                     include_columns=list(types), column_types=types, strings_can_be_null=False
                 ),
             )
     except pa.ArrowInvalid as error:
-        raise _explained(uri, n_columns, wrong, error) from error
+        raise _explained(uri, header, error, is_uneven=bool(wrong)) from error
     return table, table[own_names[-1]]
 
 
-def _require_closed_quotes(uri: str, last_column: pa.ChunkedArray) -> None:
+def _require_closed_quotes(uri: str, header: _Header, last_column: pa.ChunkedArray) -> None:
     """Arrow closes a quote that is open at the end: all rows behind it would be one cell's text."""
     if len(last_column) == 0:
         return
@@ -100,7 +119,7 @@ def _require_closed_quotes(uri: str, last_column: pa.ChunkedArray) -> None:
     if b"\n" not in content and b"\r" not in content:
         return
     with _open_text(uri) as text:
-        reader = csv.reader(text, strict=True)
+        reader = csv.reader(text, delimiter=header.delimiter, strict=True)
         first_line = 1
         try:
             for _ in reader:
@@ -111,8 +130,9 @@ def _require_closed_quotes(uri: str, last_column: pa.ChunkedArray) -> None:
 
 def line_of_empty_cell(uri: str, name: str) -> int | None:
     """The line of the first row whose cell in this column is empty."""
-    place = _header(uri)[0].index(name)
-    found = _first_row(uri, lambda cells: cells[place : place + 1] == [""])
+    header = _header(uri)
+    place = header.cells.index(name)
+    found = _first_row(uri, header, lambda cells: cells[place : place + 1] == [""])
     return found and found[0]
 
 
@@ -131,24 +151,49 @@ def _open_text(uri: str) -> Iterator[io.TextIOWrapper]:
         yield text
 
 
-def _header(uri: str) -> tuple[Cells, int]:
-    """The cells of the first line that is not blank, and the number of blank lines before it."""
+def _header(uri: str) -> _Header:
+    """The file's header line."""
     with _open_text(uri) as text:
-        for n_blank, cells in enumerate(csv.reader(text)):
+        delimiter = _delimiter(text)
+    with _open_text(uri) as text:
+        for n_blank, cells in enumerate(csv.reader(text, delimiter=delimiter)):
             if cells:
                 if any(not _is_utf8(cell) for cell in cells):
                     raise SchemaError(_not_utf8(uri, 1 + n_blank))
-                return cells, n_blank
+                return _Header(cells, n_blank, delimiter)
     raise SchemaError(f"{uri}: the file is empty; expected a header line with the column names")
 
 
+def _delimiter(lines: Iterable[str]) -> str:
+    """What the first line that is not blank has most of outside of quotes."""
+    counts = dict.fromkeys(_DELIMITERS, 0)
+    in_quotes, is_begun = False, False
+    for line in lines:
+        before = "\n"
+        for character in line:
+            if in_quotes:
+                in_quotes = character != '"'
+            elif character == '"':  # the second of two of them opens what the first one closed
+                in_quotes = before in ('"', "\n", *_DELIMITERS)
+            elif character in counts:
+                counts[character] += 1
+            before = character
+        is_begun = is_begun or bool(line.strip("\r\n"))
+        if is_begun and not in_quotes:
+            break
+    return max(_DELIMITERS, key=lambda delimiter: counts[delimiter])
+
+
 def _explained(
-    uri: str, n_columns: int, wrong: Sequence[pacsv.InvalidRow], error: pa.ArrowInvalid
+    uri: str, header: _Header, error: pa.ArrowInvalid, *, is_uneven: bool
 ) -> SchemaError:
     """What is wrong with the file, and in which line; only now is it read line by line."""
-    if any(row.text.strip() for row in wrong):
+    n_columns = len(header.cells)
+    if is_uneven:
         found = _first_row(
-            uri, lambda cells: len(cells) != n_columns and any(map(str.strip, cells))
+            uri,
+            header,
+            lambda cells: len(cells) != n_columns and (len(cells) > 1 or bool(cells[0].strip())),
         )
         if found is None:
             return SchemaError(f"{uri}: a row has more or fewer cells than the header: {error}")
@@ -156,15 +201,17 @@ def _explained(
         n_cells = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
         return SchemaError(f"{uri}: line {line} has {n_cells}, the header {n_columns}")
     if "UTF8" in str(error):
-        found = _first_row(uri, lambda cells: not all(map(_is_utf8, cells)))
+        found = _first_row(uri, header, lambda cells: not all(map(_is_utf8, cells)))
         return SchemaError(_not_utf8(uri, found and found[0]))
     return SchemaError(f"{uri}: {error}")
 
 
-def _first_row(uri: str, is_meant: Callable[[Cells], bool]) -> tuple[int, Cells] | None:
+def _first_row(
+    uri: str, header: _Header, is_meant: Callable[[Cells], bool]
+) -> tuple[int, Cells] | None:
     """The first such row and its line; None where Python reads the file differently."""
     with _open_text(uri) as text:
-        reader = csv.reader(text)
+        reader = csv.reader(text, delimiter=header.delimiter)
         first_line = 1
         try:
             for cells in reader:

@@ -32,13 +32,16 @@ from ctc_ray.inventory.folders import (
 HEAD = "class"
 
 
-def read_dir(uri: str) -> Inventory:
+def read_dir(uri: str, files: Sequence[FoundFile] | None = None) -> Inventory:
     """The inventory of a root folder; its direct sub-folders are the classes, names verbatim.
+
+    Args:
+        files: those below the folder that are images; None: all are.
 
     Raises:
         ConfigError: there is no such folder, no class folder in it, or no file in any of them.
     """
-    files = find_files(uri)
+    files = find_files(uri) if files is None else files
     inside = [file for file in files if "/" in file.path]
     folders = _class_folders(uri)
     if not folders:

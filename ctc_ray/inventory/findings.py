@@ -48,6 +48,11 @@ class Findings:
         """Both findings."""
         return Findings(_sum(self.counts, others.counts), (*self.parts, *others.parts))
 
+    def without(self, kind: str) -> "Findings":
+        """These findings but those of one kind."""
+        counts = {name: n for name, n in self.counts.items() if name != kind}
+        return Findings(counts, tuple(p for p in self.parts if p["kind"][0].as_py() != kind))
+
     def table(self) -> pa.Table:
         """All cases, in the order of adding."""
         return pa.concat_tables([finding_schema().empty_table(), *self.parts])

@@ -1,28 +1,42 @@
 """`ctc create-inventory`: a source becomes an inventory, one row per image.
 
-in:  a csv, class folders, or the original's inventory JSON
+in:  a csv, class folders, a tree of images, or the original's inventory JSON
 out: INVENTORY as part-00000.parquet, …, and manifest.json
 """
 
 import logging
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
+
+import pyarrow as pa
 
 from ctc_ray import storage, tables
 from ctc_ray.config.inventory import (
     CsvInventoryConfig,
     DirInventoryConfig,
+    ImagesInventoryConfig,
     InventoryConfig,
     JsonInventoryConfig,
 )
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.assembly import Inventory, InventoryImages
-from ctc_ray.inventory.checks import count_labels
+from ctc_ray.inventory.checks import check_clocks, check_labels, count_labels
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.folders import find_files
+from ctc_ray.inventory.images_source import layout_pattern, read_tree
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.manifest import Manifest, fingerprint, read_manifest
 from ctc_ray.schemas import FINDINGS_FILE
+from ctc_ray.stages.inventory_files import (
+    FoundImages,
+    find_images,
+    missing_files,
+    same_content,
+)
 from ctc_ray.units import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
@@ -39,6 +53,7 @@ def run(config: InventoryConfig) -> Manifest:
         output_uri=storage.absolute(config.output_uri),
     )
     inventory = _read(config)
+    inventory = _with(inventory, *_checks(config, inventory))
     inputs = {config.source_uri: _fingerprint(config, inventory)}
     work = {"source": type(config).__name__, **config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
@@ -86,19 +101,67 @@ def _read(config: InventoryConfig) -> Inventory:
                 deployment_column=config.deployment_column,
                 captured_at_column=config.captured_at_column,
             )
-            return read_csv(config.source_uri, columns)
+            return read_csv(
+                config.source_uri,
+                columns,
+                gap_s=config.event_gap_s,
+                max_images=config.max_images_per_event,
+            )
         case DirInventoryConfig():
-            return read_dir(config.source_uri)
+            found = _images_below(config, with_times=False)
+            return _with(read_dir(config.source_uri, found.files), found.findings)
+        case ImagesInventoryConfig():
+            if config.layout is not None:
+                layout_pattern(config.layout)  # a wrong one is told before any file is read
+            found = _images_below(config, with_times=True)
+            inventory = read_tree(
+                config.source_uri,
+                found.files,
+                found.captured_at,
+                layout=config.layout,
+                gap_s=config.event_gap_s,
+                max_images=config.max_images_per_event,
+            )
+            return _with(inventory, found.findings)
         case JsonInventoryConfig():
             return read_json(config.source_uri)
         case _:
             raise ConfigError(f"{type(config).__name__} names no source that ctc reads")
 
 
+def _checks(config: InventoryConfig, inventory: Inventory) -> Iterator[Findings]:
+    images, root, n_threads = inventory.images, config.image_root_uri, config.read_threads
+    observations_E, heads = images.observations, inventory.heads
+    yield check_labels(observations_E, heads, rare_class_events=config.rare_class_events)
+    yield check_clocks(images.source.image_uris, images.source.captured_at, images.cameras)
+    if config.check_files:
+        yield missing_files(images.uris, root_uri=root, n_threads=n_threads)
+    if config.same_content:
+        yield same_content(images.uris, root_uri=root, n_threads=n_threads)
+
+
+def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
+    files = find_files(config.source_uri)
+    return find_images(files, with_times=with_times, n_threads=config.read_threads)
+
+
+def _with(inventory: Inventory, *findings: Findings) -> Inventory:
+    for others in findings:
+        inventory = replace(inventory, findings=inventory.findings.plus(others))
+    return inventory
+
+
 def _fingerprint(config: InventoryConfig, inventory: Inventory) -> str:
-    """Changes with the source's content: of a folder its file names, of a file its bytes."""
-    if isinstance(config, DirInventoryConfig):
-        return fingerprint(inventory.table["image_uri"].to_pylist())
+    """Changes with the source's content: of a folder its file names and times, of a file its bytes.
+
+    A folder's fingerprint is made of names alone where no times are read.
+    """
+    source = inventory.images.source
+    if isinstance(config, ImagesInventoryConfig) and source.captured_at is not None:
+        times = source.captured_at.cast(pa.int64()).to_pylist()
+        return fingerprint([source.image_uris.to_pylist(), times])
+    if isinstance(config, DirInventoryConfig | ImagesInventoryConfig):
+        return fingerprint(source.image_uris.to_pylist())
     return storage.digest(config.source_uri)
 
 
@@ -119,6 +182,15 @@ def _counts(inventory: Inventory) -> dict[str, Any]:
         "events": inventory.images.n_events,
         "findings": dict(inventory.findings.counts),
     }
+    examples = _examples(inventory.findings)
+    if examples:
+        counts["examples of findings"] = examples
     for head, labels in _statistics(inventory).items():
         counts[f"labels of {head} (per observation)"] = labels
     return counts
+
+
+def _examples(findings: Findings) -> list[dict[str, Any]]:
+    """The first cases of each kind that has any; all of them are in `_findings.parquet`."""
+    shown = [(kind, n, findings.examples(kind)) for kind, n in findings.counts.items()]
+    return [{"finding": k, "count": n, "such as": "; ".join(e)} for k, n, e in shown if e]

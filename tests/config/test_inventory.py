@@ -15,11 +15,24 @@ def test_every_source_needs_a_place_to_read_and_one_to_write(model):
         build(model, {**BASE, "source_uri": ""}, where="test")
 
 
-def test_a_csv_needs_the_columns_of_event_and_images():
-    with pytest.raises(ConfigError, match=r"event_column is required.*image_columns is required"):
+def test_a_csv_needs_the_columns_of_images():
+    with pytest.raises(ConfigError, match="image_columns is required"):
         build(CsvInventoryConfig, BASE, where="test")
     with pytest.raises(ConfigError, match=r"image_columns is \[\]"):
         build(CsvInventoryConfig, {**BASE, "event_column": "id", "image_columns": []}, where="test")
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{}, {"captured_at_column": "t"}, {"deployment_column": "d"}, {"location_column": "l"}],
+)
+def test_a_csv_without_events_needs_what_they_are_made_of(columns):
+    values = {**BASE, "image_columns": ["i"], **columns}
+    with pytest.raises(ConfigError, match="needs event_column, or captured_at_column and one of"):
+        build(CsvInventoryConfig, values, where="test")
+    build(CsvInventoryConfig, {**values, "event_column": "id"}, where="test")
+    whole = {"captured_at_column": "t", "location_column": "l"}
+    build(CsvInventoryConfig, {**values, **whole}, where="test")
 
 
 def test_the_order_of_columns_is_kept():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctc_ray.images.exif import HEADER_BYTES, captured_at, orientation
+from ctc_ray.images.exif import HEADER_BYTES, ExifTime, captured_at, orientation, read_time
 
 SHORT, LONG, ASCII = 3, 4, 2
 Entry = tuple[int, int, int, bytes]
@@ -100,6 +100,12 @@ def test_time_of_capture_is_a_date_or_nothing(text: bytes, expected: datetime | 
 def test_fraction_of_a_second_is_added(fraction: bytes, micros: int) -> None:
     taken = captured_at(jpeg_taken_at(b"2021:04:11 20:43:09\0", fraction))
     assert taken == datetime(2021, 4, 11, 20, 43, 9, micros)
+
+
+def test_date_that_is_none_is_told_and_a_blank_one_is_not_known() -> None:
+    assert read_time(jpeg_taken_at(b"2021:13:01 00:00:00")) == ExifTime(None, "2021:13:01 00:00:00")
+    assert read_time(jpeg_taken_at(b"    :  :     :  :  ")) == ExifTime(None, None)
+    assert read_time(b"") == ExifTime(None, None)
 
 
 def test_a_directory_that_points_to_itself_ends() -> None:

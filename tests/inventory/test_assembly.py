@@ -174,6 +174,10 @@ def test_first_value_that_is_not_missing_is_the_events_and_conflicts_are_counted
         ("M", None, None, "4"),
     ]
     assert inventory.findings.counts["conflicting_metadata"] == 1
+    assert inventory.findings.examples("conflicting_metadata") == [
+        "e (location_id: K, L; meta_who: 1, 2, 3)"
+    ]
+    assert inventory.findings.examples("events_across_locations") == ["e (K, L)"]
     assert inventory.meta == ("note", "who")
 
 
@@ -190,6 +194,19 @@ def test_capture_time_is_the_images_own():
     inventory = assemble(rows, where="source")
 
     assert inventory.table["captured_at"].to_numpy().tolist() == times.tolist()
+
+
+def test_a_camera_is_a_deployment_at_its_location():
+    rows = dataclasses.replace(
+        source([(event, [f"{event}.jpg"], None) for event in "abcdef"] + [("a", ["a.jpg"], None)]),
+        location_ids=pa.array(["K", "K", "L", None, None, "K", None]),
+        deployment_ids=pa.array(["1", "2", "1", None, "1", "1", None]),
+    )
+    cameras = assemble(rows, where="source").images.cameras.tolist()
+    assert cameras[0] == cameras[5] >= 0
+    assert len({cameras[i] for i in (0, 1, 2, 4)} - {-1}) == 4
+    assert cameras[3] == -1
+    assert cameras[6] == -1  # named before
 
 
 def test_inventory_without_heads_can_be_written_and_read(tmp_path):

@@ -128,6 +128,8 @@ def test_path_that_does_not_exist_is_an_error(tmp_path):
 def test_columns_without_sense_are_an_error():
     with pytest.raises(ConfigError, match="image_columns names no column"):
         CsvColumns("id", ())
+    with pytest.raises(ConfigError, match="without event_column, events are made of times"):
+        CsvColumns(None, ("file",), captured_at_column="when")
     with pytest.raises(ConfigError, match="head_columns names 'species' twice"):
         CsvColumns("id", ("file",), ("species", "species"))
 
@@ -172,44 +174,104 @@ def test_broken_row_is_never_left_out_in_silence(write, rows, place, broken):
         read_csv(write("\n".join(lines)), PLAIN)
 
 
+BY_TIME = CsvColumns(
+    None,
+    ("file",),
+    ("species",),
+    location_column="site",
+    deployment_column="cam",
+    captured_at_column="when",
+)
+DAY = "2021-04-11 20:"
+
+
+def events(inventory) -> list[list[str]]:
+    found: dict[str, list[str]] = {}
+    ids = inventory.table["capture_event_id"].to_pylist()
+    for event, uri in zip(ids, inventory.table["image_uri"].to_pylist(), strict=True):
+        found.setdefault(event, []).append(uri)
+    return sorted(found.values())
+
+
+def test_without_event_column_events_are_made_of_gaps_per_camera(write):
+    uri = write(
+        "file,species,site,cam,when\n"
+        f"c,lion,S,1,{DAY}02:00\n"
+        f"a,lion,S,1,{DAY}00:10\n"
+        f"b,zebra,S,1,{DAY}00:00\n"
+        f"d,lion,S,2,{DAY}00:05\n"
+        f"e,lion,T,1,{DAY}00:05\n"
+        "f,lion,T,1,\n"
+    )
+
+    inventory = read_csv(uri, BY_TIME)
+
+    assert events(inventory) == [["b", "a"], ["c"], ["d"], ["e"], ["f"]]
+    rows = dict(
+        zip(inventory.table["image_uri"].to_pylist(), inventory.table.to_pylist(), strict=True)
+    )
+    assert rows["a"]["observations"] == [{"species": "zebra"}, {"species": "lion"}]
+    assert (rows["d"]["location_id"], rows["d"]["deployment_id"]) == ("S", "2")
+    assert rows["a"]["captured_at"] == datetime(2021, 4, 11, 20, 0, 10)
+    assert events(read_csv(uri, BY_TIME, gap_s=200)) == [["b", "a", "c"], ["d"], ["e"], ["f"]]
+    assert events(read_csv(uri, BY_TIME, gap_s=200, max_images=1)) == [[x] for x in "abcdef"]
+
+
+def test_rows_of_one_image_are_one_image_and_a_row_without_image_gives_no_label(write):
+    uri = write(
+        "file,species,site,cam,when\n"
+        f"a,lion,S,1,{DAY}00:00\n"
+        f",ghost,S,1,{DAY}00:01\n"
+        f",ghost,S,1,{DAY}00:02\n"
+        f"a,zebra,S,1,{DAY}00:00\n"
+        f"b,lion,S,1,{DAY}00:03\n"
+    )
+
+    inventory = read_csv(uri, BY_TIME, max_images=2)
+
+    assert events(inventory) == [["a", "b"]]
+    assert inventory.table["observations"][0].as_py() == [{"species": "lion"}, {"species": "zebra"}]
+    assert inventory.findings.counts["events_without_image"] == 2
+
+
+def test_images_of_a_row_stay_together_in_the_order_of_the_columns(write):
+    uri = write(f"i1,i2,cam,when\nz,y,1,{DAY}00:00\n,a,1,{DAY}00:01\nc,b,1,{DAY}00:02\nq,p,1,\n")
+    columns = CsvColumns(None, ("i1", "i2"), deployment_column="cam", captured_at_column="when")
+
+    assert events(read_csv(uri, columns)) == [["q", "p"], ["z", "y", "a", "c", "b"]]
+    assert events(read_csv(uri, columns, max_images=2)) == [
+        ["a"],
+        ["c", "b"],
+        ["q", "p"],
+        ["z", "y"],
+    ]
+
+
+timed = st.lists(
+    st.tuples(
+        st.sampled_from("abcdefgh"), st.sampled_from(["lion", ""]), st.sampled_from("ST"),
+        st.sampled_from(["1", "2", ""]), st.sampled_from(["00:00", "00:30", "02:00", None]),
+    ),
+    min_size=1,
+)  # fmt: skip
+
+
+@given(timed, st.randoms())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_events_do_not_depend_on_the_order_of_rows_with_different_images(write, rows, random):
+    rows = list({row[0]: row for row in rows}.values())
+
+    def made(rows):
+        lines = [f"{','.join(row[:4])},{DAY + row[4] if row[4] else ''}" for row in rows]
+        return read_csv(write("\n".join(["file,species,site,cam,when", *lines])), BY_TIME)
+
+    once, again = made(rows), made(random.sample(rows, len(rows)))
+    assert once.table.equals(again.table)
+    assert sorted(once.table["image_uri"].to_pylist()) == sorted(row[0] for row in rows)
+    assert "events_across_locations" not in once.findings.counts
+
+
 HEADS = ("species", "standing", "count")
-
-
-@pytest.mark.real_data
-def test_single_images_are_read_as_the_original_read_them(originals, goldens, as_records):
-    uri = str(originals / "dataset_single_image_multi_species.csv")
-
-    inventory = read_csv(uri, CsvColumns("capture_id", ("image",), HEADS))
-
-    found = as_records(inventory)
-    assert found["ele_zebra_diff_image"]["images"].pop() == "/path/capture_ele_zebra2.jpg"  # new
-    assert found == goldens["single_csv"]
-    assert inventory.findings.counts == {
-        "rows_merged": 2,
-        "duplicate_images": 1,
-        "events_without_image": 1,
-        "events_with_several_observations": 2,
-    }
-
-
-@pytest.mark.real_data
-def test_several_images_are_read_as_the_original_read_them(originals, goldens, as_records):
-    uri = str(originals / "dataset_multi_image_multi_species.csv")
-
-    inventory = read_csv(uri, CsvColumns("capture_id", ("image1", "image2", "image3"), HEADS))
-
-    assert as_records(inventory) == goldens["multi_image_csv"]
-
-
-@pytest.mark.real_data
-def test_verbatim_labels_are_as_the_original_kept_them(write, goldens, as_records):
-    columns = CsvColumns("id", ("image",), ("species",))
-    header = "id,image,species\n"
-
-    na = read_csv(write(header + "1,a.jpg,NA\n"), columns)
-    assert as_records(na) == goldens["edge"]["na"]
-    case = read_csv(write(header + "1,a.jpg, Cat \n2,b.jpg,cat\n"), columns)
-    assert as_records(case) == goldens["edge"]["case_ws"]
 
 
 @pytest.mark.real_data

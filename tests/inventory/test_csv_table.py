@@ -64,8 +64,45 @@ def test_missing_column_is_named_with_the_columns_there_are(write):
 
 
 def test_another_separator_is_hinted_at(write):
-    with pytest.raises(SchemaError, match=r"columns are id;file .*separated by commas"):
-        read_columns(write("id;file\n1;a\n"), ["id"])
+    with pytest.raises(SchemaError, match=r"columns are id\|file .*by comma, semicolon or tab"):
+        read_columns(write("id|file\n1|a\n"), ["id"])
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("id;file", ["id", "file"]),
+        ("id\tfile", ["id", "file"]),
+        ('id;"a,b,c"', ["id", "a,b,c"]),
+        ('"a;b;c",id', ["a;b;c", "id"]),
+        ('"say "",,,""";id', ['say ",,,"', "id"]),
+        ('"i,\n,d"\tfile', ["i,\n,d", "file"]),
+        ("a;b,c", ["a;b", "c"]),
+        ('4"x,id', ['4"x', "id"]),
+        ("\n\nid;file", ["id", "file"]),
+    ],
+)
+def test_separator_is_what_the_header_has_most_of_outside_of_quotes(write, header, names):
+    assert column_names(write(header + "\n")) == names
+
+
+def test_commas_of_cells_are_text_where_semicolons_separate(write):
+    uri = write('id;file;note\n1;a.jpg;1,5\n2;"b;c.jpg";\n')
+
+    assert read_columns(uri, ["file", "note"]).to_pydict() == {
+        "file": ["a.jpg", "b;c.jpg"],
+        "note": ["1,5", ""],
+    }
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("broken", ["2", "2{0}b{0}c", "{0}{0}"])
+def test_line_of_a_broken_row_is_right_whatever_separates(write, delimiter, broken):
+    rows = ["id{0}file", "1{0}a", "", '"x\ny"{0}b', broken]
+    uri = write("\n".join(rows).format(delimiter) + "\n")
+
+    with pytest.raises(SchemaError, match=r"line 6 has \d cells?, the header 2$"):
+        read_columns(uri, ["id"])
 
 
 @pytest.mark.parametrize(
@@ -136,11 +173,12 @@ def test_line_of_the_first_empty_cell(write):
 cell = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"), max_size=6)
 
 
-@given(st.lists(st.tuples(cell, cell), min_size=1, max_size=6))
+@given(st.lists(st.tuples(cell, cell), min_size=1, max_size=6), st.sampled_from(",;\t"))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_python_writes_is_read_back(write, rows):
+def test_whatever_python_writes_is_read_back(write, rows, delimiter):
     text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_ALL).writerows([("id", "file"), *rows])
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL, delimiter=delimiter)
+    writer.writerows([("id", "file"), *rows])
 
     table = read_columns(write(text.getvalue()), ["id", "file"])
 

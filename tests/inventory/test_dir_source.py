@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.dir_source import event_ids, read_dir
 from ctc_ray.inventory.folders import FoundFile
-from ctc_ray.inventory.splits import split_by_event
 from ctc_ray.schemas import inventory_schema
 
 
@@ -106,30 +105,3 @@ def test_folder_without_classes_is_an_error(tmp_path):
         read_dir(str(tmp_path))
     with pytest.raises(ConfigError, match="no such folder"):
         read_dir(str(tmp_path / "nowhere"))
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize("shares", [[0.7, 0.15, 0.15], [0.9, 0.05, 0.05]])
-def test_events_and_splits_are_the_originals(shared_data, goldens, shares):
-    root = shared_data / "labelled" / "cats_dogs" / "test" / "test_images"
-    golden = goldens["dir"]
-
-    inventory = read_dir(str(root))
-
-    ids = inventory.table["capture_event_id"].to_pylist()
-    ids.remove("Dogs#dog.3206.jpg")  # the original left out names with two dots
-    assert len(ids) == golden["n"]
-    for event_id, record in golden["example"].items():
-        assert event_id in ids
-        assert str(root / record["images"][0].removeprefix("./test/test_images/")) in (
-            inventory.table["image_uri"].to_pylist()
-        )
-    splits = split_by_event(
-        inventory.table["capture_event_id"].filter(
-            [event_id != "Dogs#dog.3206.jpg"
-             for event_id in inventory.table["capture_event_id"].to_pylist()]
-        ),
-        dict(zip(["train", "val", "test"], shares, strict=True)),
-    ).to_pylist()  # fmt: skip
-    counts = {name: splits.count(name) for name in ("train", "val", "test")}
-    assert counts == golden[f"split_{shares}"]

@@ -31,3 +31,10 @@ def test_two_findings_add_up():
     two = Findings().listed("a", ["2"])
     assert one.plus(two).counts == {"a": 2, "b": 2}
     assert one.plus(two).table()["row"].to_pylist() == ["1", "2"]
+
+
+def test_a_kind_can_be_left_out():
+    found = Findings().listed("a", ["1"]).listed("b", ["2"]).counted(c=3)
+    assert found.without("a").counts == {"b": 1, "c": 3}
+    assert found.without("a").table()["row"].to_pylist() == ["2"]
+    assert found.without("c").counts == {"a": 1, "b": 1}

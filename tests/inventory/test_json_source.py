@@ -122,30 +122,3 @@ def test_path_that_does_not_exist_is_an_error(tmp_path):
         read_json(str(tmp_path / "nowhere.json"))
     with pytest.raises(ConfigError, match=r"a folder, not a file$"):
         read_json(str(tmp_path))
-
-
-@pytest.mark.real_data
-def test_records_are_kept_as_the_original_kept_them(originals, goldens):
-    inventory = read_json(str(originals / "json_data_file.json"))
-
-    golden = goldens["json_data_file"]
-    kept = sorted(set(inventory.table["capture_event_id"].to_pylist()))
-    assert kept == golden["kept"]
-    assert inventory.heads == ("class", "color_brown", "color_white", "counts")
-    assert inventory.findings.counts == {
-        "rejected_records": 4,
-        "rejected_images": 2,
-        "rejected_labels": 1,
-        "rejected_meta_data": 1,
-        "events_with_several_observations": 2,
-    }
-
-
-@pytest.mark.real_data
-@pytest.mark.parametrize(("name", "n"), [("cat_dog_dinv_test.json", 119), ("dummy.json", 118)])
-def test_obsolete_format_is_an_error_not_an_empty_inventory(originals, name, n):
-    with pytest.raises(
-        SchemaError,
-        match=rf"{name}: all {n} records were rejected; the first, '\S+': labels must be a list",
-    ):
-        read_json(str(originals / name))

@@ -1,0 +1,150 @@
+"""What `ctc create-inventory` reads of the files themselves, by threads: from a disk or a store.
+
+A helper of that stage. Answers are columns in the order of the files; the bytes are not kept.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray import storage
+from ctc_ray.errors import ConfigError
+from ctc_ray.images import exif, signatures
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.folders import FoundFile, unique_text
+
+logger = logging.getLogger(__name__)
+
+_FILES_PER_REPORT = 20_000
+_DIGEST_BYTES = 16
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+@dataclass(frozen=True)
+class FoundImages:
+    """The files of a tree that are images, or were meant to be."""
+
+    files: list[FoundFile]
+    captured_at: pa.Array
+    """Of each, timestamp[us]; null is not known."""
+    findings: Findings
+
+
+@dataclass(frozen=True)
+class _Header:
+    not_an_image: str | None = None
+    unreadable: str | None = None
+    time: datetime | None = None
+    broken_time: str | None = None
+
+
+def find_images(files: Sequence[FoundFile], *, with_times: bool, n_threads: int) -> FoundImages:
+    """Look at the first bytes of each file: is it an image, and when was it taken?
+
+    A file that cannot be read stays: it will be a failure.
+
+    Args:
+        with_times: read the EXIF time too, for which more bytes are needed.
+        n_threads: files that are read at once.
+    """
+
+    def look(file: FoundFile) -> _Header:
+        return _read_header(file, with_times=with_times)
+
+    headers = list(_by_threads(look, files, n_threads, doing="looked at"))
+    pairs = list(zip(files, headers, strict=True))
+    none = [(unique_text(f.path), h.not_an_image) for f, h in pairs if h.not_an_image]
+    images = [(file, header) for file, header in pairs if header.not_an_image is None]
+    unreadable = [(f.uri, h.unreadable) for f, h in images if h.unreadable]
+    broken = [(f.uri, h.broken_time) for f, h in images if h.broken_time is not None]
+    times = [header.time for _, header in images]
+    findings = Findings()
+    for kind, cases in (
+        ("not_an_image", none),
+        ("unreadable_files", unreadable),
+        ("broken_times", broken),
+    ):
+        findings = findings.listed(kind, [row for row, _ in cases], [what for _, what in cases])
+    if with_times:
+        n_without = times.count(None) - len(broken) - len(unreadable)
+        findings = findings.counted(images_without_time=n_without)
+    captured_at = pa.array(times, pa.timestamp("us"))
+    return FoundImages([file for file, _ in images], captured_at, findings)
+
+
+def missing_files(image_uris: pa.Array, *, root_uri: str | None, n_threads: int) -> Findings:
+    """The images that are not where the inventory says."""
+    uris = pc.unique(image_uris).to_pylist()
+
+    def look(uri: str) -> str | None:
+        try:
+            return None if storage.is_file(where := storage.under_root(root_uri, uri)) else where
+        except (OSError, ConfigError) as error:
+            return " ".join(str(error).split())
+
+    answers = list(_by_threads(look, uris, n_threads, doing="looked for"))
+    missing = [(uri, f"no file {a}") for uri, a in zip(uris, answers, strict=True) if a is not None]
+    return Findings().listed("missing_files", [u for u, _ in missing], [a for _, a in missing])
+
+
+def same_content(image_uris: pa.Array, *, root_uri: str | None, n_threads: int) -> Findings:
+    """The images whose files are equal byte by byte to that of an earlier row, and of which one.
+
+    The first of equal ones is not listed. Files that cannot be read are equal to none.
+    """
+    encoded = pc.dictionary_encode(image_uris)
+    encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
+    uris = encoded.dictionary.to_pylist()
+
+    def digest(uri: str) -> bytes | None:
+        try:
+            content = storage.read_bytes(storage.under_root(root_uri, uri))
+        except (OSError, ConfigError):
+            return None
+        return blake2b(content, digest_size=_DIGEST_BYTES).digest()
+
+    digests = pa.array(_by_threads(digest, uris, n_threads, doing="compared"), pa.binary())
+    of_rows = digests.take(encoded.indices)
+    codes = of_rows.dictionary_encode().indices
+    places = np.flatnonzero(codes.is_valid().to_numpy(zero_copy_only=False))
+    numbers = codes.take(pa.array(places)).to_numpy()
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    later = first[inverse] != np.arange(len(numbers))
+    equal, firsts = places[later], places[first[inverse][later]]
+    return Findings().listed(
+        "same_content", image_uris.take(pa.array(equal)), image_uris.take(pa.array(firsts))
+    )
+
+
+def _read_header(file: FoundFile, *, with_times: bool) -> _Header:
+    n_bytes = exif.HEADER_BYTES if with_times else signatures.SIGNATURE_BYTES
+    try:
+        head = storage.read_bytes(file.uri, n_bytes)
+    except OSError as error:
+        return _Header(unreadable=" ".join(str(error).split()))
+    what = signatures.not_an_image(file.path, head)
+    if what is not None or not with_times:
+        return _Header(not_an_image=what)
+    taken = exif.read_time(head)
+    return _Header(time=taken.time, broken_time=taken.text if taken.time is None else None)
+
+
+def _by_threads(
+    look: Callable[[In], Out], items: Sequence[In], n_threads: int, *, doing: str
+) -> Iterator[Out]:
+    """The answer for each item, in order; progress is told."""
+    with ThreadPoolExecutor(n_threads) as pool:
+        for start in range(0, len(items), _FILES_PER_REPORT):
+            yield from pool.map(look, items[start : start + _FILES_PER_REPORT])
+            done = min(start + _FILES_PER_REPORT, len(items))
+            logger.info("%s %d of %d files", doing, done, len(items))
