@@ -30,7 +30,14 @@ from ctc_ray.config.base import (
 )
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
-from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
+from ctc_ray.config.inventory import (
+    CamtrapDpInventoryConfig,
+    CocoInventoryConfig,
+    CsvInventoryConfig,
+    DirInventoryConfig,
+    JsonInventoryConfig,
+    MegadetectorInventoryConfig,
+)
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.training import TrainConfig, TuneConfig
 from ctc_ray.errors import CtcError
@@ -50,6 +57,9 @@ _SOURCES: tuple[tuple[str, type[StageConfig]], ...] = (
     ("csv", CsvInventoryConfig),
     ("dir", DirInventoryConfig),
     ("json", JsonInventoryConfig),
+    ("coco", CocoInventoryConfig),
+    ("camtrap-dp", CamtrapDpInventoryConfig),
+    ("megadetector", MegadetectorInventoryConfig),
 )
 
 

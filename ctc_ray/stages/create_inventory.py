@@ -1,6 +1,7 @@
 """`ctc create-inventory`: a source becomes an inventory, one row per image.
 
-in:  a csv, class folders, or the original's inventory JSON
+in:  a csv, class folders, the original's inventory JSON, COCO, Camtrap DP; or an INVENTORY and a
+     MegaDetector result file
 out: INVENTORY as part-00000.parquet, …, and manifest.json
 """
 
@@ -9,18 +10,26 @@ from typing import Any
 
 from ctc_ray import storage, tables
 from ctc_ray.config.inventory import (
+    CamtrapDpInventoryConfig,
+    CocoInventoryConfig,
     CsvInventoryConfig,
     DirInventoryConfig,
     InventoryConfig,
     JsonInventoryConfig,
+    MegadetectorInventoryConfig,
 )
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.assembly import Inventory
+from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
+from ctc_ray.inventory.camtrap_package import package_files
 from ctc_ray.inventory.checks import label_statistics
+from ctc_ray.inventory.coco_source import read_coco
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.json_source import read_json
-from ctc_ray.manifest import Manifest, fingerprint, read_manifest
+from ctc_ray.inventory.megadetector_source import add_boxes
+from ctc_ray.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
+from ctc_ray.schemas import conform, inventory_schema
 from ctc_ray.units import begin_work, event_starts, finish_work
 
 logger = logging.getLogger(__name__)
@@ -35,8 +44,10 @@ def run(config: InventoryConfig) -> Manifest:
         source_uri=storage.absolute(config.source_uri),
         output_uri=storage.absolute(config.output_uri),
     )
+    if isinstance(config, MegadetectorInventoryConfig):
+        config = config.replaced(inventory_uri=storage.absolute(config.inventory_uri))
     inventory = _read(config)
-    inputs = {config.source_uri: _fingerprint(config, inventory)}
+    inputs = _inputs(config, inventory)
     work = {"source": type(config).__name__, **config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
@@ -76,14 +87,45 @@ def _read(config: InventoryConfig) -> Inventory:
             return read_dir(config.source_uri)
         case JsonInventoryConfig():
             return read_json(config.source_uri)
+        case CocoInventoryConfig():
+            return read_coco(
+                config.source_uri,
+                gap_s=config.event_gap_s,
+                max_images=config.max_images_per_event,
+            )
+        case CamtrapDpInventoryConfig():
+            return read_camtrap_dp(
+                config.source_uri,
+                gap_s=config.event_gap_s,
+                max_images=config.max_images_per_event,
+            )
+        case MegadetectorInventoryConfig():
+            return _with_boxes(config)
         case _:
             raise ConfigError(f"{type(config).__name__} names no source that ctc reads")
+
+
+def _with_boxes(config: MegadetectorInventoryConfig) -> Inventory:
+    manifest = read_manifest(config.inventory_uri, "inventory")
+    heads, meta = tuple(manifest.classes), tuple(manifest.meta)
+    rows = tables.read_folder(config.inventory_uri)
+    rows = conform(rows, inventory_schema(heads, meta), where=config.inventory_uri)
+    return add_boxes(config.source_uri, rows, heads=heads, meta=meta)
+
+
+def _inputs(config: InventoryConfig, inventory: Inventory) -> dict[str, str]:
+    inputs = {config.source_uri: _fingerprint(config, inventory)}
+    if isinstance(config, MegadetectorInventoryConfig):
+        inputs[config.inventory_uri] = manifest_fingerprint(config.inventory_uri)
+    return inputs
 
 
 def _fingerprint(config: InventoryConfig, inventory: Inventory) -> str:
     """Changes with the source's content: of a folder its file names, of a file its bytes."""
     if isinstance(config, DirInventoryConfig):
         return fingerprint(inventory.table["image_uri"].to_pylist())
+    if isinstance(config, CamtrapDpInventoryConfig):
+        return fingerprint([storage.digest(uri) for uri in package_files(config.source_uri)])
     return storage.digest(config.source_uri)
 
 

@@ -4,7 +4,14 @@ import pytest
 from builders import bytes_below, inventory_config, write_events
 
 from ctc_ray import tables
-from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
+from ctc_ray.config.inventory import (
+    CamtrapDpInventoryConfig,
+    CocoInventoryConfig,
+    CsvInventoryConfig,
+    DirInventoryConfig,
+    JsonInventoryConfig,
+    MegadetectorInventoryConfig,
+)
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.manifest import read_manifest
 from ctc_ray.stages import create_inventory
@@ -77,3 +84,39 @@ def test_original_json_keeps_its_valid_records(tmp_path: Path, shared_data: Path
     )
     create_inventory.run(config)
     assert read_manifest(str(tmp_path / "out"), "inventory").counts["events"] == 12
+
+
+@pytest.mark.real_data
+def test_boxes_of_megadetector_come_to_the_rows_of_a_coco_inventory(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    folder = shared_data / "photos" / "ena24_small" / "images" / "ena24_small"
+    coco = CocoInventoryConfig(
+        source_uri=str(folder / "coco_annotations.json"), output_uri=str(tmp_path / "coco")
+    )
+    assert create_inventory.run(coco).rows_out == 21
+    config = MegadetectorInventoryConfig(
+        source_uri=str(folder / "md_annotations.json"),
+        inventory_uri=str(tmp_path / "coco"),
+        output_uri=str(tmp_path / "boxed"),
+    )
+    manifest = create_inventory.run(config)
+    assert set(manifest.inputs) == {config.source_uri, config.inventory_uri}
+    assert manifest.counts["findings"] == {"replaced_boxes": 21}
+    before, after = (tables.read_folder(str(tmp_path / name)) for name in ("coco", "boxed"))
+    assert after.drop_columns("boxes").equals(before.drop_columns("boxes"))
+    confidences = [row[0]["confidence"] for row in after["boxes"].to_pylist()]
+    assert min(confidences) > 0.5
+    assert create_inventory.run(config) == manifest
+
+
+@pytest.mark.real_data
+def test_camtrap_dp_package_becomes_one_row_per_image(tmp_path: Path, shared_data: Path) -> None:
+    config = CamtrapDpInventoryConfig(
+        source_uri=str(shared_data / "photos" / "camtrapdp_example"),
+        output_uri=str(tmp_path / "out"),
+    )
+    manifest = create_inventory.run(config)
+    assert (manifest.rows_out, manifest.counts["events"]) == (423, 34)
+    assert list(manifest.classes) == ["species", "count", "lifeStage", "sex", "behavior"]
+    assert create_inventory.run(config) == manifest
