@@ -134,7 +134,7 @@ def _detections(
     codes = pc.index_in(categories, value_set=pa.array(list(names), TEXT), skip_nulls=True)
     is_known = codes.is_valid().to_numpy(zero_copy_only=False)
     is_box = ~np.isnan(boxes).any(axis=1) & ~np.isnan(scores) & is_known
-    files = [images[number]["file"] for number in numbers[~is_box]]
+    files = [str(images[number]["file"]) for number in numbers[~is_box]]
     found = found.listed("unreadable_detections", files)
     kept = pa.array(is_box)
     labels = pa.array(list(names.values()), TEXT).take(codes.filter(kept))

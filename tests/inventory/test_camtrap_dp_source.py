@@ -60,6 +60,32 @@ def test_event_applies_to_the_media_in_its_time_whatever_the_offsets(package):
     assert inventory.findings.counts["media_not_images"] == 1
 
 
+def test_observations_of_the_event_stand_for_those_of_its_media(package):
+    media = [
+        {"mediaID": n, "timestamp": f"2020-05-30T02:00:0{n}Z", "filePath": f"{n}.jpg"}
+        for n in (1, 2, 3)
+    ]
+    times = {"eventStart": "2020-05-30T02:00:01Z", "eventEnd": "2020-05-30T02:00:02Z"}
+    fox = {"eventID": "e", "observationType": "animal", "scientificName": "Vulpes vulpes", **times}
+    blank = {"eventID": "e", "observationType": "blank", **times}
+    observations = [
+        {**fox, "observationID": "1", "mediaID": 1, "count": 1},
+        {**blank, "observationID": "2", "mediaID": 2},
+        {**blank, "observationID": "3", "mediaID": 3, "eventID": "f"},
+    ]
+    alone = read_camtrap_dp(package(media, observations), gap_s=60)
+    whole = {**fox, "observationID": "4", "count": 2}
+    both = read_camtrap_dp(package(media, [*observations, whole]), gap_s=60)
+
+    for inventory, count in ((alone, "1"), (both, "2")):
+        fox_label = {"species": "Vulpes vulpes", "count": count}
+        assert inventory.table["observations"].to_pylist() == [
+            [fox_label], [fox_label], [{"species": "blank", "count": None}]
+        ]  # fmt: skip
+    assert alone.findings.counts["blank_beside_labelled"] == 1
+    assert both.findings.counts["media_observations_of_described_events"] == 2
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("path", "n_media", "n_images"),

@@ -59,3 +59,20 @@ def test_missing_table_is_one_line(folder, shared_data):
     (folder / "datapackage.json").write_text('{"resources": []}')
     with pytest.raises(SchemaError, match="resource 'deployments' not found; resources are none"):
         read_package(str(folder))
+
+
+@pytest.mark.real_data
+def test_short_row_is_filled_up_and_a_long_one_is_an_error(folder):
+    before = read_package(str(folder)).tables["deployments"]
+    path = folder / "deployments.csv"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines, "z,loc"]))
+
+    table = read_package(str(folder)).tables["deployments"]
+
+    assert table.slice(0, 4).equals(before)
+    last = table.slice(4).to_pylist()[0]
+    assert {name: v for name, v in last.items() if v} == {"deploymentID": "z", "locationID": "loc"}
+    path.write_text("\n".join([*lines, "z" + "," * 99]))
+    with pytest.raises(SchemaError, match=r"line 6 has 100 cells, the header 24"):
+        read_package(str(folder))
