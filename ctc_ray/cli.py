@@ -32,10 +32,13 @@ from ctc_ray.config.base import (
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import (
+    CamtrapDpInventoryConfig,
+    CocoInventoryConfig,
     CsvInventoryConfig,
     DirInventoryConfig,
     ImagesInventoryConfig,
     JsonInventoryConfig,
+    MegadetectorInventoryConfig,
 )
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
@@ -58,6 +61,9 @@ _SOURCES: tuple[tuple[str, type[StageConfig]], ...] = (
     ("dir", DirInventoryConfig),
     ("images", ImagesInventoryConfig),
     ("json", JsonInventoryConfig),
+    ("coco", CocoInventoryConfig),
+    ("camtrap-dp", CamtrapDpInventoryConfig),
+    ("megadetector", MegadetectorInventoryConfig),
 )
 
 

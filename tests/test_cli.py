@@ -161,6 +161,9 @@ def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]])
         " --image-columns image1 image2 --head-columns species count --meta-columns site",
         "create-inventory dir --source-uri ROOT --output-uri I",
         "create-inventory json --source-uri F --output-uri I",
+        "create-inventory coco --source-uri F --output-uri I --event-gap-s 30",
+        "create-inventory camtrap-dp --source-uri F --output-uri I",
+        "create-inventory megadetector --source-uri F --output-uri I --inventory-uri J",
         "create-dataset --inventory-uri I --output-uri D --heads species count"
         " --image-root-uri R --resize.smallest-side 400 --resize.quality 75 --split.by meta:site"
         " --split.fractions.train .9 --split.fractions.val .05 --split.fractions.test .05"
@@ -179,7 +182,7 @@ def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]])
     for line in lines:
         assert run(line.split()) == 0
     assert len(seen) == len(lines)
-    assert seen[4][1].model_dump()["model"]["freeze_backbone"] is True
+    assert seen[7][1].model_dump()["model"]["freeze_backbone"] is True
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ Flags = npt.NDArray[np.bool_]
 class Inventory:
     """The images of a source, sorted by event id, and what is worth telling about the source."""
 
-    images: "InventoryImages"
+    images: "InventoryImages | TableImages"
     heads: tuple[str, ...]
     meta: tuple[str, ...]
     findings: Findings
@@ -220,6 +220,35 @@ class InventoryImages:
             columns[name] = pa.nulls(len(events)) if values is None else values.take(places)
         schema = inventory_schema(tuple(source.labels), tuple(source.meta))
         return conform(pa.table(columns), schema, where="inventory")
+
+
+@dataclass(frozen=True)
+class TableImages:
+    """The images of an inventory that is there already, as its rows."""
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def rows(self, start: int, stop: int) -> pa.Table:
+        """The rows [start, stop) of the inventory."""
+        return self.table.slice(start, stop - start)
+
+    @property
+    def uris(self) -> pa.ChunkedArray:
+        """The URI of each image, in the order of the inventory."""
+        return self.table["image_uri"]
+
+    @property
+    def observations(self) -> pa.ChunkedArray:
+        """The list of observations of each event."""
+        return self.table.filter(pc.equal(self.table["image_index"], 0))["observations"]
+
+    @property
+    def n_events(self) -> int:
+        """Events with an image."""
+        return int(pc.sum(pc.equal(self.table["image_index"], 0)).as_py() or 0)
 
 
 def _lay_out(

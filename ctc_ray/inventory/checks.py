@@ -172,7 +172,8 @@ def _events_of_classes(lists: pa.Array, head: str) -> dict[str, int]:
     valid = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
     n_classes = max(1, len(encoded.dictionary))
     codes = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
-    once = np.unique(events[valid] * n_classes + codes[valid])
+    keys = np.sort(events[valid] * n_classes + codes[valid])
+    once = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
     counts = np.bincount(once % n_classes, minlength=len(encoded.dictionary)).tolist()
     return dict(zip(encoded.dictionary.to_pylist(), counts, strict=False))
 

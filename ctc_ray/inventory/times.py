@@ -13,6 +13,8 @@ _TIME = (
     r"\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?\s*$"
 )
 
+_OFFSET = r":\d{2}(?:[.,]\d+)?\s*(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?\s*$"
+
 
 def parse_times(values: pa.Array) -> pa.Array:
     """Local times in microseconds; null where there is none, or none that can be read.
@@ -59,3 +61,19 @@ def _parse_any(values: pa.Array) -> pa.Array:
     seconds = (hour * 60 + minute) * 60 + second
     times = days.astype("datetime64[us]") + (seconds * 1_000_000 + numbers("fraction"))
     return pa.array(times, pa.timestamp("us"), mask=~valid)
+
+
+def parse_instants(values: pa.Array) -> pa.Array:
+    """The same times in UTC, to compare times of different offsets; without one it is UTC."""
+    parts = pc.extract_regex(values, _OFFSET)
+    minutes = np.zeros(len(values), np.int64)
+    for name, factor in (("hours", 60), ("minutes", 1)):
+        text = pc.fill_null(pc.struct_field(parts, name), "0")
+        text = pc.if_else(pc.equal(text, ""), "0", text)
+        minutes += factor * text.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    is_west = pc.fill_null(pc.equal(pc.struct_field(parts, "sign"), "-"), False)
+    minutes[is_west.to_numpy(zero_copy_only=False)] *= -1
+    times = parse_times(values)
+    micros = times.cast(pa.int64()).fill_null(0).to_numpy() - minutes * 60_000_000
+    is_null = times.is_null().to_numpy(zero_copy_only=False)
+    return pa.array(micros.astype("datetime64[us]"), pa.timestamp("us"), mask=is_null)

@@ -1,11 +1,12 @@
 """`ctc create-inventory`: a source becomes an inventory, one row per image.
 
-in:  a csv, class folders, a tree of images, or the original's inventory JSON
+in:  a csv, class folders, a tree of images, the original's inventory JSON, COCO, Camtrap DP; or an
+     INVENTORY and a MegaDetector result file
 out: INVENTORY as part-00000.parquet, …, and manifest.json
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -14,23 +15,29 @@ import pyarrow as pa
 
 from ctc_ray import storage, tables
 from ctc_ray.config.inventory import (
+    CamtrapDpInventoryConfig,
+    CocoInventoryConfig,
     CsvInventoryConfig,
     DirInventoryConfig,
     ImagesInventoryConfig,
     InventoryConfig,
     JsonInventoryConfig,
+    MegadetectorInventoryConfig,
 )
-from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.assembly import Inventory, InventoryImages
+from ctc_ray.inventory.assembly import Inventory, InventoryImages, TableImages
+from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
+from ctc_ray.inventory.camtrap_package import package_files
 from ctc_ray.inventory.checks import check_clocks, check_labels, count_labels
+from ctc_ray.inventory.coco_source import read_coco
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.folders import find_files
 from ctc_ray.inventory.images_source import layout_pattern, read_tree
 from ctc_ray.inventory.json_source import read_json
-from ctc_ray.manifest import Manifest, fingerprint, read_manifest
-from ctc_ray.schemas import FINDINGS_FILE
+from ctc_ray.inventory.megadetector_source import add_boxes
+from ctc_ray.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
+from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
 from ctc_ray.stages.inventory_files import (
     FoundImages,
     find_images,
@@ -52,9 +59,11 @@ def run(config: InventoryConfig) -> Manifest:
         source_uri=storage.absolute(config.source_uri),
         output_uri=storage.absolute(config.output_uri),
     )
+    if isinstance(config, MegadetectorInventoryConfig):
+        config = config.replaced(inventory_uri=storage.absolute(config.inventory_uri))
     inventory = _read(config)
-    inventory = _with(inventory, *_checks(config, inventory))
-    inputs = {config.source_uri: _fingerprint(config, inventory)}
+    inventory = _with(inventory, *_checks(config, inventory.images))
+    inputs = _inputs(config, inventory.images)
     work = {"source": type(config).__name__, **config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
@@ -77,7 +86,7 @@ def run(config: InventoryConfig) -> Manifest:
     return manifest
 
 
-def _write_parts(output_uri: str, images: InventoryImages) -> None:
+def _write_parts(output_uri: str, images: InventoryImages | TableImages) -> None:
     """Write the rows as part-00000.parquet, …, each made when its turn comes."""
 
     def write(start: int) -> None:
@@ -90,50 +99,66 @@ def _write_parts(output_uri: str, images: InventoryImages) -> None:
 
 
 def _read(config: InventoryConfig) -> Inventory:
-    match config:
-        case CsvInventoryConfig():
-            columns = CsvColumns(
-                event_column=config.event_column,
-                image_columns=config.image_columns,
-                head_columns=config.head_columns,
-                meta_columns=config.meta_columns,
-                location_column=config.location_column,
-                deployment_column=config.deployment_column,
-                captured_at_column=config.captured_at_column,
-            )
-            return read_csv(
-                config.source_uri,
-                columns,
-                gap_s=config.event_gap_s,
-                max_images=config.max_images_per_event,
-            )
-        case DirInventoryConfig():
-            found = _images_below(config, with_times=False)
-            return _with(read_dir(config.source_uri, found.files), found.findings)
-        case ImagesInventoryConfig():
-            if config.layout is not None:
-                layout_pattern(config.layout)  # a wrong one is told before any file is read
-            found = _images_below(config, with_times=True)
-            inventory = read_tree(
-                config.source_uri,
-                found.files,
-                found.captured_at,
-                layout=config.layout,
-                gap_s=config.event_gap_s,
-                max_images=config.max_images_per_event,
-            )
-            return _with(inventory, found.findings)
-        case JsonInventoryConfig():
-            return read_json(config.source_uri)
-        case _:
-            raise ConfigError(f"{type(config).__name__} names no source that ctc reads")
+    readers: dict[type[InventoryConfig], Callable[[Any], Inventory]] = {
+        CsvInventoryConfig: _read_csv,
+        DirInventoryConfig: _read_dir,
+        ImagesInventoryConfig: _read_tree,
+        JsonInventoryConfig: lambda config: read_json(config.source_uri),
+        CocoInventoryConfig: lambda config: read_coco(config.source_uri, **_gaps(config)),
+        CamtrapDpInventoryConfig: lambda config: read_camtrap_dp(
+            config.source_uri, **_gaps(config)
+        ),
+        MegadetectorInventoryConfig: _read_boxes,
+    }
+    return readers[type(config)](config)
 
 
-def _checks(config: InventoryConfig, inventory: Inventory) -> Iterator[Findings]:
-    images, root, n_threads = inventory.images, config.image_root_uri, config.read_threads
-    observations_E, heads = images.observations, inventory.heads
-    yield check_labels(observations_E, heads, rare_class_events=config.rare_class_events)
-    yield check_clocks(images.source.image_uris, images.source.captured_at, images.cameras)
+def _gaps(config: InventoryConfig) -> dict[str, Any]:
+    return {"gap_s": config.event_gap_s, "max_images": config.max_images_per_event}
+
+
+def _read_csv(config: CsvInventoryConfig) -> Inventory:
+    columns = CsvColumns(
+        event_column=config.event_column,
+        image_columns=config.image_columns,
+        head_columns=config.head_columns,
+        meta_columns=config.meta_columns,
+        location_column=config.location_column,
+        deployment_column=config.deployment_column,
+        captured_at_column=config.captured_at_column,
+    )
+    return read_csv(config.source_uri, columns, **_gaps(config))
+
+
+def _read_dir(config: DirInventoryConfig) -> Inventory:
+    found = _images_below(config, with_times=False)
+    return _with(read_dir(config.source_uri, found.files), found.findings)
+
+
+def _read_tree(config: ImagesInventoryConfig) -> Inventory:
+    if config.layout is not None:
+        layout_pattern(config.layout)  # a wrong one is told before any file is read
+    found = _images_below(config, with_times=True)
+    inventory = read_tree(
+        config.source_uri, found.files, found.captured_at, layout=config.layout, **_gaps(config)
+    )
+    return _with(inventory, found.findings)
+
+
+def _read_boxes(config: MegadetectorInventoryConfig) -> Inventory:
+    manifest = read_manifest(config.inventory_uri, "inventory")
+    heads, meta = tuple(manifest.classes), tuple(manifest.meta)
+    rows = tables.read_folder(config.inventory_uri)
+    rows = conform(rows, inventory_schema(heads, meta), where=config.inventory_uri)
+    return add_boxes(config.source_uri, rows, heads=heads, meta=meta)
+
+
+def _checks(config: InventoryConfig, images: InventoryImages | TableImages) -> Iterator[Findings]:
+    root, n_threads = config.image_root_uri, config.read_threads
+    if isinstance(images, InventoryImages):  # rows of another inventory were checked with it
+        observations_E, heads = images.observations, tuple(images.source.labels)
+        yield check_labels(observations_E, heads, rare_class_events=config.rare_class_events)
+        yield check_clocks(images.source.image_uris, images.source.captured_at, images.cameras)
     if config.check_files:
         yield missing_files(images.uris, root_uri=root, n_threads=n_threads)
     if config.same_content:
@@ -151,17 +176,25 @@ def _with(inventory: Inventory, *findings: Findings) -> Inventory:
     return inventory
 
 
-def _fingerprint(config: InventoryConfig, inventory: Inventory) -> str:
+def _inputs(config: InventoryConfig, images: InventoryImages | TableImages) -> dict[str, str]:
+    inputs = {config.source_uri: _fingerprint(config, images)}
+    if isinstance(config, MegadetectorInventoryConfig):
+        inputs[config.inventory_uri] = manifest_fingerprint(config.inventory_uri)
+    return inputs
+
+
+def _fingerprint(config: InventoryConfig, images: InventoryImages | TableImages) -> str:
     """Changes with the source's content: of a folder its file names and times, of a file its bytes.
 
     A folder's fingerprint is made of names alone where no times are read.
     """
-    source = inventory.images.source
-    if isinstance(config, ImagesInventoryConfig) and source.captured_at is not None:
-        times = source.captured_at.cast(pa.int64()).to_pylist()
-        return fingerprint([source.image_uris.to_pylist(), times])
-    if isinstance(config, DirInventoryConfig | ImagesInventoryConfig):
-        return fingerprint(source.image_uris.to_pylist())
+    if isinstance(config, CamtrapDpInventoryConfig):
+        return fingerprint([storage.digest(uri) for uri in package_files(config.source_uri)])
+    is_folder = isinstance(config, DirInventoryConfig | ImagesInventoryConfig)
+    if is_folder and isinstance(images, InventoryImages):
+        source, times = images.source, images.source.captured_at
+        known = None if times is None else times.cast(pa.int64()).to_pylist()
+        return fingerprint([source.image_uris.to_pylist(), known])
     return storage.digest(config.source_uri)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.times import parse_times
+from ctc_ray.inventory.times import parse_instants, parse_times
 
 
 def parsed(*values: str | None) -> list[datetime | None]:
@@ -57,3 +57,12 @@ def test_what_is_no_time_is_null_and_harms_no_other(written):
 def test_every_time_that_python_writes_is_read_back(time):
     assert parsed(time.isoformat()) == [time]
     assert parsed(time.strftime("%Y:%m:%d %H:%M:%S")) == [time.replace(microsecond=0)]
+
+
+def test_instants_of_one_moment_are_equal_in_every_offset():
+    same = ["2020-05-30T04:57:37+02:00", "2020-05-30T02:57:37Z", "2020-05-30 00:27:37-0230",
+            "2020-05-30T02:57:37", "2020-05-30T03:57:37.000+01"]  # fmt: skip
+    times = parse_instants(pa.array([*same, None, "2020-05-30"]))
+    expected = datetime(2020, 5, 30, 2, 57, 37)
+    assert times.to_pylist()[:5] == [expected] * 5
+    assert times.to_pylist()[5:7] == [None, None]

@@ -5,10 +5,13 @@ from builders import bytes_below, inventory_config, photograph, write_events
 
 from ctc_ray import storage, tables
 from ctc_ray.config.inventory import (
+    CamtrapDpInventoryConfig,
+    CocoInventoryConfig,
     CsvInventoryConfig,
     DirInventoryConfig,
     ImagesInventoryConfig,
     JsonInventoryConfig,
+    MegadetectorInventoryConfig,
 )
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.manifest import read_manifest
@@ -251,3 +254,39 @@ def test_files_that_a_real_csv_names_but_nobody_has_are_told(
     assert len(gone) == 2
     told = [row for kind, row in findings_of(tmp_path / "out") if kind == "missing_files"]
     assert sorted(told) == sorted(gone)
+
+
+@pytest.mark.real_data
+def test_boxes_of_megadetector_come_to_the_rows_of_a_coco_inventory(
+    tmp_path: Path, shared_data: Path
+) -> None:
+    folder = shared_data / "photos" / "ena24_small" / "images" / "ena24_small"
+    coco = CocoInventoryConfig(
+        source_uri=str(folder / "coco_annotations.json"), output_uri=str(tmp_path / "coco")
+    )
+    assert create_inventory.run(coco).rows_out == 21
+    config = MegadetectorInventoryConfig(
+        source_uri=str(folder / "md_annotations.json"),
+        inventory_uri=str(tmp_path / "coco"),
+        output_uri=str(tmp_path / "boxed"),
+    )
+    manifest = create_inventory.run(config)
+    assert set(manifest.inputs) == {config.source_uri, config.inventory_uri}
+    assert manifest.counts["findings"] == {"replaced_boxes": 21}
+    before, after = (tables.read_folder(str(tmp_path / name)) for name in ("coco", "boxed"))
+    assert after.drop_columns("boxes").equals(before.drop_columns("boxes"))
+    confidences = [row[0]["confidence"] for row in after["boxes"].to_pylist()]
+    assert min(confidences) > 0.5
+    assert create_inventory.run(config) == manifest
+
+
+@pytest.mark.real_data
+def test_camtrap_dp_package_becomes_one_row_per_image(tmp_path: Path, shared_data: Path) -> None:
+    config = CamtrapDpInventoryConfig(
+        source_uri=str(shared_data / "photos" / "camtrapdp_example"),
+        output_uri=str(tmp_path / "out"),
+    )
+    manifest = create_inventory.run(config)
+    assert (manifest.rows_out, manifest.counts["events"]) == (423, 34)
+    assert list(manifest.classes) == ["species", "count", "lifeStage", "sex", "behavior"]
+    assert create_inventory.run(config) == manifest
