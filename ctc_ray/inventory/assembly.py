@@ -90,7 +90,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     images, n_duplicates = _order_images(events_R[rows.image_rows], rows.image_uris)
     if len(images.events) == 0:
         raise SchemaError(f"{where}: no image in {len(rows.event_ids)} rows")
-    lists_E = _observation_lists(rows, events_R[rows.observation_rows], n_events)
+    lists_E, counts_E = _observation_lists(rows, events_R[rows.observation_rows], n_events)
     facts, conflicts_E = _event_facts(rows, events_R, n_events)
     has_image_E = np.bincount(images.events, minlength=n_events) > 0
     several_E = pc.list_value_length(lists_E).fill_null(0).to_numpy() > 1
@@ -103,7 +103,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     found = found.listed("events_without_image", ids(~has_image_E))
     found = found.listed("events_with_several_observations", ids(several_E & has_image_E))
     found = found.listed("conflicting_metadata", ids(conflicts_E & has_image_E))
-    whole = _Whole(rows, images, event_ids_E, lists_E, facts)
+    whole = _Whole(rows, images, event_ids_E, lists_E, counts_E, facts)
     return Inventory(
         table=_table(whole, where=where),
         heads=tuple(rows.labels),
@@ -155,15 +155,20 @@ def _first_occurrences(keys: Ints) -> Ints:
     return np.sort(np.unique(keys, return_index=True)[1]).astype(np.int64)
 
 
-def _observation_lists(rows: SourceRows, events_M: Ints, n_events: int) -> pa.Array:
-    """The list of observations of each event."""
+def _observation_lists(
+    rows: SourceRows, events_M: Ints, n_events: int
+) -> tuple[pa.Array, pa.Array]:
+    """The list of observations of each event, and how often the source gives each of them."""
     if not rows.labels:
-        return pa.nulls(n_events, pa.list_(pa.string()))
+        return pa.nulls(n_events, pa.list_(pa.string())), pa.nulls(n_events, pa.list_(pa.int32()))
     labels = list(rows.labels.values())
     codes, n_codes = _observation_codes(labels, len(events_M))
-    kept = np.arange(len(events_M))
+    kept, times_M = np.arange(len(events_M)), np.ones(len(events_M), np.int32)
     if len(kept) and np.bincount(events_M).max() > 1:
-        kept = _first_occurrences(events_M * n_codes + codes)
+        keys = events_M * n_codes + codes
+        _, kept, times = np.unique(keys, return_index=True, return_counts=True)
+        times_M[kept] = times
+        kept = np.sort(kept)
         labelled = np.zeros(len(events_M), bool)
         for values in labels:
             labelled |= values.is_valid().to_numpy(zero_copy_only=False)
@@ -176,7 +181,9 @@ def _observation_lists(rows: SourceRows, events_M: Ints, n_events: int) -> pa.Ar
     observations = pa.StructArray.from_arrays(
         [values.take(pa.array(order)) for values in labels], names=list(rows.labels)
     )
-    return pa.ListArray.from_arrays(pa.array(offsets), observations)
+    counts = pa.array(times_M[order])
+    lists = [pa.ListArray.from_arrays(pa.array(offsets), v) for v in (observations, counts)]
+    return lists[0], lists[1]
 
 
 def _observation_codes(labels: list[pa.Array], n_observations: int) -> tuple[Ints, int]:
@@ -235,6 +242,7 @@ class _Whole:
     images: _Images
     event_ids: pa.Array
     lists: pa.Array
+    counts: pa.Array
     facts: Mapping[str, pa.Array]
 
     def chunk(self, start: int, stop: int) -> pa.Table:
@@ -259,6 +267,7 @@ class _Whole:
                 "n_images": pa.array(images.n_images[start:stop]),
                 **of_images,
                 "observations": self.lists.take(events),
+                "observation_counts": self.counts.take(events),
                 **{name: values.take(events) for name, values in self.facts.items()},
             }
         )
