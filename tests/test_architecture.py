@@ -26,7 +26,7 @@ STAGE_MAY_USE_STAGE = {
     "tune": {"runtime", "train"},
     "demo": {"runtime", "create_inventory", "create_dataset", "train", "predict", "export"},
 }
-HELPERS_OF_STAGES = {"runtime", "prediction_source", "training_job"}
+HELPERS_OF_STAGES = {"runtime", "prediction_source", "training_job", "dataset_plan"}
 TOP_LEVEL = {
     "ctc_ray", "jobs", "cluster", "tests", "Dockerfile.gpu", "pyproject.toml", "README.md",
     "LICENSE", "Makefile",
