@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.selection import all_labelled, has_label, in_frequent_classes
 
 TABLE = pa.table(
@@ -59,3 +60,16 @@ def test_every_class_that_is_left_has_enough_events(labels, least):
         assert all(values.count(v) >= least for v in set(values) - {None})
     again = in_frequent_classes(rows, ["a", "b"], 1)
     assert again.all()
+
+
+@pytest.mark.real_data
+def test_as_many_events_are_kept_and_removed_as_in_the_original(originals, goldens):
+    uri = str(originals / "cats_vs_dogs_multi.csv")
+    inventory = read_csv(uri, CsvColumns("id", ("image",), ("species", "standing", "count")))
+    golden = goldens["multi_csv"]
+
+    kept = has_label(inventory.table, ["count=1", "species=dog"], setting="filter.keep")
+    ones = has_label(inventory.table, ["count=1"], setting="filter.remove")
+
+    assert kept.sum() == golden["n_after_keep_count1_OR_dog"]
+    assert ones.sum() == golden["n_count_eq_1"]  # the original also removes 10 … 14: substrings
