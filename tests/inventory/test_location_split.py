@@ -59,7 +59,8 @@ def test_class_of_as_many_locations_as_splits_is_in_every_split(salt):
     splits = split_by_location(table, fractions=FRACTIONS, salt=salt)
     assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
     for share in split_shares(splits, FRACTIONS):
-        assert share["share"] == pytest.approx(share["wanted"], abs=0.02)
+        # whole locations only: no further off than the largest one (41 images) is big
+        assert share["share"] == pytest.approx(share["wanted"], abs=41 / len(rows))
 
 
 def test_fixed_split_that_is_none_is_an_error():
