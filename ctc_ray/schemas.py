@@ -81,6 +81,7 @@ def image_fields(meta: Sequence[str] = ()) -> list[pa.Field]:
 def inventory_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
     """One row per image; `observations` repeats the event's observations on each of its images.
 
+    `observation_counts` tells how often the source gave each of them; null: not known, once each.
     `boxes` are the image's own; null where nobody has looked for any.
 
     Without heads there is nothing to observe and Parquet has no struct without fields, so the
@@ -93,6 +94,7 @@ def inventory_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schem
             *image_fields(meta),
             pa.field("boxes", pa.list_(BOX)),
             pa.field("observations", pa.list_(observation)),
+            pa.field("observation_counts", pa.list_(pa.int32())),
         ]
     )
 

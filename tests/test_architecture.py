@@ -32,6 +32,7 @@ HELPERS_OF_STAGES = {
     "training_job",
     "gallery",
     "inventory_files",
+    "dataset_plan",
 }
 TOP_LEVEL = {
     "ctc_ray", "jobs", "cluster", "tests", "Dockerfile.gpu", "pyproject.toml", "README.md",

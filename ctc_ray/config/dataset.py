@@ -1,9 +1,9 @@
 """Configuration of `ctc create-dataset`."""
 
 import math
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Config, StageConfig
 
@@ -27,13 +27,17 @@ class ResizeConfig(Config):
 class SplitConfig(Config):
     """Which images are trained on, chosen by, and tested with."""
 
-    by: str = Field("event", pattern=r"^(event|location|meta:.+)$")
-    """event (the original's hash, bit for bit), location (no place is in two splits), or
-    meta:FIELD (the field's value is the name of the split)."""
+    by: str = Field("event", pattern=r"^(event|location|location-hash|time|meta:.+)$")
+    """event (the original's hash, bit for bit), location (no place is in two splits, shares and
+    classes as even as that allows), location-hash (the same by a hash alone: new images never move
+    a location), time (the earliest days first, no day in two splits), or meta:FIELD (the field's
+    value is the name of the split)."""
     fractions: dict[str, float] = DEFAULT_FRACTIONS
     """Share of each split; they add up to 1. Not used by meta:FIELD."""
     salt: str = ""
     """Changes the assignment of locations as a whole, for cross-validation."""
+    undated: Literal["error", "train", "drop"] = "error"
+    """Of time only, events without a capture time: stop, put them into train, or leave them out."""
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -43,6 +47,41 @@ class SplitConfig(Config):
         if abs(total - 1) > 1e-9:
             raise ValueError(f"split.fractions add up to {total:g}, not to 1")
         return self
+
+
+class FilterConfig(Config):
+    """Which capture events are left out."""
+
+    keep: tuple[str, ...] = ()
+    """Only events with one of these labels, as head=class."""
+    remove: tuple[str, ...] = ()
+    """No events with any of these labels, as head=class."""
+    drop_missing_labels: bool = False
+    """Leave out events that lack a label of any of the heads."""
+    min_events_per_class: int = Field(0, ge=0)
+    """Leave out the events of classes that have fewer."""
+
+    @field_validator("keep", "remove")
+    @classmethod
+    def _name_a_class(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            head, equals, name = item.partition("=")
+            if not (head and equals and name):
+                raise ValueError(f"{item!r} is not written as head=class")
+        return value
+
+
+class BalanceConfig(Config):
+    """How frequent classes are sampled down, event by event."""
+
+    head: str | None = None
+    """Head whose classes are balanced; none: nothing is left out."""
+    max_events_per_class: Annotated[int, Field(gt=0)] | Literal["rarest"] = "rarest"
+    """Capture events of a class that stay in a split; rarest: as many as its rarest class has."""
+    splits: tuple[str, ...] = ("train",)
+    """Splits that are balanced."""
+    salt: str = ""
+    """Changes which events stay."""
 
 
 class CreateDatasetConfig(StageConfig):
@@ -63,9 +102,16 @@ class CreateDatasetConfig(StageConfig):
     """How images are stored."""
     split: SplitConfig = SplitConfig()
     """Which images are trained on, chosen by, and tested with."""
-    observations: Literal["error", "drop", "first"] = "error"
+    mapping_uri: str | None = None
+    """Classes to rename or merge before all else: a csv head,from,to or a YAML head: {from: to}; an
+    empty `to` is a missing label."""
+    observations: Literal["error", "drop", "first", "most-frequent"] = "error"
     """Events with several different observations of the heads: stop, leave them out, or take the
-    first."""
+    first, or the one that was given most often."""
+    filter: FilterConfig = FilterConfig()
+    """Which capture events are left out."""
+    balance: BalanceConfig = BalanceConfig()
+    """How frequent classes are sampled down."""
     max_pixels: int = Field(100_000_000, gt=0)
     """Pixels above which an image is a `too_large` failure; checked before it is decoded."""
     truncated: TruncatedPolicy = "fail"

@@ -92,7 +92,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     doubles = repeated(events_N, rows.image_uris, uri_hashes)
     if len(events_N) == 0:
         raise SchemaError(f"{where}: no image in {len(rows.event_ids)} rows")
-    lists_E = observation_lists(rows.labels, events_R[rows.observation_rows], n_events)
+    lists_E, counts_E = observation_lists(rows.labels, events_R[rows.observation_rows], n_events)
     facts, conflicts = event_facts(_columns_of_events(rows), events_R, n_events)
     has_image_E = np.bincount(events_N, minlength=n_events) > 0
     several_E = pc.list_value_length(lists_E).fill_null(0).to_numpy() > 1
@@ -112,8 +112,9 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     for kind, details_E in conflicts_in_words(conflicts).items():
         chosen_E = details_E.is_valid().to_numpy(zero_copy_only=False) & has_image_E
         found = found.listed(kind, ids(chosen_E), details_E.filter(pa.array(chosen_E)))
+    events = _Events(event_ids_E, lists_E, counts_E, facts)
     return Inventory(
-        images=_lay_out(rows, events_N, doubles, uri_hashes, _Events(event_ids_E, lists_E, facts)),
+        images=_lay_out(rows, events_N, doubles, uri_hashes, events),
         heads=tuple(rows.labels),
         meta=tuple(rows.meta),
         findings=found,
@@ -152,6 +153,7 @@ def _empty_events(
 class _Events:
     ids: pa.Array
     observations: pa.Array
+    observation_counts: pa.Array
     facts: Mapping[str, pa.Array]
 
 
@@ -214,6 +216,7 @@ class InventoryImages:
             "image_index": pa.array(self.indices[start:stop]),
             "n_images": pa.array(self.n_images[event_N]),
             "observations": own.observations.take(events),
+            "observation_counts": own.observation_counts.take(events),
             **{name: values.take(events) for name, values in own.facts.items()},
         }
         for name, values in (("captured_at", source.captured_at), ("boxes", source.boxes)):

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.checks import head_names, labels_of
+from ctc_ray.inventory.columns import Ints
 from ctc_ray.schemas import (
     META_PREFIX,
     conform,
@@ -19,7 +20,7 @@ from ctc_ray.schemas import (
     planned_schema,
 )
 
-Policy = Literal["error", "drop", "first"]
+Policy = Literal["error", "drop", "first", "most-frequent"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Labelled:
     rows: pa.Table
     n_events_dropped: int
     n_images_dropped: int
+    kept: npt.NDArray[np.bool_]
+    """Of each row that was given, whether it is among these."""
 
 
 def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -> Labelled:
@@ -39,7 +42,8 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
 
     Args:
         observations: what becomes of such events: `error` stops, `drop` leaves them out, `first`
-            takes the first observation.
+            takes the first observation, `most-frequent` the one the source gives most often
+            (of equally frequent ones the first). Those that differ in other heads only are one.
 
     Raises:
         LabelError: there is no such head, or an event has several observations (`error`).
@@ -50,13 +54,18 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
             raise LabelError(f"head {head!r} not found; heads are {', '.join(known) or 'none'}")
     meta = [name.removeprefix(META_PREFIX) for name in meta_columns(table.schema)]
     schema = planned_schema(heads, meta)
-    chunks, several = [schema.empty_table()], []
+    chunks, several, kept = [schema.empty_table()], [], [np.empty(0, bool)]
     for batch in table.to_batches():  # a row has all that it needs, so no chunk needs another
-        chosen = _choose(batch["observations"], heads)
+        times = None
+        if observations == "most-frequent" and "observation_counts" in table.column_names:
+            times = batch["observation_counts"]
+        chosen = _choose(batch["observations"], heads, times, by_count="most" in observations)
         rows = pa.Table.from_batches([batch])
         for head, labels in chosen.labels.items():
             rows = rows.append_column(label_column(head), labels)
         several.append(rows.filter(chosen.several))
+        is_apart = chosen.several.to_numpy(zero_copy_only=False)
+        kept.append(~is_apart if observations == "drop" else np.ones(len(is_apart), bool))
         if observations == "drop":
             rows = rows.filter(pc.invert(chosen.several))
         chunks.append(conform(rows, schema, where="inventory"))
@@ -69,6 +78,7 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
         rows=pa.concat_tables(chunks),
         n_events_dropped=n_events if dropped else 0,
         n_images_dropped=apart.num_rows if dropped else 0,
+        kept=np.concatenate(kept),
     )
 
 
@@ -78,8 +88,13 @@ class _Chosen:
     several: pa.Array  # whether there is another one that differs
 
 
-def _choose(lists: pa.Array, heads: Sequence[str]) -> _Chosen:
-    """The observation of each list that counts: the first with a label, or else the first."""
+def _choose(
+    lists: pa.Array, heads: Sequence[str], times: pa.Array | None, *, by_count: bool
+) -> _Chosen:
+    """The observation of each list that counts: the first with a label, or else the first.
+
+    By count it is the most frequent one with a label; `times` says how often each was given.
+    """
     n_rows = len(lists)
     if not heads:
         return _Chosen({}, pa.array(np.zeros(n_rows, bool)))
@@ -96,9 +111,30 @@ def _choose(lists: pa.Array, heads: Sequence[str]) -> _Chosen:
             codes = values.dictionary_encode().indices.fill_null(-1).to_numpy()
             differs = codes[labelled] != codes[first[parents[labelled]]]
             several[parents[labelled[differs]]] = True
+        if by_count and several.any():
+            inside = labelled[several[parents[labelled]]]
+            weights = np.ones(len(parents), np.int64)
+            if times is not None and not times.null_count:
+                weights = times.flatten().to_numpy()
+            chosen = _most_frequent(list(columns.values()), parents, inside, weights)
+            first[parents[chosen]] = chosen
     places = pa.array(first, mask=lengths == 0)
     labels = {head: values.take(places) for head, values in columns.items()}
     return _Chosen(labels, pa.array(several))
+
+
+def _most_frequent(columns: Sequence[pa.Array], parents: Ints, inside: Ints, weights: Ints) -> Ints:
+    """Per parent the first place, of those inside, of the labels with the greatest weight."""
+    keys = parents[inside]
+    for values in columns:
+        codes = values.dictionary_encode().indices.fill_null(-1).to_numpy()[inside]
+        keys = np.unique(np.stack([keys, codes], axis=1), axis=0, return_inverse=True)[1].ravel()
+    _, firsts, groups = np.unique(keys, return_index=True, return_inverse=True)
+    total = np.bincount(groups, weights=weights[inside])
+    places = inside[firsts]
+    order = np.lexsort((places, -total, parents[places]))
+    ranked = places[order]
+    return ranked[np.unique(parents[ranked], return_index=True)[1]]
 
 
 def _any_valid(columns: Sequence[pa.Array]) -> npt.NDArray[np.bool_]:

@@ -10,46 +10,46 @@ import numpy.typing as npt
 import pyarrow as pa
 
 Ints = npt.NDArray[np.int64]
+Numbers = npt.NDArray[np.int32]
 
 _MAX_CODES = 1 << 31  # codes of events and of observations multiply to less than 2**63
 
 
-def coded(values: pa.Array) -> tuple[npt.NDArray[np.int32], pa.Array]:
+def coded(values: pa.Array) -> tuple[Numbers, pa.Array]:
     """A code of each value, -1 of null, and the distinct values by code."""
     encoded = values.dictionary_encode()
-    codes: npt.NDArray[np.int32] = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+    codes: Numbers = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return codes.astype(np.int32, copy=False), encoded.dictionary
 
 
 def observation_lists(
-    labels: Mapping[str, pa.Array], events_M: npt.NDArray[np.int32], n_events: int
-) -> pa.Array:
-    """The list of observations of each event, in the order of their first occurrence.
+    labels: Mapping[str, pa.Array], events_M: Numbers, n_events: int
+) -> tuple[pa.Array, pa.Array]:
+    """The observations of each event, and how often the source gives each of them.
 
-    An observation without any label is kept only if its event has no other.
+    Both are lists of each event, in the order of first occurrence. An observation without any
+    label is kept only if its event has no other.
 
     Args:
         labels: head -> label of each observation; null is missing.
         events_M: number of each observation's event.
     """
     if not labels:
-        return pa.nulls(n_events, pa.list_(pa.string()))
+        return pa.nulls(n_events, pa.list_(pa.string())), pa.nulls(n_events, pa.list_(pa.int32()))
     columns = {head: coded(values) for head, values in labels.items()}
     codes, n_codes = _observation_codes(columns)
-    keys = events_M * np.int64(n_codes) + codes
-    kept = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))[: len(keys)]
+    kept, counts = _distinct(events_M * np.int64(n_codes) + codes)
     if len(kept) and np.bincount(events_M[kept]).max() > 1:
-        first = np.unique(keys[kept], return_index=True)[1]
-        kept = kept[np.sort(first)]
         labelled = np.zeros(len(kept), bool)
         for values, _ in columns.values():
             labelled |= values[kept] >= 0
         has_label_E = np.zeros(n_events, bool)
         has_label_E[events_M[kept[labelled]]] = True
-        kept = kept[labelled | ~has_label_E[events_M[kept]]]
-    order = kept[np.argsort(events_M[kept], kind="stable")]
-    counts_E = np.bincount(events_M[order], minlength=n_events)
-    offsets = np.concatenate([[0], np.cumsum(counts_E)]).astype(np.int32)
+        speaks = labelled | ~has_label_E[events_M[kept]]
+        kept, counts = kept[speaks], counts[speaks]
+    by_event = np.argsort(events_M[kept], kind="stable")
+    order, n_E = kept[by_event], np.bincount(events_M[kept], minlength=n_events)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(n_E)]).astype(np.int32))
     observations = pa.StructArray.from_arrays(
         [
             dictionary.take(pa.array(values[order], mask=values[order] < 0)).cast(pa.string())
@@ -57,11 +57,28 @@ def observation_lists(
         ],
         names=list(columns),
     )
-    return pa.ListArray.from_arrays(pa.array(offsets), observations)
+    times = pa.array(counts[by_event], pa.int32())
+    return pa.ListArray.from_arrays(offsets, observations), pa.ListArray.from_arrays(offsets, times)
+
+
+def _distinct(keys: Ints) -> tuple[Ints, Ints]:
+    """The places, ascending, where each distinct key is first met, and how often it is there."""
+    if len(keys) == 0:
+        return keys, keys
+    # most often equal rows are neighbours; what is left to sort is then short
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
+    lengths = np.diff(starts, append=len(keys))
+    order = np.argsort(keys[starts], kind="stable")
+    in_order = keys[starts[order]]
+    is_first = np.append(True, in_order[1:] != in_order[:-1])
+    counts = np.add.reduceat(lengths[order], np.flatnonzero(is_first))
+    places = starts[order[is_first]]
+    by_place = np.argsort(places)
+    return places[by_place], counts[by_place]
 
 
 def _observation_codes(
-    columns: Mapping[str, tuple[npt.NDArray[np.int32], pa.Array]],
+    columns: Mapping[str, tuple[Numbers, pa.Array]],
 ) -> tuple[Ints, int]:
     """A number per observation, the same exactly for equal ones, and a bound above all numbers."""
     total, n_total = np.zeros(1, np.int64), 1

@@ -1,9 +1,6 @@
-"""Which split an image belongs to; decided by hashes, so no image moves when others come."""
+"""Which split an image belongs to: by its event, its place, its day, or what the source says."""
 
-import hashlib
-import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
@@ -11,45 +8,52 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.fractions import (
+    boundaries,
+    original_fraction,
+    require_folder_names,
+    unit_interval,
+)
+from ctc_ray.inventory.location_split import split_by_location
+from ctc_ray.inventory.time_split import Undated, split_by_time
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
-
-_NOT_IN_NAMES = re.compile(r"[/\\=%?#\x00-\x1f\x7f]")  # a split is a folder `split=<name>` of a URI
-_MAX_NAME_BYTES = 200
 
 
 def assign_splits(
-    rows: pa.Table, *, by: str, fractions: Mapping[str, float], salt: str
+    rows: pa.Table,
+    *,
+    by: str,
+    fractions: Mapping[str, float],
+    salt: str,
+    fixed: Mapping[str, str] | None = None,
+    undated: Undated = "error",
 ) -> pa.Array:
-    """The name of each image's split.
+    """The name of each image's split; null only for undated events that are to be dropped.
 
     Args:
-        by: `event`, `location`, or `meta:FIELD`.
+        by: `event`, `location`, `location-hash`, `time`, or `meta:FIELD`.
         fractions: split -> share; not used by `meta:FIELD`.
-        salt: of `location` only; see there.
+        salt: of the splits by location only; see there.
+        fixed: of `location` only: locations whose split is decided already.
+        undated: of `time` only; see there.
 
     Raises:
         ConfigError: `by` is none of these, or does not fit the rows.
     """
+    kind, _, field = by.partition(":")
+    if kind == "meta" and field:
+        return split_by_meta(rows, field)
     if by == "event":
         return split_by_event(rows["capture_event_id"], fractions)
     if by == "location":
-        return split_by_location(rows, fractions=fractions, salt=salt)
-    kind, _, field = by.partition(":")
-    if kind != "meta" or not field:
-        raise ConfigError(f"split.by is {by!r}; expected event, location or meta:FIELD")
-    return split_by_meta(rows, field)
-
-
-def original_fraction(event_id: str) -> float:
-    """The number in [0, 1] that the original gives an event, bit for bit."""
-    digest = hashlib.md5(event_id.encode(), usedforsecurity=False).hexdigest()
-    return int(digest[:6], 16) / 0xFFFFFF
-
-
-def unit_interval(name: str, salt: str) -> float:
-    """A number in [0, 1), evenly spread: 53 bits of a hash."""
-    digest = hashlib.blake2b(f"{salt}\0{name}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+        return split_by_location(rows, fractions=fractions, salt=salt, fixed=fixed)
+    if by == "location-hash":
+        return split_by_location_hash(rows, fractions=fractions, salt=salt)
+    if by == "time":
+        return split_by_time(rows, fractions, undated=undated)
+    raise ConfigError(
+        f"split.by is {by!r}; expected event, location, location-hash, time or meta:FIELD"
+    )
 
 
 def split_by_event(
@@ -63,7 +67,9 @@ def split_by_event(
     return _split(event_ids, fractions, original_fraction, side="left")
 
 
-def split_by_location(rows: pa.Table, *, fractions: Mapping[str, float], salt: str) -> pa.Array:
+def split_by_location_hash(
+    rows: pa.Table, *, fractions: Mapping[str, float], salt: str
+) -> pa.Array:
     """The split of each image's location, so no location is in two splits.
 
     Locations are hashed, not drawn: adding images never moves a location to another split.
@@ -98,7 +104,7 @@ def split_by_meta(rows: pa.Table, field: str) -> pa.Array:
             f"split.by: metadata field {field!r} has no value on {values.null_count} of "
             f"{len(values)} images"
         )
-    _require_folder_names(pc.unique(values).to_pylist())
+    require_folder_names(pc.unique(values).to_pylist())
     return values
 
 
@@ -110,33 +116,12 @@ def _split(
     side: Literal["left", "right"],
 ) -> pa.Array:
     """The split in whose part of [0, 1] each name has its place; a name is hashed once."""
-    splits, ends = _boundaries(fractions)
+    splits, ends = boundaries(fractions)
     encoded = _combined(names).dictionary_encode()
     places = np.array([place(name) for name in encoded.dictionary.to_pylist()], np.float64)
     # the last boundary may be a little below 1, and a place 1: that is still the last split
     numbers = np.minimum(np.searchsorted(ends, places, side=side), len(splits) - 1)
     return pa.array(splits, pa.string()).take(pa.array(numbers).take(encoded.indices))
-
-
-def _boundaries(fractions: Mapping[str, float]) -> tuple[Sequence[str], Sequence[float]]:
-    """The splits that get anything, and where each one's part of [0, 1] ends."""
-    if any(not 0 <= share <= 1 for share in fractions.values()):
-        raise ConfigError(f"split.fractions must lie between 0 and 1: {dict(fractions)}")
-    total = math.fsum(fractions.values())
-    if abs(total - 1) > 1e-9:
-        raise ConfigError(f"split.fractions add up to {total:g}, not to 1")
-    used = {name: share for name, share in fractions.items() if share > 0}
-    _require_folder_names(used)
-    return list(used), list(np.cumsum(list(used.values())))
-
-
-def _require_folder_names(names: Iterable[str]) -> None:
-    for name in names:
-        if not name or _NOT_IN_NAMES.search(name) or len(name.encode()) > _MAX_NAME_BYTES:
-            raise ConfigError(
-                f"{name!r} cannot be the name of a split: it becomes a folder, so it must not be "
-                "empty, too long, or contain any of / \\ = % ? #"
-            )
 
 
 def _combined(values: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -16,21 +16,11 @@ import pyarrow.compute as pc
 
 from ctc_ray import __version__, logs, storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
-from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
-from ctc_ray.inventory.filters import Labelled, label_rows
-from ctc_ray.inventory.splits import assign_splits
-from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
-from ctc_ray.schemas import (
-    SCHEMA_VERSION,
-    Failure,
-    conform,
-    label_column,
-    planned_schema,
-    shard_schema,
-)
+from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, label_column, shard_schema
 from ctc_ray.stages import runtime
+from ctc_ray.stages.dataset_plan import DatasetPlan, plan_dataset
 from ctc_ray.units import (
     Unit,
     begin_work,
@@ -53,58 +43,34 @@ def run(config: CreateDatasetConfig) -> Manifest:
     """Do the units whose shard is missing; the manifest comes last."""
     config = _absolute(config)
     inventory = read_manifest(config.inventory_uri, "inventory")
-    _check_heads(config.heads, inventory)
-    inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
+    plan = plan_dataset(config, tables.read_folder(config.inventory_uri), inventory)
+    inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri), **plan.inputs}
     work = {**config.work(), "inputs": inputs}
-    labelled = _labelled(config, inventory)
-    labels = LabelSpace.from_table(labelled.rows, {h: label_column(h) for h in config.heads})
-    splits = assign_splits(
-        labelled.rows,
-        by=config.split.by,
-        fractions=config.split.fractions,
-        salt=config.split.salt,
-    )
     if begin_work(config.output_uri, "dataset", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "dataset")
-    units = _plan(config, labelled.rows, splits)
-    n_rows = labelled.rows.num_rows
+    units = _plan(config, plan.rows, plan.splits)
+    n_rows = plan.rows.num_rows
     manifest = Manifest(
         kind="dataset",
         config=config.work(),
         inputs=inputs,
         rows_in=n_rows,
-        classes=labels.to_json(),
+        classes=plan.labels.to_json(),
         meta=inventory.meta,
     )
     _run_missing(config, manifest, units, n_rows)
-    return _finish(config, manifest, units, labelled)
+    return _finish(config, manifest, units, plan)
 
 
 def _absolute(config: CreateDatasetConfig) -> CreateDatasetConfig:
-    root = config.image_root_uri
+    root, mapping = config.image_root_uri, config.mapping_uri
     return config.replaced(
         inventory_uri=storage.absolute(config.inventory_uri),
         output_uri=storage.absolute(config.output_uri),
         image_root_uri=None if root is None else storage.absolute(root),
+        mapping_uri=None if mapping is None else storage.absolute(mapping),
     )
-
-
-def _check_heads(heads: Sequence[str], inventory: Manifest) -> None:
-    for head in heads:
-        if head not in inventory.classes:
-            known = ", ".join(inventory.classes) or "none"
-            raise LabelError(f"heads: {head!r} is no head of the inventory; its heads are {known}")
-
-
-def _labelled(config: CreateDatasetConfig, inventory: Manifest) -> Labelled:
-    rows = tables.read_folder(config.inventory_uri)
-    labelled = label_rows(rows, config.heads, observations=config.observations)
-    if labelled.rows.num_rows == 0:
-        raise ConfigError(f"{config.inventory_uri}: no image is left to put into a dataset")
-    where = config.inventory_uri
-    rows = conform(labelled.rows, planned_schema(config.heads, inventory.meta), where=where)
-    return Labelled(rows, labelled.n_events_dropped, labelled.n_images_dropped)
 
 
 def _plan(config: CreateDatasetConfig, rows: pa.Table, splits: pa.Array) -> list[Unit]:
@@ -214,7 +180,7 @@ def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, 
 
 
 def _finish(
-    config: CreateDatasetConfig, manifest: Manifest, units: list[Unit], labelled: Labelled
+    config: CreateDatasetConfig, manifest: Manifest, units: list[Unit], plan: DatasetPlan
 ) -> Manifest:
     footers = runtime.read_footers(config.output_uri, units)
     failures = runtime.write_failures(config.output_uri, footers)
@@ -236,7 +202,7 @@ def _finish(
             "failures": failures,
             "shards": shards,
             "labels": (labels := _labels(manifest, footers)),
-            "counts": _counts(shards, labelled) | _label_tables(labels),
+            "counts": _counts(shards) | plan.counts | _label_tables(labels),
         }
     )
     finish_work(config.output_uri, finished)
@@ -276,7 +242,7 @@ def _split(footer: runtime.Footer) -> str:
     return footer.name.partition("/")[0].removeprefix("split=")
 
 
-def _counts(shards: list[dict[str, Any]], labelled: Labelled) -> dict[str, Any]:
+def _counts(shards: list[dict[str, Any]]) -> dict[str, Any]:
     splits: dict[str, dict[str, int]] = {}
     for shard in shards:
         counts = splits.setdefault(shard["split"], {"images": 0, "events": 0, "failed": 0})
@@ -284,8 +250,6 @@ def _counts(shards: list[dict[str, Any]], labelled: Labelled) -> dict[str, Any]:
         counts["events"] += sum(group[1] for group in shard["groups"])
         counts["failed"] += shard["n_failed"]
     return {
-        "events_left_out_for_several_observations": labelled.n_events_dropped,
-        "images_left_out_with_them": labelled.n_images_dropped,
         "shards": len(shards),
         "splits": [{"split": name, **counts} for name, counts in splits.items()],
     }

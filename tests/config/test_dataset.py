@@ -76,3 +76,17 @@ def test_how_fast_it_is_done_is_not_part_of_the_work():
     work = config().work()
     assert config(threads_per_task=9, max_failure_fraction=1).work() == work
     assert config(images_per_unit=9).work() != work
+
+
+def test_filters_name_head_and_class():
+    assert config(filter={"keep": ["species=a=b"]}).filter.keep == ("species=a=b",)
+    for item in ("species", "=lion", "species="):
+        with pytest.raises(ConfigError, match="not written as head=class"):
+            config(filter={"remove": [item]})
+
+
+def test_balance_takes_a_number_or_the_rarest():
+    assert config(balance={"head": "species", "max_events_per_class": 5}).balance.head == "species"
+    for wrong in (0, "most"):
+        with pytest.raises(ConfigError, match="max_events_per_class"):
+            config(balance={"max_events_per_class": wrong})

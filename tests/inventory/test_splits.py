@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
+from ctc_ray.inventory.fractions import original_fraction, unit_interval
 from ctc_ray.inventory.splits import (
     assign_splits,
-    original_fraction,
     split_by_event,
-    split_by_location,
+    split_by_location_hash,
     split_by_meta,
-    unit_interval,
 )
 
 HALVES = {"train": 0.5, "val": 0.5}
@@ -71,8 +70,8 @@ def test_rows_without_location_go_by_their_event():
     events = [(str(n), None) for n in range(20)]
     places = [("e", str(n)) for n in range(20)]
 
-    by_event = split_by_location(rows_of(events), fractions=HALVES, salt="")
-    by_place = split_by_location(rows_of(places), fractions=HALVES, salt="")
+    by_event = split_by_location_hash(rows_of(events), fractions=HALVES, salt="")
+    by_place = split_by_location_hash(rows_of(places), fractions=HALVES, salt="")
 
     assert by_event.equals(by_place)
 
@@ -80,16 +79,18 @@ def test_rows_without_location_go_by_their_event():
 def test_salt_changes_the_assignment():
     rows = rows_of([("e", str(n)) for n in range(50)])
 
-    first = split_by_location(rows, fractions=HALVES, salt="1")
+    first = split_by_location_hash(rows, fractions=HALVES, salt="1")
 
-    assert not first.equals(split_by_location(rows, fractions=HALVES, salt="2"))
-    assert first.equals(split_by_location(rows, fractions=HALVES, salt="1"))
+    assert not first.equals(split_by_location_hash(rows, fractions=HALVES, salt="2"))
+    assert first.equals(split_by_location_hash(rows, fractions=HALVES, salt="1"))
 
 
 def test_shares_of_locations_are_about_the_fractions():
     rows = rows_of([("e", str(n)) for n in range(4000)])
 
-    splits = split_by_location(rows, fractions={"a": 0.7, "b": 0.2, "c": 0.1}, salt="").to_pylist()
+    splits = split_by_location_hash(
+        rows, fractions={"a": 0.7, "b": 0.2, "c": 0.1}, salt=""
+    ).to_pylist()
 
     for name, share in (("a", 0.7), ("b", 0.2), ("c", 0.1)):
         assert splits.count(name) / 4000 == pytest.approx(share, abs=0.03)
@@ -108,7 +109,7 @@ def test_fractions_that_make_no_sense_are_an_error(fractions, message):
     with pytest.raises(ConfigError, match=message):
         split_by_event(pa.array(["e"]), fractions)
     with pytest.raises(ConfigError, match=message):
-        split_by_location(rows_of([("e", "S")]), fractions=fractions, salt="")
+        split_by_location_hash(rows_of([("e", "S")]), fractions=fractions, salt="")
 
 
 def test_value_of_the_field_is_the_split():
@@ -141,10 +142,12 @@ def test_kind_of_split_is_chosen_by_name():
         return assign_splits(rows, by=by, fractions=HALVES, salt="s")
 
     assert assigned("event").equals(split_by_event(rows["capture_event_id"], HALVES))
-    assert assigned("location").equals(split_by_location(rows, fractions=HALVES, salt="s"))
+    assert assigned("location-hash").equals(
+        split_by_location_hash(rows, fractions=HALVES, salt="s")
+    )
     assert assigned("meta:fold").to_pylist() == ["f"] * 30
     for by in ("site", "meta:", "meta"):
-        with pytest.raises(ConfigError, match="expected event, location or meta:FIELD"):
+        with pytest.raises(ConfigError, match="expected event, location, location-hash, time"):
             assigned(by)
 
 
@@ -162,7 +165,7 @@ def test_every_row_gets_a_split_with_a_share(places, shares, salt):
     fractions = normalised(shares)
     rows = rows_of(places)
 
-    for by in ("event", "location"):
+    for by in ("event", "location-hash"):
         splits = assign_splits(rows, by=by, fractions=fractions, salt=salt)
         assert len(splits) == len(places)
         assert splits.null_count == 0
@@ -171,7 +174,7 @@ def test_every_row_gets_a_split_with_a_share(places, shares, salt):
 
 @given(places)
 def test_no_location_is_in_two_splits(places):
-    splits = split_by_location(rows_of(places), fractions=HALVES, salt="").to_pylist()
+    splits = split_by_location_hash(rows_of(places), fractions=HALVES, salt="").to_pylist()
 
     seen: dict[str, str] = {}
     for (_, location), name in zip(places, splits, strict=True):
@@ -179,7 +182,7 @@ def test_no_location_is_in_two_splits(places):
             assert seen.setdefault(location, name) == name
 
 
-@given(places, places, st.sampled_from(["event", "location"]))
+@given(places, places, st.sampled_from(["event", "location-hash"]))
 def test_adding_images_moves_none_to_another_split(places, more, by):
     assume(places)
 

@@ -1,0 +1,51 @@
+"""Shares of [0, 1] and the hashes that fall into them."""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from ctc_ray.errors import ConfigError
+
+_NOT_IN_NAMES = re.compile(r"[/\\=%?#\x00-\x1f\x7f]")  # a split is a folder `split=<name>` of a URI
+_MAX_NAME_BYTES = 200
+
+
+def original_fraction(event_id: str) -> float:
+    """The number in [0, 1] that the original gives an event, bit for bit."""
+    digest = hashlib.md5(event_id.encode(), usedforsecurity=False).hexdigest()
+    return int(digest[:6], 16) / 0xFFFFFF
+
+
+def unit_interval(name: str, salt: str) -> float:
+    """A number in [0, 1), evenly spread: 53 bits of a hash."""
+    digest = hashlib.blake2b(f"{salt}\0{name}".encode(), digest_size=8).digest()
+    return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def boundaries(fractions: Mapping[str, float]) -> tuple[Sequence[str], Sequence[float]]:
+    """The splits that get anything, and where each one's part of [0, 1] ends."""
+    if any(not 0 <= share <= 1 for share in fractions.values()):
+        raise ConfigError(f"split.fractions must lie between 0 and 1: {dict(fractions)}")
+    total = math.fsum(fractions.values())
+    if abs(total - 1) > 1e-9:
+        raise ConfigError(f"split.fractions add up to {total:g}, not to 1")
+    used = {name: share for name, share in fractions.items() if share > 0}
+    require_folder_names(used)
+    return list(used), list(np.cumsum(list(used.values())))
+
+
+def require_folder_names(names: Iterable[str]) -> None:
+    """Refuse names of splits that cannot be folders.
+
+    Raises:
+        ConfigError: a name is empty, too long, or has a letter that a URI reads otherwise.
+    """
+    for name in names:
+        if not name or _NOT_IN_NAMES.search(name) or len(name.encode()) > _MAX_NAME_BYTES:
+            raise ConfigError(
+                f"{name!r} cannot be the name of a split: it becomes a folder, so it must not be "
+                "empty, too long, or contain any of / \\ = % ? #"
+            )

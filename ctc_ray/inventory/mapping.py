@@ -1,0 +1,145 @@
+"""Renaming and merging classes, before anything else looks at the labels."""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from ctc_ray import storage
+from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.checks import head_names, labels_of
+
+ClassMapping = Mapping[str, Mapping[str, str | None]]
+"""Head -> class -> its new name; None makes it a missing label."""
+
+_CSV_HEADER = ["head", "from", "to"]
+
+
+@dataclass(frozen=True)
+class Mapped:
+    """An inventory with renamed classes, and the names that occur nowhere."""
+
+    table: pa.Table
+    unused: tuple[str, ...]
+    """As head=class."""
+
+
+def read_mapping(uri: str) -> dict[str, dict[str, str | None]]:
+    """The class mapping of a csv (head,from,to) or a YAML file (head: {from: to}).
+
+    Cells are taken verbatim, in YAML too (`no` and `1` are text); an empty `to` is a missing label.
+
+    Raises:
+        ConfigError: there is no such file, it has another form, names a class twice with different
+            targets, or maps to a class that is itself mapped further.
+    """
+    try:
+        text = storage.read_bytes(uri).decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ConfigError(f"{uri}: no such class mapping (mapping_uri)") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{uri}: not UTF-8: {error}") from error
+    is_yaml = uri.lower().endswith((".yaml", ".yml"))
+    return _checked(_yaml_rows(text, uri) if is_yaml else _csv_rows(text, uri), uri)
+
+
+def map_classes(table: pa.Table, mapping: ClassMapping) -> Mapped:
+    """The inventory with every label replaced by what it is mapped to.
+
+    Observations that become equal by it stay apart in the list; they do not differ any more.
+
+    Raises:
+        ConfigError: the mapping names a head that the inventory does not have.
+    """
+    known = head_names(table.schema.field("observations").type)
+    for head in mapping:
+        if head not in known:
+            raise ConfigError(
+                f"mapping_uri: head {head!r} not found; heads are {', '.join(known) or 'none'}"
+            )
+    used: set[tuple[str, str]] = set()
+    place = table.schema.get_field_index("observations")
+    chunks = [
+        _replaced(chunk, known, mapping, used)
+        for chunk in (table["observations"].chunks if mapping else [])
+    ]
+    named = [(head, name) for head, names in mapping.items() for name in names]
+    return Mapped(
+        table.set_column(place, "observations", pa.chunked_array(chunks)) if chunks else table,
+        tuple(f"{head}={name}" for head, name in named if (head, name) not in used),
+    )
+
+
+def _replaced(
+    lists: pa.ListArray, heads: list[str], mapping: ClassMapping, used: set[tuple[str, str]]
+) -> pa.ListArray:
+    flat = lists.flatten()
+    columns = []
+    for head in heads:
+        labels = labels_of(flat, head)
+        names = mapping.get(head)
+        if names:
+            encoded = labels.dictionary_encode()
+            before = encoded.dictionary.to_pylist()
+            used.update((head, name) for name in before if name in names)
+            after = pa.array([names.get(name, name) for name in before], labels.type)
+            labels = after.take(encoded.indices)
+        columns.append(labels)
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32))
+    observations = pa.StructArray.from_arrays(columns, fields=list(lists.type.value_type))
+    return pa.ListArray.from_arrays(offsets, observations, type=lists.type, mask=lists.is_null())
+
+
+def _csv_rows(text: str, uri: str) -> list[tuple[str, str, str]]:
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    if not rows or rows[0] != _CSV_HEADER:
+        raise ConfigError(f"{uri}: the first line of a class mapping is head,from,to")
+    for line, row in enumerate(rows[1:], 2):
+        if row and len(row) != len(_CSV_HEADER):
+            raise ConfigError(f"{uri}: row {line} has {len(row)} cells, expected head,from,to")
+    return [(row[0], row[1], row[2]) for row in rows[1:] if row]
+
+
+def _yaml_rows(text: str, uri: str) -> list[tuple[str, str, str]]:
+    try:  # nodes, not values: a name given twice is still seen, and `no` is no boolean
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{uri}: not YAML: {' '.join(str(error).split())}") from error
+    rows = []
+    for head, names in _pairs(root, uri):
+        for name, target in _pairs(names, uri):
+            if not isinstance(target, yaml.ScalarNode):
+                raise ConfigError(f"{uri}: {name.value!r} must be mapped to one name")
+            is_null = target.tag == "tag:yaml.org,2002:null"
+            rows.append((head.value, name.value, "" if is_null else target.value))
+    return rows
+
+
+def _pairs(node: yaml.Node | None, uri: str) -> list[tuple[yaml.Node, yaml.Node]]:
+    if not isinstance(node, yaml.MappingNode):
+        raise ConfigError(f"{uri}: a class mapping is written as head: {{from: to}}")
+    return list(node.value)
+
+
+def _checked(rows: Iterable[tuple[str, str, str]], uri: str) -> dict[str, dict[str, str | None]]:
+    mapping: dict[str, dict[str, str | None]] = {}
+    for head, name, target in rows:
+        names = mapping.setdefault(head, {})
+        if names.setdefault(name, target or None) != (target or None):
+            raise ConfigError(
+                f"{uri}: {head}={name} is mapped to {names[name]!r} and to {target!r}; keep one"
+            )
+    for head, names in mapping.items():
+        for name, new in names.items():
+            if new is not None and new in names and names[new] != new:
+                raise ConfigError(
+                    f"{uri}: {head}={name} is mapped to {new!r}, which is mapped to "
+                    f"{names[new]!r}; map {name!r} to its last name"
+                )
+    return mapping

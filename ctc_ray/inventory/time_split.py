@@ -1,0 +1,56 @@
+"""Splits by time: what is trained on was taken before what is tested with."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.columns import encode
+from ctc_ray.inventory.fractions import boundaries
+
+Undated = Literal["error", "train", "drop"]
+
+_NO_DAY = np.iinfo(np.int64).max
+
+
+def split_by_time(rows: pa.Table, fractions: Mapping[str, float], *, undated: Undated) -> pa.Array:
+    """The split of each event by the day of its first image: the earliest share is the first's.
+
+    Shares are of dated events. A boundary is moved to the nearest end of a day, so no day is in two
+    splits; with few days a split may get nothing.
+
+    Args:
+        undated: what becomes of events none of whose images has a time: `error` stops, `train` puts
+            them into the split `train`, `drop` gives them no split (null).
+
+    Raises:
+        ConfigError: there are undated events (`error`), or there is no split `train` for them.
+    """
+    splits, ends = boundaries(fractions)
+    event_N, event_ids = encode(rows["capture_event_id"])
+    days = pc.floor(rows["captured_at"].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32()))
+    day_N = days.cast(pa.int64()).fill_null(_NO_DAY).to_numpy()
+    day_E = np.full(len(event_ids), _NO_DAY)
+    np.minimum.at(day_E, event_N, day_N)
+    dated = day_E != _NO_DAY
+    n_undated = int(len(dated) - dated.sum())
+    if n_undated and undated == "error":
+        raise ConfigError(
+            f"split.by time: {n_undated} of {len(dated)} capture events have no time "
+            "(--split.undated train|drop)"
+        )
+    if n_undated and undated == "train" and "train" not in splits:
+        raise ConfigError(f"split.undated is train, but the splits are {', '.join(splits)}")
+    day_D, place_E, n_events_D = np.unique(day_E[dated], return_inverse=True, return_counts=True)
+    until_D = np.concatenate([[0], np.cumsum(n_events_D)]) / max(int(dated.sum()), 1)
+    cuts = [int(np.argmin(np.abs(until_D - end))) for end in ends[:-1]]
+    number_D = np.searchsorted(cuts, np.arange(len(day_D)), side="right")
+    number_E = np.full(
+        len(event_ids), splits.index("train") if undated == "train" and n_undated else -1
+    )
+    number_E[dated] = number_D[place_E]
+    number_N = number_E[event_N]
+    return pa.array(splits, pa.string()).take(pa.array(number_N, mask=number_N < 0))

@@ -1,0 +1,86 @@
+import csv
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
+from ctc_ray.inventory.location_split import split_by_location
+
+FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
+
+
+def rows_of(rows):
+    """Of (event, location, class)."""
+    names = ("capture_event_id", "location_id", "label_s")
+    columns = zip(*rows, strict=True) if rows else ([], [], [])
+    return pa.table(
+        {n: pa.array(list(c), pa.string()) for n, c in zip(names, columns, strict=True)}
+    )
+
+
+some_rows = st.lists(
+    st.tuples(
+        st.sampled_from("efgh"),
+        st.one_of(st.none(), st.sampled_from("ABCDEFGHIJ")),
+        st.one_of(st.none(), st.sampled_from("xyz")),
+    ),
+    max_size=40,
+)
+
+
+@given(
+    some_rows,
+    st.randoms(),
+    st.dictionaries(st.sampled_from("ABQ"), st.sampled_from(list(FRACTIONS))),
+)
+def test_each_location_has_one_split_whatever_the_order_and_fixed_stays(rows, random, fixed):
+    found = []
+    for _ in range(2):
+        splits = split_by_location(rows_of(rows), fractions=FRACTIONS, salt="s", fixed=fixed)
+        pairs = {
+            (r[1] or f"event {r[0]}", s) for r, s in zip(rows, splits.to_pylist(), strict=True)
+        }
+        assert len(pairs) == len({place for place, _ in pairs})
+        assert all(fixed.get(place, split) == split for place, split in pairs)
+        found.append(pairs)
+        random.shuffle(rows)
+    assert found[0] == found[1]
+
+
+@given(st.text(max_size=3))
+def test_class_of_as_many_locations_as_splits_is_in_every_split(salt):
+    rows = [(f"{n}-{k}", f"L{n}", "rare" if n < 3 and k == 0 else "x")
+            for n in range(40) for k in range(n + 2)]  # fmt: skip
+    table = rows_of(rows)
+    splits = split_by_location(table, fractions=FRACTIONS, salt=salt)
+    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    for share in split_shares(splits, FRACTIONS):
+        # whole locations only: no further off than the largest one (41 images) is big
+        assert share["share"] == pytest.approx(share["wanted"], abs=41 / len(rows))
+
+
+def test_fixed_split_that_is_none_is_an_error():
+    with pytest.raises(ConfigError, match="location 'A' is in the split 'dev' already"):
+        split_by_location(
+            rows_of([("e", "A", "x")]), fractions=FRACTIONS, salt="", fixed={"A": "dev"}
+        )
+
+
+@pytest.mark.real_data
+def test_real_cameras_keep_the_shares_and_every_class(shared_data):
+    uri = shared_data / "annotations" / "snapshot_safari_capture_events" / "data.csv"
+    with uri.open() as file:
+        rows = [
+            (str(n), r["cameraID"], r["snapshotName"]) for n, r in enumerate(csv.DictReader(file))
+        ]
+    table = rows_of(rows)
+    splits = split_by_location(table, fractions=FRACTIONS, salt="")
+    assert pc.count_distinct(table["location_id"]).as_py() == 180
+    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    assert [found["in_several_splits"] for found in leakage(table, splits)] == [0, 0]
+    for share in split_shares(splits, FRACTIONS):
+        assert share["share"] == pytest.approx(share["wanted"], abs=0.01)
