@@ -1,6 +1,6 @@
 """Arrow tables as Parquet files: read, and written whole or not at all."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -81,8 +81,39 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
 
 def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:
     """The rows of all Parquet files of a folder in the order of their names, but not of `_…`."""
+    return pa.concat_tables([read_table(part, columns) for part in list_tables(uri)])
+
+
+def list_tables(uri: str) -> list[str]:
+    """The URIs of all Parquet files of a folder in the order of their names, but not of `_…`."""
     below = len(uri.rstrip("/"))
     parts = [part for part in storage.list_files(uri) if part.endswith(".parquet")]
-    return pa.concat_tables(
-        [read_table(part, columns) for part in parts if "/_" not in part[below:]]
-    )
+    return [part for part in parts if "/_" not in part[below:]]
+
+
+def write_batches(uri: str, batches: Sequence[pa.Table]) -> None:
+    """Write one Arrow file atomically, each table a batch that can be read by itself.
+
+    Of a thousand rows a batch takes a tenth of the time of a row group of a Parquet file.
+    """
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_file(sink, batches[0].schema, options=options) as writer:
+        for batch in batches:
+            writer.write_table(batch.combine_chunks())
+    storage.write_bytes(uri, sink.getvalue())
+
+
+def read_batch(uri: str, place: int) -> pa.Table:
+    """One of the tables that `write_batches` has written; the rest is not read."""
+    file_system, path = storage.filesystem(uri)
+    with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
+        return pa.Table.from_batches([reader.get_batch(place)])
+
+
+def count_batches(uri: str) -> int:
+    """How many tables `write_batches` has written into the file."""
+    file_system, path = storage.filesystem(uri)
+    with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
+        n_batches: int = reader.num_record_batches
+    return n_batches

@@ -12,6 +12,7 @@ NOUNS = {"inventory", "images", "models", "training", "predictions"}
 GROUND = {
     "schemas", "labels", "config", "manifest", "units", "storage", "errors", "logs", "summaries",
     "tables",
+    "work",
 }  # fmt: skip
 FORBIDDEN = {
     "ground": {"torch", "torchvision", "PIL", "ray", "timm"},

@@ -64,3 +64,13 @@ def test_a_raw_column_is_stored_as_it_is(tmp_path):
 def test_a_table_that_is_not_there_cannot_be_read(folder_uri):
     with pytest.raises(FileNotFoundError):
         tables.open_parquet(storage.join(folder_uri, "no.parquet"))
+
+
+def test_each_batch_is_read_by_itself(folder_uri):
+    uri = storage.join(folder_uri, "a.arrow")
+    batches = [TABLE, TABLE.slice(1, 1), pa.concat_tables([TABLE, TABLE])]
+    tables.write_batches(uri, batches)
+    assert [tables.read_batch(uri, i).to_pylist() for i in (0, 1, 2)] == [
+        batch.to_pylist() for batch in batches
+    ]
+    assert tables.count_batches(uri) == 3

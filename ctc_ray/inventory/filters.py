@@ -13,12 +13,11 @@ from ctc_ray.errors import LabelError
 from ctc_ray.inventory.checks import head_names, labels_of
 from ctc_ray.inventory.columns import Ints
 from ctc_ray.schemas import (
-    META_PREFIX,
     conform,
     label_column,
-    meta_columns,
-    planned_schema,
 )
+
+_REPLACED = ("observations", "observation_counts", "boxes")  # by labels, or not needed any more
 
 Policy = Literal["error", "drop", "first", "most-frequent"]
 
@@ -37,6 +36,9 @@ class Labelled:
 def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -> Labelled:
     """The images with a column `label_<head>` for each of these heads, null where not labelled.
 
+    Of the inventory's other columns the table needs only `capture_event_id` and `observations`;
+    those that it has are kept, but for what is said of observations and boxes.
+
     An event has several observations only if they differ in these heads; one that has no label of
     any of them counts only where there is no other.
 
@@ -52,8 +54,7 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
     for head in heads:
         if head not in known:
             raise LabelError(f"head {head!r} not found; heads are {', '.join(known) or 'none'}")
-    meta = [name.removeprefix(META_PREFIX) for name in meta_columns(table.schema)]
-    schema = planned_schema(heads, meta)
+    schema = _labelled_schema(table.schema, heads)
     chunks, several, kept = [schema.empty_table()], [], [np.empty(0, bool)]
     for batch in table.to_batches():  # a row has all that it needs, so no chunk needs another
         times = None
@@ -80,6 +81,11 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
         n_images_dropped=apart.num_rows if dropped else 0,
         kept=np.concatenate(kept),
     )
+
+
+def _labelled_schema(schema: pa.Schema, heads: Sequence[str]) -> pa.Schema:
+    kept = [field for field in schema if field.name not in _REPLACED]
+    return pa.schema([*kept, *(pa.field(label_column(head), pa.string()) for head in heads)])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ctc_ray.inventory.columns import encode
+from ctc_ray.inventory.columns import encode, number
 from ctc_ray.schemas import label_column
 
 CONTENT_COLUMN = "content_hash"  # optional: same value, same bytes of the image
@@ -28,10 +28,11 @@ def leakage(rows: pa.Table, splits: pa.Array) -> list[dict[str, Any]]:
     for kind, column in _KINDS.items():
         if column not in rows.column_names:
             continue
-        code_N, values = encode(rows[column])
+        code_N, values = number(rows[column])
         known = code_N >= 0
-        pairs = np.unique(code_N[known] * len(names) + split_N[known])
-        n_splits = np.bincount(pairs // max(len(names), 1), minlength=len(values))
+        is_in = np.zeros((len(values), len(names)), bool)
+        is_in[code_N[known], split_N[known]] = True
+        n_splits = is_in.sum(axis=1)
         n_images = np.bincount(code_N[known], minlength=len(values))
         several = n_splits > 1
         found.append(
@@ -74,17 +75,18 @@ def lacking_classes(
         has = np.zeros((len(classes), len(present)), bool)
         has[code_N[known], split_N[known]] = True
         placed = known & (place_N >= 0)
-        pairs = np.unique(code_N[placed] * max(len(places), 1) + place_N[placed])
-        n_places = np.bincount(pairs // max(len(places), 1), minlength=len(classes))
-        for number, name in enumerate(classes):
-            there = {present[k] for k in np.flatnonzero(has[number])}
+        is_at = np.zeros((len(classes), len(places)), bool)
+        is_at[code_N[placed], place_N[placed]] = True
+        n_places = is_at.sum(axis=1)
+        for code, name in enumerate(classes):
+            there = {present[k] for k in np.flatnonzero(has[code])}
             lacking = [split for split in names if split not in there]
             if lacking:
                 found.append(
                     {
                         "head": head,
                         "class": name,
-                        "locations": int(n_places[number]),
+                        "locations": int(n_places[code]),
                         "not_in": " ".join(lacking),
                     }
                 )

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.checks import head_names, labels_of
-from ctc_ray.inventory.columns import encode, first_rows
+from ctc_ray.inventory.columns import encode, first_rows, number
 from ctc_ray.schemas import label_column
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def in_frequent_classes(rows: pa.Table, heads: Sequence[str], min_events: int) -
     It is repeated until it holds: an event left out for one head may make a class of another rare.
     Missing labels are no class.
     """
-    event_N, event_ids = encode(rows["capture_event_id"])
+    event_N, event_ids = number(rows["capture_event_id"])
     first_E = first_rows(event_N, len(event_ids))
     code_HE = [encode(rows[label_column(head)])[0][first_E] for head in heads]
     stays_E = np.ones(len(event_ids), bool)

@@ -7,6 +7,7 @@ out: SHARD as split=<name>/part-NNNNN.parquet, _failures.parquet, manifest.json
 import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -20,17 +21,16 @@ from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, label_column, shard_schema
 from ctc_ray.stages import runtime
-from ctc_ray.stages.dataset_plan import DatasetPlan, plan_dataset
+from ctc_ray.stages.dataset_plan import DatasetPlan, plan_dataset, planned_rows, read_columns
 from ctc_ray.units import (
+    PlanWriter,
     Unit,
-    begin_work,
     cut_by_events,
     event_starts,
-    finish_work,
     missing_units,
     read_unit,
-    write_plan,
 )
+from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 
@@ -41,26 +41,42 @@ _ABOUT_KEY, _GROUPS_KEY, _LABELS_KEY = "ctc_dataset", "ctc_row_groups", "ctc_lab
 
 def run(config: CreateDatasetConfig) -> Manifest:
     """Do the units whose shard is missing; the manifest comes last."""
+    begun = prepare(config)
+    if begun is None:
+        logger.info("%s is complete already", config.output_uri)
+        return read_manifest(config.output_uri, "dataset")
+    _run_missing(begun.config, begun.manifest, begun.units, begun.manifest.rows_in)
+    return _finish(begun.config, begun.manifest, begun.units)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A dataset of which all is decided and no image is read."""
+
+    config: CreateDatasetConfig
+    manifest: Manifest
+    units: list[Unit]
+
+
+def prepare(config: CreateDatasetConfig) -> Begun | None:
+    """All that comes before the first unit; None if the dataset is complete already."""
     config = _absolute(config)
     inventory = read_manifest(config.inventory_uri, "inventory")
-    plan = plan_dataset(config, tables.read_folder(config.inventory_uri), inventory)
+    plan = plan_dataset(config, read_columns(config), inventory)
     inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri), **plan.inputs}
     work = {**config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "dataset", work, overwrite=config.overwrite):
-        logger.info("%s is complete already", config.output_uri)
-        return read_manifest(config.output_uri, "dataset")
-    units = _plan(config, plan.rows, plan.splits)
-    n_rows = plan.rows.num_rows
+        return None
     manifest = Manifest(
         kind="dataset",
         config=config.work(),
         inputs=inputs,
-        rows_in=n_rows,
+        rows_in=plan.rows.num_rows,
         classes=plan.labels.to_json(),
         meta=inventory.meta,
+        counts=plan.counts,
     )
-    _run_missing(config, manifest, units, n_rows)
-    return _finish(config, manifest, units, plan)
+    return Begun(config, manifest, _units(config, plan, inventory))
 
 
 def _absolute(config: CreateDatasetConfig) -> CreateDatasetConfig:
@@ -73,12 +89,15 @@ def _absolute(config: CreateDatasetConfig) -> CreateDatasetConfig:
     )
 
 
-def _plan(config: CreateDatasetConfig, rows: pa.Table, splits: pa.Array) -> list[Unit]:
-    units: list[Unit] = []
-    for name in sorted(pc.unique(splits).to_pylist()):
-        part = rows.filter(pc.equal(splits, name))
-        units += write_plan(config.output_uri, f"split={name}", part, config.images_per_unit)
-    return units
+def _units(config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest) -> list[Unit]:
+    """Lay all units ready, split by split in the order of their names."""
+    writers = {
+        name: PlanWriter(config.output_uri, f"split={name}", config.images_per_unit)
+        for name in sorted(pc.unique(plan.splits).to_pylist())
+    }
+    for name, rows in planned_rows(config, plan, inventory):
+        writers[name].add(rows)
+    return [unit for writer in writers.values() for unit in writer.finish()]
 
 
 def _run_missing(
@@ -179,9 +198,7 @@ def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, 
     }
 
 
-def _finish(
-    config: CreateDatasetConfig, manifest: Manifest, units: list[Unit], plan: DatasetPlan
-) -> Manifest:
+def _finish(config: CreateDatasetConfig, manifest: Manifest, units: list[Unit]) -> Manifest:
     footers = runtime.read_footers(config.output_uri, units)
     failures = runtime.write_failures(config.output_uri, footers)
     n_rows = sum(footer.n_rows for footer in footers)
@@ -202,7 +219,7 @@ def _finish(
             "failures": failures,
             "shards": shards,
             "labels": (labels := _labels(manifest, footers)),
-            "counts": _counts(shards) | plan.counts | _label_tables(labels),
+            "counts": _counts(shards) | manifest.counts | _label_tables(labels),
         }
     )
     finish_work(config.output_uri, finished)

@@ -44,7 +44,7 @@ from ctc_ray.stages.inventory_files import (
     missing_files,
     same_content,
 )
-from ctc_ray.units import begin_work, finish_work
+from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

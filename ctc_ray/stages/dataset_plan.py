@@ -14,17 +14,20 @@ Every step keeps or leaves out whole events and counts both.
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage
+from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.balance import Limit, balanced
+from ctc_ray.inventory.columns import encode, n_runs
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.leakage import CONTENT_COLUMN, lacking_classes, leakage, split_shares
 from ctc_ray.inventory.mapping import map_classes, read_mapping
@@ -32,9 +35,17 @@ from ctc_ray.inventory.selection import all_labelled, has_label, in_frequent_cla
 from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest
-from ctc_ray.schemas import conform, label_column, planned_schema
+from ctc_ray.schemas import (
+    conform,
+    label_column,
+    meta_column,
+    meta_columns,
+    planned_schema,
+)
 
 logger = logging.getLogger(__name__)
+
+_ROW = "_row"
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,8 @@ class DatasetPlan:
     """The images of a dataset, each with its labels and its split."""
 
     rows: pa.Table
-    """With `planned_schema`, in the order of the inventory."""
+    """In the order of the inventory: `_row`, its place there, the columns that the plan was made
+    by, and `label_<head>`."""
     splits: pa.Array
     labels: LabelSpace
     counts: dict[str, Any]
@@ -57,25 +69,30 @@ def plan_dataset(
     inventory: Manifest,
     *,
     fixed: Mapping[str, str] | None = None,
+    already: pa.ChunkedArray | None = None,
 ) -> DatasetPlan:
     """The images of an inventory that become a dataset.
 
     Args:
+        table: the inventory's rows, at least with the columns of `read_columns`.
         fixed: location -> split that is decided already; of `split.by location` only.
+        already: ids of events that are left out, because the dataset has them.
 
     Raises:
         ConfigError: a setting does not fit the inventory, or no image is left.
         LabelError: there is no such head, or an event has several observations.
     """
     _check_heads(config, inventory)
+    table = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
     selection = _Selection(table)
+    if already is not None:
+        is_new = pc.invert(pc.is_in(table["capture_event_id"], value_set=already))
+        table = _where(is_new.to_numpy(), table)
+        selection.note("in the dataset already", table)
     table, inputs = _mapped(config, table, selection)
     labelled = label_rows(table, config.heads, observations=config.observations)
     rows = labelled.rows
-    if CONTENT_COLUMN in table.column_names:
-        content = table[CONTENT_COLUMN].filter(pa.array(labelled.kept))
-        rows = rows.append_column(CONTENT_COLUMN, content)
-    table = table.filter(pa.array(labelled.kept))
+    table = _where(labelled.kept, table)
     selection.note("observations", rows)
     rows = _filtered(config, table, rows, selection)
     _require_rows(rows, config)
@@ -88,7 +105,8 @@ def plan_dataset(
         fixed=fixed,
         undated=split.undated,
     )
-    rows, splits = rows.filter(pc.is_valid(splits)), splits.drop_null()
+    if splits.null_count:
+        rows, splits = rows.filter(pc.is_valid(splits)), splits.drop_null()
     selection.note("split.undated", rows)
     _require_rows(rows, config)
     wanted = {} if split.by.startswith("meta:") else split.fractions
@@ -114,10 +132,61 @@ def plan_dataset(
         ),
         "leakage": leakage(rows, splits),
     }
-    where = config.inventory_uri
-    rows = conform(rows, planned_schema(config.heads, inventory.meta), where=where)
     labels = LabelSpace.from_table(rows, {head: label_column(head) for head in config.heads})
     return DatasetPlan(rows, splits, labels, counts, inputs)
+
+
+def planned_rows(
+    config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest
+) -> Iterator[tuple[str, pa.Table]]:
+    """The plan's rows with all their columns (`planned_schema`), a part of a split at a time.
+
+    The parts of a split come in the order of the inventory.
+    """
+    row_N = plan.rows[_ROW].to_numpy()
+    split_N, names = encode(plan.splits)
+    schema = planned_schema(config.heads, inventory.meta)
+    label_names = [label_column(head) for head in config.heads]
+    columns = [name for name in schema.names if name not in label_names]
+    first = 0
+    for uri in tables.list_tables(config.inventory_uri):
+        part = tables.read_table(uri, columns)
+        start, stop = np.searchsorted(row_N, [first, first + part.num_rows])
+        own = plan.rows.select(label_names).slice(start, stop - start)
+        for code, name in enumerate(names):
+            chosen = np.flatnonzero(split_N[start:stop] == code)
+            if len(chosen):
+                rows = part.take(pa.array(row_N[start:stop][chosen] - first))
+                labels = own.take(pa.array(chosen))
+                for column in labels.column_names:
+                    rows = rows.append_column(column, labels[column])
+                yield name, conform(rows, schema, where=uri)
+        first += part.num_rows
+
+
+def read_columns(config: CreateDatasetConfig) -> pa.Table:
+    """The columns of the inventory by which the plan is made.
+
+    Ten million rows with all columns would be gigabytes.
+    """
+    wanted = {"capture_event_id", "location_id", "observations", CONTENT_COLUMN}
+    by = config.split.by
+    wanted |= {"captured_at"} if by == "time" else set()
+    wanted |= {meta_column(by.partition(":")[2])} if by.startswith("meta:") else set()
+    wanted |= {"observation_counts"} if config.observations == "most-frequent" else set()
+    parts = []
+    for uri in tables.list_tables(config.inventory_uri):
+        with tables.open_parquet(uri) as file:
+            names = [name for name in file.schema_arrow.names if name in wanted]
+            if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
+                names += meta_columns(file.schema_arrow)  # for the message that names them
+            parts.append(file.read(columns=names))
+    return pa.concat_tables(parts)
+
+
+def _where(is_kept: npt.NDArray[np.bool_], rows: pa.Table) -> pa.Table:
+    """The rows that are kept; nothing is copied where all are."""
+    return rows if is_kept.all() else rows.filter(pa.array(is_kept))
 
 
 class _Selection:
@@ -130,15 +199,16 @@ class _Selection:
 
     def note(self, step: str, rows: pa.Table) -> None:
         """Note what is left after a step; a step that left out nothing is not listed."""
-        n_events, n_images = _n_events(rows), rows.num_rows
+        n_images = rows.num_rows
         if n_images < self._images:
+            n_events = _n_events(rows)
             found = {"events": self._events - n_events, "images": self._images - n_images}
             self.steps.append({"step": step, **found})
-        self._events, self._images = n_events, n_images
+            self._events, self._images = n_events, n_images
 
 
 def _n_events(rows: pa.Table) -> int:
-    return int(pc.count_distinct(rows["capture_event_id"]).as_py())
+    return n_runs(rows["capture_event_id"])
 
 
 def _check_heads(config: CreateDatasetConfig, inventory: Manifest) -> None:
@@ -173,16 +243,16 @@ def _filtered(
     is_removed = has_label(table, wanted.remove, setting="filter.remove")
     is_kept = has_label(table, wanted.keep, setting="filter.keep")
     is_kept |= not wanted.keep
-    rows, is_kept = rows.filter(pa.array(~is_removed)), is_kept[~is_removed]
+    rows, is_kept = _where(~is_removed, rows), is_kept[~is_removed]
     selection.note("filter.remove", rows)
-    rows = rows.filter(pa.array(is_kept))
+    rows = _where(is_kept, rows)
     selection.note("filter.keep", rows)
     if wanted.drop_missing_labels:
-        rows = rows.filter(pa.array(all_labelled(rows, config.heads)))
+        rows = _where(all_labelled(rows, config.heads), rows)
     selection.note("filter.drop_missing_labels", rows)
     if wanted.min_events_per_class:
         enough = in_frequent_classes(rows, config.heads, wanted.min_events_per_class)
-        rows = rows.filter(pa.array(enough))
+        rows = _where(enough, rows)
     selection.note("filter.min_events_per_class", rows)
     return rows
 

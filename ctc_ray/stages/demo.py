@@ -28,7 +28,7 @@ from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.schemas import label_column
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, train
-from ctc_ray.units import begin_work, finish_work
+from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

@@ -32,7 +32,8 @@ from ctc_ray.predictions.exports import csv_chunks, json_chunks
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.stages import prediction_source as source
 from ctc_ray.stages import runtime
-from ctc_ray.units import Unit, begin_work, finish_work, missing_units, write_plan
+from ctc_ray.units import Unit, missing_units, write_plan
+from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

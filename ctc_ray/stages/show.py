@@ -18,7 +18,7 @@ from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete, read
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE
 from ctc_ray.stages import gallery
 from ctc_ray.summaries import Summary
-from ctc_ray.units import begun_work
+from ctc_ray.work import begun_work
 
 _CLASSES_SHOWN, _FAILURES_SHOWN = 20, 20
 

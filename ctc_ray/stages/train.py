@@ -29,7 +29,7 @@ from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.stages import runtime
 from ctc_ray.stages.training_job import TrainingJob
-from ctc_ray.units import WORK_FOLDER, begin_work, finish_work
+from ctc_ray.work import WORK_FOLDER, begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

@@ -28,7 +28,7 @@ from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import runtime, train
-from ctc_ray.units import begin_work, finish_work
+from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

@@ -36,7 +36,7 @@ def unit_file(folder: Path, name: str, failures: list[str | None]) -> Unit:
         }
     )
     tables.write_row_groups(str(folder / name), [rows], metadata={"key": name})
-    return Unit(name=name, plan_file="", row_group=0, n_rows=n)
+    return Unit(name=name, plan_file="", place=0, n_rows=n)
 
 
 def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:

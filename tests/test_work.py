@@ -1,0 +1,203 @@
+import json
+import tempfile
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray import storage
+from ctc_ray.errors import ConfigError
+from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.units import write_plan
+from ctc_ray.work import Begun, begin_work, begun_work, finish_work
+
+WORK = {"stage": "predict", "model": {"backbone": "small_cnn", "dropout": 0.0}, "heads": ["a"]}
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def output_uri(request, tmp_path) -> str:
+    if request.param == "s3":
+        return request.getfixturevalue("s3_bucket_uri") + "/out"
+    return str(tmp_path / "out")
+
+
+def put(output_uri: str, name: str, content: bytes = b"x") -> None:
+    storage.write_bytes(storage.join(output_uri, name), content)
+
+
+def left(output_uri: str) -> list[str]:
+    return [uri.removeprefix(output_uri + "/") for uri in storage.list_files(output_uri)]
+
+
+def rows_of(lengths: list[int]) -> pa.Table:
+    """Events of these many images, each row numbered."""
+    ids = [f"e{event}" for event, n in enumerate(lengths) for _ in range(n)]
+    return pa.table({"capture_event_id": ids, "row": range(len(ids))})
+
+
+# -- beginning and finishing -----------------------------------------------------------------------
+
+
+def test_a_new_folder_begins_and_the_same_work_goes_on(output_uri):
+    assert begin_work(output_uri, "bundle", WORK, overwrite=False) is False
+    put(output_uri, "images/part-00000.parquet")
+    assert begin_work(output_uri, "bundle", dict(reversed(WORK.items())), overwrite=False) is False
+    assert "images/part-00000.parquet" in left(output_uri)
+
+
+def test_work_with_a_manifest_is_complete(output_uri):
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
+    write_plan(output_uri, "images", rows_of([2, 2]), 2)
+    put(output_uri, "images/part-00000.parquet")
+    finish_work(output_uri, Manifest(kind="bundle", config=WORK))
+    assert begin_work(output_uri, "bundle", WORK, overwrite=False) is True
+    assert read_manifest(output_uri, "bundle").config == WORK
+
+
+def test_finished_work_keeps_the_results_and_clears_the_plan_away(output_uri):
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
+    write_plan(output_uri, "images", rows_of([2, 2]), 2)
+    put(output_uri, "images/part-00000.parquet")
+    finish_work(output_uri, Manifest(kind="bundle", config=WORK))
+    assert left(output_uri) == ["_work/work.json", "images/part-00000.parquet", "manifest.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stage": "train"}, r'stage: "predict" there, "train" now\)'),
+        ({"model": {"backbone": "resnet18", "dropout": 0.0}}, r'model.backbone: "small_cnn" there'),
+        ({"model": {"dropout": 0.5}}, r"model.dropout: 0.0 there, 0.5 now and 1 more\)"),
+        ({"heads": ["b"]}, r'heads: \["a"\] there, \["b"\] now\)'),
+        ({"seed": None}, r"seed: nothing there, null now\)"),
+        ({"model": {}}, r"model: nothing there, {} now and 2 more\)"),
+    ],
+)
+def test_work_of_another_configuration_is_refused_and_the_field_named(output_uri, change, message):
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
+    with pytest.raises(ConfigError, match=message) as raised:
+        begin_work(output_uri, "bundle", {**WORK, **change}, overwrite=False)
+    assert str(raised.value).startswith(output_uri)
+    assert "--overwrite" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_only_what_differs_is_named_when_json_changes_the_type():
+    with pytest.raises(ConfigError, match=r"\(seed: 1 there, 2 now\)"):
+        _begin_twice({"heads": ("a", "b"), "seed": 1}, {"heads": ("a", "b"), "seed": 2})
+
+
+def _begin_twice(first: dict, second: dict) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        begin_work(folder, "bundle", first, overwrite=False)
+        begin_work(folder, "bundle", second, overwrite=False)
+
+
+settings = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(0, 2), st.sampled_from(["", "1", "a"])),
+    lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3),
+    max_leaves=6,
+)
+works = st.dictionaries(st.sampled_from("abc"), settings, max_size=3)
+
+
+@given(works, works)
+def test_work_goes_on_exactly_if_its_json_is_the_same(first, second):
+    same = json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+    if same:
+        _begin_twice(first, second)
+        return
+    with pytest.raises(ConfigError, match=r" there, .* now"):
+        _begin_twice(first, second)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_foreign_files_is_refused_and_left_as_it_is(output_uri, overwrite):
+    put(output_uri, "holiday/photo.jpg", b"mine")
+    with pytest.raises(ConfigError, match="holds files that no ctc command wrote"):
+        begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
+    assert left(output_uri) == ["holiday/photo.jpg"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_empty_folder_can_be_used(tmp_path, overwrite):
+    assert begin_work(str(tmp_path), "bundle", WORK, overwrite=overwrite) is False
+    assert left(str(tmp_path)) == ["_work/work.json"]
+
+
+def test_overwriting_deletes_what_an_earlier_run_left_and_nothing_beside_it(output_uri):
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
+    put(output_uri, "images/part-00000.parquet")
+    put(output_uri + "-2", "mine")
+    finish_work(output_uri, Manifest(kind="bundle", config=WORK))
+    assert begin_work(output_uri, "bundle", {**WORK, "seed": 7}, overwrite=True) is False
+    assert left(output_uri) == ["_work/work.json"]
+    assert left(output_uri + "-2") == ["mine"]
+
+
+def test_overwriting_nothing_just_begins(output_uri):
+    assert begin_work(output_uri, "bundle", WORK, overwrite=True) is False
+    assert left(output_uri) == ["_work/work.json"]
+
+
+@pytest.mark.parametrize("output", ["data", "data/inventory"])
+def test_overwrite_never_deletes_an_input(tmp_path, output):
+    inventory, other = tmp_path / "data" / "inventory", tmp_path / output
+    begin_work(str(inventory), "bundle", {"a": 1}, overwrite=False)
+    work = {"a": 2, "inputs": {str(inventory): "f"}}
+    with pytest.raises(ConfigError, match="would delete the input"):
+        begin_work(str(other), "bundle", work, overwrite=True)
+    assert (inventory / "_work" / "work.json").is_file()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_work_of_another_command_is_never_overwritten(output_uri, overwrite, finished):
+    begin_work(output_uri, "bundle", WORK, overwrite=False)
+    put(output_uri, "weights.safetensors")
+    if finished:
+        finish_work(output_uri, Manifest(kind="bundle", config=WORK))
+    before = left(output_uri)
+    with pytest.raises(ConfigError, match=r"holds the work of `ctc train`, which `ctc predict`"):
+        begin_work(output_uri, "predictions", WORK, overwrite=overwrite)
+    assert left(output_uri) == before
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_is_a_file_is_refused(output_uri, overwrite):
+    storage.write_bytes(output_uri, b"mine")
+    with pytest.raises(ConfigError, match="is a file"):
+        begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
+    assert storage.read_bytes(output_uri) == b"mine"
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"job": 1}'])
+def test_a_work_file_of_another_program_is_refused(output_uri, content):
+    put(output_uri, "_work/work.json", content)
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="no ctc command wrote this"):
+            begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
+    assert left(output_uri) == ["_work/work.json"]
+
+
+# -- what is begun ---------------------------------------------------------------------------------
+
+
+def test_begun_work_counts_results_beside_the_plan(output_uri):
+    assert begun_work(output_uri) is None
+    begin_work(output_uri, "predictions", WORK, overwrite=False)
+    assert begun_work(output_uri) == Begun("predictions", 0, None)
+    units = write_plan(output_uri, "images", rows_of([1] * 70), 1)  # two plan files
+    for unit in units[:5]:
+        put(output_uri, unit.name)
+    put(output_uri, "images/.part-00005.parquet.0a1b")  # a killed run's
+    put(output_uri, "events/part-00000.parquet")  # a unit is done when its images are there
+    assert begun_work(output_uri) == Begun("predictions", 5, 70)
+
+
+def test_begun_work_without_a_plan_counts_all_results(output_uri):
+    begin_work(output_uri, "trials", WORK, overwrite=False)
+    put(output_uri, "models/trial-0/bundle.json")
+    put(output_uri, "_work/checkpoint")
+    assert begun_work(output_uri) == Begun("trials", 1, None)
