@@ -66,9 +66,24 @@ class PlanWriter:
     Rows of an event must be neighbours, also from part to part.
     """
 
-    def __init__(self, output_uri: str, folder: str, images_per_unit: int) -> None:
-        """`folder`: where the units' results go, below the output folder, e.g. `split=train`."""
+    def __init__(
+        self,
+        output_uri: str,
+        folder: str,
+        images_per_unit: int,
+        *,
+        first: int = 0,
+        plans: str = WORK_FOLDER,
+    ) -> None:
+        """Nothing is written yet.
+
+        Args:
+            folder: where the units' results go, below the output folder, e.g. `split=train`.
+            first: number of the first unit.
+            plans: folder for the plan files, below the output folder.
+        """
         self._output_uri, self._folder = output_uri, folder
+        self._first, self._plans = first, plans
         self._images_per_unit = images_per_unit
         self._rest: pa.Table | None = None
         self._waiting: list[pa.Table] = []
@@ -101,7 +116,7 @@ class PlanWriter:
         number = len(self.units)
         self.units.append(
             Unit(
-                name=f"{self._folder}/part-{number:05d}.parquet",
+                name=f"{self._folder}/part-{self._first + number:05d}.parquet",
                 plan_file=self._plan_file(number),
                 place=number % _UNITS_PER_PLAN_FILE,
                 n_rows=rows.num_rows,
@@ -112,7 +127,7 @@ class PlanWriter:
             self._flush()
 
     def _plan_file(self, number: int) -> str:
-        return f"{WORK_FOLDER}/{self._folder}/plan-{number // _UNITS_PER_PLAN_FILE:05d}.arrow"
+        return f"{self._plans}/{self._folder}/plan-{number // _UNITS_PER_PLAN_FILE:05d}.arrow"
 
     def _flush(self) -> None:
         if self._waiting:

@@ -17,6 +17,7 @@ from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Kind, Manifest, fingerprint
 
 WORK_FOLDER = "_work"
 _WORK_FILE = "work.json"
+_APPEND_FILE = "append.json"
 _PLAN = re.compile(f"{WORK_FOLDER}/(.+)/plan-[0-9]+[.]arrow")
 
 
@@ -49,7 +50,7 @@ def begin_work(output_uri: str, kind: Kind, work: Mapping[str, Any], *, overwrit
     if found["fingerprint"] != mine["fingerprint"]:
         raise ConfigError(
             f"{output_uri}: holds work of another configuration "
-            f"({_difference(found['work'], work)}); "
+            f"({difference(found['work'], work)}); "
             "choose another --output-uri, or --overwrite to delete it"
         )
     return storage.exists(storage.join(output_uri, MANIFEST_NAME))
@@ -146,7 +147,8 @@ def begun_work(output_uri: str) -> Begun | None:
     return Begun(found["kind"], n_files, n_planned)
 
 
-def _difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """The first key whose value differs, with both values, and how many more there are."""
     there, now = dict(_flatten(old)), dict(_flatten(new))
     keys = [key for key in {**now, **there} if there.get(key) != now.get(key)]
     more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -164,9 +166,30 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", json.dumps(item, sort_keys=True, ensure_ascii=False)
 
 
+def begin_append(output_uri: str, inputs: Mapping[str, str]) -> str:
+    """Note which inputs a finished folder grows by; the name of a folder for the plan.
+
+    Raises:
+        ConfigError: it is growing by others already.
+    """
+    uri = storage.join(output_uri, WORK_FOLDER, _APPEND_FILE)
+    name = f"append-{fingerprint(inputs)[:12]}"
+    if not storage.exists(uri):
+        storage.write_json(uri, {"folder": name, "inputs": inputs})
+        return name
+    found = json.loads(storage.read_bytes(uri))
+    if found["folder"] != name:
+        raise ConfigError(
+            f"{output_uri}: an append of {', '.join(found['inputs'])} is not finished; "
+            "run it again first"
+        )
+    return name
+
+
 def finish_work(output_uri: str, manifest: Manifest) -> None:
     """Declare the output complete, then clear the plan away; `work.json` stays."""
     manifest.write(output_uri)
+    storage.delete_file(storage.join(output_uri, WORK_FOLDER, _APPEND_FILE))
     file_system, path = storage.filesystem(storage.join(output_uri, WORK_FOLDER))
     selector = pafs.FileSelector(path, allow_not_found=True)
     for info in file_system.get_file_info(selector):

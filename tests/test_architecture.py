@@ -34,6 +34,8 @@ HELPERS_OF_STAGES = {
     "gallery",
     "inventory_files",
     "dataset_plan",
+    "dataset_append",
+    "dataset_report",
 }
 TOP_LEVEL = {
     "ctc_ray", "jobs", "cluster", "tests", "Dockerfile.gpu", "pyproject.toml", "README.md",

@@ -88,6 +88,7 @@ class CreateDatasetConfig(StageConfig):
     """Decode and resize the images of an inventory into Parquet shards, split for training."""
 
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {
+        "append",
         "max_failure_fraction",
         "threads_per_task",
     }
@@ -96,6 +97,8 @@ class CreateDatasetConfig(StageConfig):
     """Folder written by `ctc create-inventory`."""
     heads: tuple[str, ...] = Field(min_length=1)
     """Heads to keep as labels."""
+    append: bool = False
+    """Add the new events of this inventory to the finished dataset in output_uri."""
     image_root_uri: str | None = None
     """Folder that the inventory's image paths are relative to."""
     resize: ResizeConfig = ResizeConfig()

@@ -6,12 +6,10 @@ out: SHARD as split=<name>/part-NNNNN.parquet, _failures.parquet, manifest.json
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,14 +17,15 @@ from ctc_ray import __version__, logs, storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
-from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, label_column, shard_schema
+from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
+from ctc_ray.stages import dataset_report as report
 from ctc_ray.stages import runtime
+from ctc_ray.stages.dataset_append import grown, read_base
 from ctc_ray.stages.dataset_plan import DatasetPlan, plan_dataset, planned_rows, read_columns
 from ctc_ray.units import (
     PlanWriter,
     Unit,
     cut_by_events,
-    event_starts,
     missing_units,
     read_unit,
 )
@@ -36,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 _IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
 # of a shard's footer
-_ABOUT_KEY, _GROUPS_KEY, _LABELS_KEY = "ctc_dataset", "ctc_row_groups", "ctc_labels"
+_ABOUT_KEY = "ctc_dataset"
 
 
 def run(config: CreateDatasetConfig) -> Manifest:
@@ -62,6 +61,8 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
     """All that comes before the first unit; None if the dataset is complete already."""
     config = _absolute(config)
     inventory = read_manifest(config.inventory_uri, "inventory")
+    if config.append:
+        return _prepare_append(config, inventory)
     plan = plan_dataset(config, read_columns(config), inventory)
     inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri), **plan.inputs}
     work = {**config.work(), "inputs": inputs}
@@ -76,7 +77,37 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
         meta=inventory.meta,
         counts=plan.counts,
     )
-    return Begun(config, manifest, _units(config, plan, inventory))
+    writers = {
+        name: PlanWriter(config.output_uri, f"split={name}", config.images_per_unit)
+        for name in _splits(plan)
+    }
+    return Begun(config, manifest, _units(config, plan, inventory, writers))
+
+
+def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun | None:
+    base = read_base(config)
+    table = read_columns(config)
+    if base is None or base.has_all(table["capture_event_id"]):
+        return None
+    fixed = base.splits_of_locations if config.split.by == "location" else None
+    plan = plan_dataset(config, table, inventory, fixed=fixed, already=base.events)
+    manifest, plans = grown(base, config, plan, inventory)
+    writers = {
+        name: PlanWriter(
+            config.output_uri,
+            f"split={name}",
+            config.images_per_unit,
+            first=base.n_units(name),
+            plans=plans,
+        )
+        for name in _splits(plan)
+    }
+    units = [*base.units, *_units(config, plan, inventory, writers)]
+    return Begun(config, manifest, sorted(units, key=lambda unit: unit.name))
+
+
+def _splits(plan: DatasetPlan) -> list[str]:
+    return sorted(pc.unique(plan.splits).to_pylist())
 
 
 def _absolute(config: CreateDatasetConfig) -> CreateDatasetConfig:
@@ -89,12 +120,13 @@ def _absolute(config: CreateDatasetConfig) -> CreateDatasetConfig:
     )
 
 
-def _units(config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest) -> list[Unit]:
-    """Lay all units ready, split by split in the order of their names."""
-    writers = {
-        name: PlanWriter(config.output_uri, f"split={name}", config.images_per_unit)
-        for name in sorted(pc.unique(plan.splits).to_pylist())
-    }
+def _units(
+    config: CreateDatasetConfig,
+    plan: DatasetPlan,
+    inventory: Manifest,
+    writers: Mapping[str, PlanWriter],
+) -> list[Unit]:
+    """Lay all units ready, split by split."""
     for name, rows in planned_rows(config, plan, inventory):
         writers[name].add(rows)
     return [unit for writer in writers.values() for unit in writer.finish()]
@@ -156,8 +188,7 @@ def write_shard(
         groups,
         metadata={
             _ABOUT_KEY: about,
-            _GROUPS_KEY: json.dumps([_group_counts(group) for group in groups]),
-            _LABELS_KEY: json.dumps(_label_counts(shard, config.heads)),
+            **report.footer_counts(groups, config.heads),
         },
         raw_column="jpeg",
     )
@@ -178,48 +209,20 @@ def _with_images(rows: pa.Table, images: Sequence[ShardImage | Failure]) -> pa.T
     )
 
 
-def _group_counts(group: pa.Table) -> list[int]:
-    """Images, events, events with a usable image, usable images: training plans epochs by it."""
-    starts = event_starts(group["capture_event_id"])
-    usable = pc.is_null(group["failure"]).to_numpy().astype(np.int64)
-    usable_events = np.count_nonzero(np.add.reduceat(usable, starts))
-    return [group.num_rows, len(starts), int(usable_events), int(usable.sum())]
-
-
-def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Head -> class -> usable images with this label."""
-    usable = shard.filter(pc.is_null(shard["failure"]))
-    return {
-        head: {
-            found["values"]: found["counts"]
-            for found in pc.value_counts(usable[label_column(head)].drop_null()).to_pylist()
-        }
-        for head in heads
-    }
-
-
 def _finish(config: CreateDatasetConfig, manifest: Manifest, units: list[Unit]) -> Manifest:
     footers = runtime.read_footers(config.output_uri, units)
     failures = runtime.write_failures(config.output_uri, footers)
     n_rows = sum(footer.n_rows for footer in footers)
     runtime.check_failures(config.output_uri, failures, n_rows, config.max_failure_fraction)
-    shards = [
-        {
-            "path": footer.name,
-            "split": _split(footer),
-            "n_images": footer.n_rows,
-            "n_failed": footer.n_failed,
-            "groups": json.loads(footer.metadata[_GROUPS_KEY]),
-        }
-        for footer in footers
-    ]
+    shards = [report.shard_entry(footer) for footer in footers]
+    labels = report.label_counts(manifest, footers)
     finished = manifest.model_copy(
         update={
             "rows_out": n_rows,
             "failures": failures,
             "shards": shards,
-            "labels": (labels := _labels(manifest, footers)),
-            "counts": _counts(shards) | manifest.counts | _label_tables(labels),
+            "labels": labels,
+            "counts": report.split_counts(shards) | manifest.counts | report.label_tables(labels),
         }
     )
     finish_work(config.output_uri, finished)
@@ -227,46 +230,3 @@ def _finish(config: CreateDatasetConfig, manifest: Manifest, units: list[Unit]) 
         "wrote %d images, %d failures to %s", n_rows, sum(failures.values()), config.output_uri
     )
     return finished
-
-
-def _labels(
-    manifest: Manifest, footers: Sequence[runtime.Footer]
-) -> dict[str, dict[str, dict[str, int]]]:
-    """Split -> head -> class -> usable images; every class is named in every split."""
-    labels: dict[str, dict[str, dict[str, int]]] = {}
-    for footer in footers:
-        split = labels.setdefault(
-            _split(footer), {h: dict.fromkeys(names, 0) for h, names in manifest.classes.items()}
-        )
-        for head, counts in json.loads(footer.metadata[_LABELS_KEY]).items():
-            for name, n in counts.items():
-                split[head][name] += n
-    return labels
-
-
-def _label_tables(labels: dict[str, dict[str, dict[str, int]]]) -> dict[str, Any]:
-    heads = next(iter(labels.values()))
-    return {
-        f"usable images per class of {head}": [
-            {"class": name, **{split: counts[head][name] for split, counts in labels.items()}}
-            for name in heads[head]
-        ]
-        for head in heads
-    }
-
-
-def _split(footer: runtime.Footer) -> str:
-    return footer.name.partition("/")[0].removeprefix("split=")
-
-
-def _counts(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    splits: dict[str, dict[str, int]] = {}
-    for shard in shards:
-        counts = splits.setdefault(shard["split"], {"images": 0, "events": 0, "failed": 0})
-        counts["images"] += shard["n_images"]
-        counts["events"] += sum(group[1] for group in shard["groups"])
-        counts["failed"] += shard["n_failed"]
-    return {
-        "shards": len(shards),
-        "splits": [{"split": name, **counts} for name, counts in splits.items()],
-    }
