@@ -59,20 +59,21 @@ def is_something_else(head: bytes) -> bool:
 def not_an_image(path: str, head: bytes) -> str | None:
     """What a file is that is plainly no image; None if it is one, or was meant to be one.
 
-    The bytes decide. Only where they say nothing, or are text (an error page or a pointer in the
-    place of a photograph), the extension does: with that of an image, the file was meant to be one,
-    and its row tells that it is lost.
+    A name with the extension of an image says that it was meant to be one, whatever the bytes are:
+    its row will tell that it is lost. Only the `._name.jpg` that macOS leaves is not. Of all other
+    names the bytes decide.
 
     Args:
         head: the first `SIGNATURE_BYTES` of the file, or more.
     """
-    head = head[:SIGNATURE_BYTES]
-    if _is_image(head):
+    head, name = head[:SIGNATURE_BYTES], posixpath.basename(path)
+    is_named_so = posixpath.splitext(name)[1][1:].lower() in _EXTENSIONS
+    if _is_image(head) or (is_named_so and not name.startswith("._")):
         return None
     for offset, signature, what in _NO_IMAGE:
         if head.startswith(signature, offset):
             return what
-    if posixpath.splitext(path)[1][1:].lower() in _EXTENSIONS:
+    if is_named_so:
         return None
     if not head:
         return "an empty file without the extension of an image"

@@ -89,7 +89,7 @@ def read_csv(
     else:
         cells = _cells(uri, columns)
         event_ids = cells[columns.event_column]
-        _require_ids(uri, event_ids.dictionary, columns.event_column)
+        _require_ids(uri, event_ids, columns.event_column)
     image_rows, image_uris = _images([cells[name] for name in columns.image_columns])
     times, n_unreadable = _times(cells, columns.captured_at_column)
     rows = SourceRows(
@@ -117,7 +117,8 @@ def _require_rows(uri: str, table: pa.Table) -> pa.Table:
 
 
 def _require_ids(uri: str, event_ids: pa.Array, column: str) -> None:
-    if pc.any(pc.equal(event_ids, "")).as_py():
+    is_coded = pa.types.is_dictionary(event_ids.type)
+    if pc.any(pc.equal(event_ids.dictionary if is_coded else event_ids, "")).as_py():
         line = line_of_empty_cell(uri, column)
         place = "a row" if line is None else f"line {line}"
         raise SchemaError(f"{uri}: {place} has no event id (column {column!r})")

@@ -96,6 +96,14 @@ def test_byte_order_mark_does_not_hide_the_first_column(write):
     assert inventory.table["capture_event_id"].to_pylist() == ["e"]
 
 
+def test_the_image_may_be_the_events_id(write):
+    inventory = read_csv(write("file,species\na,lion\nb,lion\n"), CsvColumns("file", ("file",)))
+
+    assert inventory.table["capture_event_id"].to_pylist() == ["a", "b"]
+    with pytest.raises(SchemaError, match="line 3 has no event id"):
+        read_csv(write('file,x\na,1\n"",2\n'), CsvColumns("file", ("file",)))
+
+
 def test_event_without_image_is_counted(write):
     inventory = read_csv(write("id,file,species\ne,,lion\nf,b,lion\n"), PLAIN)
 

@@ -87,7 +87,7 @@ def test_every_shard_says_in_its_footer_what_it_is(manifest: Manifest) -> None:
             "schema_version": SCHEMA_VERSION,
             "ctc_version": __version__,
             "inventory_fingerprint": manifest_fingerprint("inventory"),
-            "resize": {"smallest_side": 400, "quality": 75},
+            "resize": {"smallest_side": 400, "quality": 75, "reencode_small": False},
             "heads": ["species", "count"],
             "classes": {"species": ["blue", "green", "red"], "count": ["1", "2"]},
         }

@@ -10,7 +10,7 @@ from builders import trashnet_config, trashnet_dataset
 
 from ctc_ray import tables
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
-from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig
+from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
 from ctc_ray.manifest import read_manifest
@@ -175,8 +175,16 @@ def expected_failures(shared_data: Path, *, keep: bool) -> dict[str, int]:
 def test_178_malformed_files_give_178_rows(
     local_ray: None, shared_data: Path, tmp_path: Path, truncated: str
 ) -> None:
-    inventory = DirInventoryConfig(
-        source_uri=str(shared_data / "malformed"), output_uri=str(tmp_path / "inventory")
+    root = shared_data / "malformed"
+    files = [path.relative_to(root) for path in root.glob("*/**/*") if path.is_file()]
+    with (tmp_path / "files.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("id", "class"), *((str(f), f.parts[0]) for f in files)])
+    inventory = CsvInventoryConfig(
+        source_uri=str(tmp_path / "files.csv"),
+        output_uri=str(tmp_path / "inventory"),
+        event_column="id",
+        image_columns=("id",),
+        head_columns=("class",),
     )
     assert create_inventory.run(inventory).rows_out == 178
     manifest = create_dataset.run(
@@ -185,6 +193,7 @@ def test_178_malformed_files_give_178_rows(
                 "inventory_uri": str(tmp_path / "inventory"),
                 "output_uri": str(tmp_path / "dataset"),
                 "heads": ("class",),
+                "image_root_uri": str(root),
                 "truncated": truncated,
                 "max_failure_fraction": 1.0,
             }
