@@ -11,6 +11,7 @@ out: trials.csv, best.yaml (for `ctc train --config`), trials/ with TensorBoard 
 import csv
 import io
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import runtime, train
+from ctc_ray.stages.training_job import HISTORY_FILE
 from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
@@ -221,18 +223,29 @@ def _finish(
 
 def _row(config: TuneConfig, names: list[str], result: ray.tune.Result) -> dict[str, Any]:
     """One trial: its sample, its best value of the metric, epochs, seconds, how it ended."""
-    history = result.metrics_dataframe
     metrics = result.metrics or {}
-    seen = history is not None and config.metric in history and history[config.metric].notna().any()
-    value = getattr(history[config.metric], config.mode)() if seen else None
+    trial = metrics.get("trial_id", "")
+    values = _values(config, trial, result)
     return {
-        "trial": metrics.get("trial_id", ""),
+        "trial": trial,
         **{name: (result.config or {}).get(name) for name in names},
-        config.metric: None if value is None else float(value),
-        "epochs": metrics.get("epoch", 0),
+        config.metric: (min if config.mode == "min" else max)(values) if values else None,
+        "epochs": len(values) or metrics.get("epoch", 0),
         "seconds": round(metrics.get("time_total_s", 0.0), 1),
         "state": "error" if result.error else "done",
     }
+
+
+def _values(config: TuneConfig, trial: str, result: ray.tune.Result) -> list[float]:
+    """The metric after each epoch; what Ray Tune knows of a killed run may be older than that."""
+    uri = storage.join(config.output_uri, "models", trial, HISTORY_FILE)
+    if trial and storage.exists(uri):
+        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(uri).decode())))
+        found = [float(row[config.metric]) for row in rows if row.get(config.metric)]
+    else:
+        known = result.metrics_dataframe
+        found = [] if known is None or config.metric not in known else known[config.metric].tolist()
+    return [value for value in found if not math.isnan(value)]
 
 
 def _csv(rows: list[dict[str, Any]]) -> bytes:
