@@ -82,7 +82,8 @@ def inventory_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schem
     """One row per image; `observations` repeats the event's observations on each of its images.
 
     `observation_counts` tells how often the source gave each of them; null: not known, once each.
-    `boxes` are the image's own; null where nobody has looked for any.
+    `boxes` are the image's own; null where nobody has looked for any. `content_hash` is the same of
+    files that are equal byte for byte; null where nobody has compared them.
 
     Without heads there is nothing to observe and Parquet has no struct without fields, so the
     column is then a list of strings that is null on every row.
@@ -93,6 +94,7 @@ def inventory_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schem
         [
             *image_fields(meta),
             pa.field("boxes", pa.list_(BOX)),
+            pa.field("content_hash", pa.string()),
             pa.field("observations", pa.list_(observation)),
             pa.field("observation_counts", pa.list_(pa.int32())),
         ]

@@ -5,8 +5,9 @@ R source rows, E capture events, N images, M observations. Everything is done on
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -169,6 +170,7 @@ class InventoryImages:
     places: Numbers  # of each image among the source's
     indices: Numbers  # of each image in its event
     n_images: Numbers  # E
+    content_hashes: pa.Array | None = None
 
     def __len__(self) -> int:
         return len(self.events_of)
@@ -221,8 +223,16 @@ class InventoryImages:
         }
         for name, values in (("captured_at", source.captured_at), ("boxes", source.boxes)):
             columns[name] = pa.nulls(len(events)) if values is None else values.take(places)
+        content = self.content_hashes
+        columns["content_hash"] = (
+            pa.nulls(len(events)) if content is None else content.slice(start, len(events))
+        )
         schema = inventory_schema(tuple(source.labels), tuple(source.meta))
         return conform(pa.table(columns), schema, where="inventory")
+
+    def with_content(self, hashes: pa.Array) -> Self:
+        """These images with the hash of each one's content, in the order of the inventory."""
+        return replace(self, content_hashes=hashes)
 
 
 @dataclass(frozen=True)
@@ -247,6 +257,12 @@ class TableImages:
     def observations(self) -> pa.ChunkedArray:
         """The list of observations of each event."""
         return self.table.filter(pc.equal(self.table["image_index"], 0))["observations"]
+
+    def with_content(self, hashes: pa.Array) -> Self:
+        """These images with the hash of each one's content."""
+        place = self.table.schema.get_field_index("content_hash")
+        field = self.table.schema.field(place)
+        return replace(self, table=self.table.set_column(place, field, hashes))
 
     @property
     def n_events(self) -> int:

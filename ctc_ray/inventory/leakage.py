@@ -28,6 +28,8 @@ def leakage(rows: pa.Table, splits: pa.Array) -> list[dict[str, Any]]:
     for kind, column in _KINDS.items():
         if column not in rows.column_names:
             continue
+        if column == CONTENT_COLUMN and rows[column].null_count == rows.num_rows:
+            continue  # nobody has compared the files
         code_N, values = number(rows[column])
         known = code_N >= 0
         is_in = np.zeros((len(values), len(names)), bool)

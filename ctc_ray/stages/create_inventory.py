@@ -40,6 +40,7 @@ from ctc_ray.manifest import Manifest, fingerprint, manifest_fingerprint, read_m
 from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
 from ctc_ray.stages.inventory_files import (
     FoundImages,
+    content_hashes,
     find_images,
     missing_files,
     same_content,
@@ -63,6 +64,8 @@ def run(config: InventoryConfig) -> Manifest:
         config = config.replaced(inventory_uri=storage.absolute(config.inventory_uri))
     inventory = _read(config)
     inventory = _with(inventory, *_checks(config, inventory.images))
+    if config.same_content:
+        inventory = _compared(config, inventory)
     inputs = _inputs(config, inventory.images)
     work = {"source": type(config).__name__, **config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
@@ -161,8 +164,16 @@ def _checks(config: InventoryConfig, images: InventoryImages | TableImages) -> I
         yield check_clocks(images.source.image_uris, images.source.captured_at, images.cameras)
     if config.check_files:
         yield missing_files(images.uris, root_uri=root, n_threads=n_threads)
-    if config.same_content:
-        yield same_content(images.uris, root_uri=root, n_threads=n_threads)
+
+
+def _compared(config: InventoryConfig, inventory: Inventory) -> Inventory:
+    """The inventory with the hash of each file, by which `create-dataset` reports leakage."""
+    images = inventory.images
+    hashes = content_hashes(
+        images.uris, root_uri=config.image_root_uri, n_threads=config.read_threads
+    )
+    inventory = replace(inventory, images=images.with_content(hashes))
+    return _with(inventory, same_content(images.uris, hashes))
 
 
 def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:

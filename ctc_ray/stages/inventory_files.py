@@ -97,25 +97,31 @@ def missing_files(image_uris: pa.Array, *, root_uri: str | None, n_threads: int)
     return Findings().listed("missing_files", [u for u, _ in missing], [a for _, a in missing])
 
 
-def same_content(image_uris: pa.Array, *, root_uri: str | None, n_threads: int) -> Findings:
-    """The images whose files are equal byte by byte to that of an earlier row, and of which one.
-
-    The first of equal ones is not listed. Files that cannot be read are equal to none.
-    """
+def content_hashes(
+    image_uris: pa.Array | pa.ChunkedArray, *, root_uri: str | None, n_threads: int
+) -> pa.Array:
+    """A hash of each image's whole file, 32 hex digits; null where it cannot be read."""
     encoded = pc.dictionary_encode(image_uris)
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     uris = encoded.dictionary.to_pylist()
 
-    def digest(uri: str) -> bytes | None:
+    def digest(uri: str) -> str | None:
         try:
             content = storage.read_bytes(storage.under_root(root_uri, uri))
         except (OSError, ConfigError):
             return None
-        return blake2b(content, digest_size=_DIGEST_BYTES).digest()
+        return blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
 
-    digests = pa.array(_by_threads(digest, uris, n_threads, doing="compared"), pa.binary())
-    of_rows = digests.take(encoded.indices)
-    codes = of_rows.dictionary_encode().indices
+    digests = pa.array(_by_threads(digest, uris, n_threads, doing="compared"), pa.string())
+    return digests.take(encoded.indices)
+
+
+def same_content(image_uris: pa.Array | pa.ChunkedArray, hashes: pa.Array) -> Findings:
+    """The images whose files are equal byte by byte to that of an earlier row, and of which one.
+
+    The first of equal ones is not listed. Files that cannot be read are equal to none.
+    """
+    codes = hashes.dictionary_encode().indices
     places = np.flatnonzero(codes.is_valid().to_numpy(zero_copy_only=False))
     numbers = codes.take(pa.array(places)).to_numpy()
     _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)

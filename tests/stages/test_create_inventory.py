@@ -220,6 +220,11 @@ def test_checks_of_labels_and_files_are_findings_with_examples(tmp_path: Path) -
     }
     shown = {row["finding"]: row["such as"] for row in manifest.counts["examples of findings"]}
     assert shown["same_content"] == "images/e003_0.jpg (images/e000_0.jpg)"
+    rows = tables.read_folder(config.output_uri).to_pylist()
+    hashes = {row["image_uri"]: row["content_hash"] for row in rows}
+    assert hashes["images/e003_0.jpg"] == hashes["images/e000_0.jpg"]
+    assert hashes["images/e001_0.jpg"] is None  # it is not there
+    assert len(set(hashes.values())) == 12 - 2
     assert shown["missing_files"].startswith("images/e001_0.jpg (no file ")
 
 

@@ -9,7 +9,12 @@ from PIL import ExifTags, Image
 
 from ctc_ray import storage
 from ctc_ray.inventory.folders import find_files
-from ctc_ray.stages.inventory_files import find_images, missing_files, same_content
+from ctc_ray.stages.inventory_files import (
+    content_hashes,
+    find_images,
+    missing_files,
+    same_content,
+)
 
 
 def jpeg(taken: str | None = None, *, level: int = 0) -> bytes:
@@ -86,7 +91,10 @@ def test_equal_files_name_the_first_of_them(folder_uri):
     put(folder_uri, a=jpeg(), b=jpeg(level=9), c=jpeg(), d=jpeg(level=9), e=jpeg(level=5))
     uris = pa.chunked_array([["c", "gone", "b"], ["a", "gone2", "d", "e", "a"]])
 
-    found = same_content(uris, root_uri=folder_uri, n_threads=3)
+    hashes = content_hashes(uris, root_uri=folder_uri, n_threads=3)
+    found = same_content(uris, hashes)
+
+    assert hashes.is_null().to_pylist() == [False, True, False, False, True, False, False, False]
 
     assert [(row["row"], row["detail"]) for row in found.table().to_pylist()] == [
         ("a", "c"),
