@@ -1,5 +1,6 @@
 """Bytes to upright pixels, or to the one failure that says why not."""
 
+import base64
 import csv
 import io
 import subprocess
@@ -81,6 +82,15 @@ def turned(value: int) -> Image.Image:
     return corners().transpose(inverse[value]) if value in inverse else corners()
 
 
+# `corners()` by `cjpeg -arithmetic -quality 75`; neither Pillow nor simplejpeg writes such JPEGs
+ARITHMETIC = base64.b85decode(
+    "|JeWF01!$>Nk#wx0RR9200961|JwjV00;&K2L=TQ2L}fU2?z=d6b%du3k(?&6Au&}8Xq1V8XO!TBrYc)A}k{u94I#_EHE)N"
+    "G&CP4IXyTsJT5adGXL8ELjeg12@DGi7!3^=G9erxGBPqUGBPqUGBPqUGBPqUGBPqUGBPqUGBPqUGBPqUGBPqUGBPqUGBPqU"
+    "GBPqUGBW?k01*fPKmcF^0U`hb5di}c0sqVZ3IGrg1pyEd1^?Or3<CiG0ucid06zf#0H7Uuz%6V#CrG}Oyxa(n%@Ib8fEbQ`"
+    "M#u4MRuq{5Z8B_C%}mbX5YL9L9$^33"
+)
+
+
 def exif_of(value: int) -> Image.Exif:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = value
@@ -101,6 +111,15 @@ def test_every_orientation_gives_the_same_upright_picture(
     assert (decoded.width, decoded.height) == (96, 64)
     assert decoded.pixels.shape == (64, 96, 3)
     assert quarters(decoded.pixels) == ["red", "green", "blue", "white"]
+
+
+def test_an_arithmetic_coded_jpeg_is_a_jpeg_like_any_other() -> None:
+    assert b"\xff\xc9" in ARITHMETIC
+    assert np.array_equal(read(ARITHMETIC), read(saved(corners(), "JPEG", quality=75)))
+    assert read(ARITHMETIC, side=8).shape == (8, 12, 3)
+    scan = ARITHMETIC.index(b"\xff\xda") + 14
+    lost = {failure(ARITHMETIC[:end]) for end in range(scan, len(ARITHMETIC) - 2)}
+    assert lost == {Failure.TRUNCATED}
 
 
 @pytest.mark.parametrize("value", [0, 9, 99])

@@ -1,8 +1,10 @@
 """What is stored in shards, and what the network sees."""
 
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
@@ -179,6 +181,85 @@ def test_scaled_decoding_is_as_good_as_full_decoding(shared_data: Path) -> None:
         )
         error = pixels(image.jpeg) - np.asarray(reference, np.float64)
         assert np.mean(error**2) <= 255**2 / 10 ** (33 / 10), photo.name  # 33 dB or more
+
+
+def noise(height: int, width: int, n_channels: int) -> Pixels:
+    rng = np.random.default_rng(height * width)
+    return rng.integers(0, 256, (height, width, n_channels), np.uint8)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.02, 1.25, 1.49, 1.51, 1.75, 1.99, 2.0, 3.3, 7.5])
+def test_no_pixel_of_the_image_is_skipped(factor: float) -> None:
+    width = 120
+    columns = 255 * np.eye(width, dtype=np.uint8)  # row by row, another one is white
+    for row in columns[2:-2]:
+        image_HWC = np.repeat(row[None, :, None], 90, axis=0)
+        small_HWC = shrink(image_HWC, round(width / factor), round(90 / factor))
+        assert 0.7 <= small_HWC[5].sum() / 255 * factor <= 1.6  # 1 is its fair share
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_the_processor_does_not_change_what_is_stored(n_channels: int) -> None:
+    images = [noise(*size, n_channels) for size in [(300, 401), (7, 900), (533, 64), (612, 816)]]
+
+    def shrunk() -> list[Pixels]:
+        factors = (1.01, 1.3, 1.5, 1.9, 4.2)
+        return [
+            shrink(image_HWC, *(max(1, round(n / by)) for n in image_HWC.shape[1::-1]))
+            for image_HWC in images
+            for by in factors
+        ]
+
+    as_it_is = shrunk()
+    was_optimized = cv2.useOptimized()
+    try:
+        cv2.setUseOptimized(not was_optimized)  # without AVX and the like
+        other = shrunk()
+    finally:
+        cv2.setUseOptimized(was_optimized)
+    assert was_optimized
+    assert all(np.array_equal(one, two) for one, two in zip(as_it_is, other, strict=True))
+
+
+def test_resizing_starts_no_threads_and_leaves_its_input_alone() -> None:
+    image_HWC = noise(1200, 1600, 3)
+    before_HWC = image_HWC.copy()
+    cv2.setNumThreads(4)
+    small_HWC = shrink(image_HWC, 800, 600)
+    assert cv2.getNumThreads() == 1
+    assert np.array_equal(image_HWC, before_HWC)
+    assert not np.shares_memory(small_HWC, image_HWC)
+
+
+def test_four_threads_store_what_one_stores() -> None:
+    sizes = [(900 + 7 * i, 700 + 11 * i) for i in range(6)]
+    images = [gradient(*size).convert("L" if size[0] % 2 else "RGB") for size in sizes]
+    raws = [encoded(image, format_) for image in images for format_ in ("JPEG", "PNG")] * 4
+    alone = [shard(raw, side=400) for raw in raws]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda raw: shard(raw, side=400), raws))
+    assert together == alone
+    assert len({image.jpeg for image in alone}) == len(raws) // 4
+
+
+@pytest.mark.real_data
+def test_four_threads_decode_photographs_as_one_does(shared_data: Path) -> None:
+    raws = [path.read_bytes() for path in sorted((shared_data / "photos").rglob("*.JPG"))[::10]]
+
+    def both(raw: bytes) -> tuple[ShardImage, Pixels]:
+        scaled = decode_scaled(raw, smallest_side=400, max_pixels=LIMIT, truncated="fail")
+        assert isinstance(scaled, Decoded)
+        return shard(raw, side=400), scaled.pixels
+
+    alone = [both(raw) for raw in raws]
+    kept = [image_HWC.copy() for _, image_HWC in alone]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(both, raws))
+    assert len(raws) >= 5
+    assert [image for image, _ in together] == [image for image, _ in alone]
+    for (_, first_HWC), (_, second_HWC), kept_HWC in zip(alone, together, kept, strict=True):
+        assert np.array_equal(first_HWC, kept_HWC)  # later images are not written over it
+        assert np.array_equal(second_HWC, kept_HWC)
 
 
 def psnr(one_HWC: Pixels, other_HWC: Pixels) -> float:
