@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.columns import encode
 from ctc_ray.inventory.fractions import (
     boundaries,
     original_fraction,
@@ -117,11 +118,11 @@ def _split(
 ) -> pa.Array:
     """The split in whose part of [0, 1] each name has its place; a name is hashed once."""
     splits, ends = boundaries(fractions)
-    encoded = _combined(names).dictionary_encode()
-    places = np.array([place(name) for name in encoded.dictionary.to_pylist()], np.float64)
+    codes, distinct = encode(names)
+    places = np.array([place(name) for name in distinct], np.float64)
     # the last boundary may be a little below 1, and a place 1: that is still the last split
     numbers = np.minimum(np.searchsorted(ends, places, side=side), len(splits) - 1)
-    return pa.array(splits, pa.string()).take(pa.array(numbers).take(encoded.indices))
+    return pa.array(splits, pa.string()).take(pa.array(numbers[codes]))
 
 
 def _combined(values: pa.Array | pa.ChunkedArray) -> pa.Array:
