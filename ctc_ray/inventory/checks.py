@@ -102,7 +102,7 @@ def check_clocks(
     2. Among the images of one camera, in the order of their names, shorter ones first so that 9
        comes before 10, the time is more than a day before that of the image before it. Only the
        first image behind the jump is listed. Images of unknown cameras are left out here: they may
-       be of many.
+       be of many; and so are web addresses, which are no names that a camera gave.
 
     Args:
         captured_at: timestamp[us]; None: no image has a time.
@@ -114,7 +114,8 @@ def check_clocks(
     micros = captured_at.fill_null(0).cast(pa.int64()).to_numpy()
     days = micros // _DAY_US
     unset = dated & ((days < _day(f"{_FIRST_YEAR}-01-01")) | (days == _day("2000-01-01")))
-    before, later = _jumps_back(image_uris, micros, np.where(dated, cameras, -1))
+    is_named = ~pc.match_substring_regex(image_uris, "^https?://").to_numpy(zero_copy_only=False)
+    before, later = _jumps_back(image_uris, micros, np.where(dated & is_named, cameras, -1))
     chosen = ~unset[later]  # one finding per image
     details = pc.binary_join_element_wise(
         _shown(captured_at, later[chosen]), _shown(captured_at, before[chosen]), " after "

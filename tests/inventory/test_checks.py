@@ -184,6 +184,12 @@ def test_clocks_of_different_cameras_are_not_compared():
     assert clocks(dated(rows, location=["K", "K"])).counts == {"clock_resets": 1}
 
 
+def test_web_addresses_have_no_order():
+    rows = [("https://a/1.jpg", "2021-05-10"), ("https://a/2.jpg", "2021-01-01")]
+
+    assert clocks(dated(rows, deployment=["A", "A"])).counts == {}
+
+
 def test_where_clocks_begin_is_told_whatever_the_order():
     days = ["1970-01-01", "1999-12-31", "2000-01-01T23:00", "2000-01-02", "2021-05-10", None]
     rows = [(f"{n}.jpg", day) for n, day in enumerate(days)]
