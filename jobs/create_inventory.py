@@ -3,7 +3,8 @@
 #   ray job submit --working-dir . -- \
 #     python jobs/create_inventory.py --config jobs/create_inventory.yaml
 #
-# The source is a csv. For class folders (dir) or the JSON of 2019 (json), name the kind first:
+# The source is a csv. For another (dir, images, json, coco, camtrap-dp, megadetector) name the kind
+# first:
 #
 #   … python jobs/create_inventory.py dir --source-uri s3://… --output-uri s3://…
 #
@@ -15,5 +16,5 @@ import sys
 from ctc_ray.cli import main
 
 if __name__ == "__main__":
-    kind = [] if sys.argv[1:2] in (["csv"], ["dir"], ["json"]) else ["csv"]
+    kind = [] if sys.argv[1:] and not sys.argv[1].startswith("-") else ["csv"]
     main(["create-inventory", *kind, *sys.argv[1:]])
