@@ -12,7 +12,7 @@ from ctc_ray.schemas import SCHEMA_VERSION
 
 MANIFEST_NAME = "manifest.json"
 
-Kind = Literal["inventory", "dataset", "bundle", "trials", "predictions", "export", "demo"]
+Kind = Literal["inventory", "dataset", "bundle", "trials", "predictions", "export", "demo", "check"]
 
 MADE_BY: dict[str, str] = {
     "inventory": "ctc create-inventory",
@@ -22,6 +22,7 @@ MADE_BY: dict[str, str] = {
     "predictions": "ctc predict",
     "export": "ctc export",
     "demo": "ctc demo",
+    "check": "ctc create-dataset --check",  # never written
 }
 
 

@@ -86,7 +86,7 @@ def _text(value: Any) -> str:
         case Mapping():
             text = ", ".join(f"{key} {_text(item)}" for key, item in value.items()) or "none"
         case list():
-            text = ", ".join(map(_text, value))
+            text = ", ".join(map(_text, value)) or "none"
         case _:
             text = str(value)
     return text

@@ -34,6 +34,7 @@ HELPERS_OF_STAGES = {
     "gallery",
     "inventory_files",
     "dataset_plan",
+    "dataset_check",
     "dataset_append",
     "dataset_report",
 }

@@ -91,6 +91,7 @@ class CreateDatasetConfig(StageConfig):
         "append",
         "max_failure_fraction",
         "threads_per_task",
+        "check",
     }
 
     inventory_uri: str = Field(min_length=1)
@@ -125,3 +126,6 @@ class CreateDatasetConfig(StageConfig):
     """Share of images that may fail before the stage ends in an error; done work is kept."""
     threads_per_task: int = Field(4, gt=0)
     """Files that a task reads ahead from the image root at once."""
+    check: int | None = Field(None, gt=0)
+    """Try this many images of the plan, tell what the whole would cost and lose, and write
+    nothing."""

@@ -18,9 +18,9 @@ from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
+from ctc_ray.stages import dataset_check, runtime
 from ctc_ray.stages import dataset_report as report
-from ctc_ray.stages import runtime
-from ctc_ray.stages.dataset_append import grown, read_base
+from ctc_ray.stages.dataset_append import Base, grown, read_base
 from ctc_ray.stages.dataset_plan import DatasetPlan, plan_dataset, planned_rows, read_columns
 from ctc_ray.units import (
     PlanWriter,
@@ -39,7 +39,9 @@ _ABOUT_KEY = "ctc_dataset"
 
 
 def run(config: CreateDatasetConfig) -> Manifest:
-    """Do the units whose shard is missing; the manifest comes last."""
+    """Do the units whose shard is missing; the manifest comes last. `check` writes nothing."""
+    if config.check is not None:
+        return _check(config)
     begun = prepare(config)
     if begun is None:
         logger.info("%s is complete already", config.output_uri)
@@ -84,13 +86,37 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
     return Begun(config, manifest, _units(config, plan, inventory, writers))
 
 
-def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun | None:
+def _check(config: CreateDatasetConfig) -> Manifest:
+    config = _absolute(config)
+    inventory = read_manifest(config.inventory_uri, "inventory")
+    if config.append:
+        new = _new_events(config, inventory)
+        if new is None:
+            logger.info("%s has all these events already", config.output_uri)
+            return read_manifest(config.output_uri, "dataset")
+        plan = new[1]
+    else:
+        plan = plan_dataset(config, read_columns(config), inventory)
+    return dataset_check.check(config, plan, inventory, decode_rows)
+
+
+def _new_events(
+    config: CreateDatasetConfig, inventory: Manifest
+) -> tuple[Base, DatasetPlan] | None:
+    """The dataset that is to grow and what it grows by; None if nothing is new."""
     base = read_base(config)
     table = read_columns(config)
     if base is None or base.has_all(table["capture_event_id"]):
         return None
     fixed = base.splits_of_locations if config.split.by == "location" else None
-    plan = plan_dataset(config, table, inventory, fixed=fixed, already=base.events)
+    return base, plan_dataset(config, table, inventory, fixed=fixed, already=base.events)
+
+
+def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun | None:
+    new = _new_events(config, inventory)
+    if new is None:
+        return None
+    base, plan = new
     manifest, plans = grown(base, config, plan, inventory)
     writers = {
         name: PlanWriter(
@@ -166,20 +192,7 @@ def write_shard(
 ) -> dict[str, int]:
     """Decode, resize and commit the images of one unit; the counts of rows and failures."""
     rows = read_unit(config.output_uri, unit)
-    uris = [storage.under_root(config.image_root_uri, uri) for uri in rows["image_uri"].to_pylist()]
-    images: list[ShardImage | Failure] = [
-        raw
-        if isinstance(raw, Failure)
-        else to_shard_jpeg(
-            raw,
-            smallest_side=config.resize.smallest_side,
-            quality=config.resize.quality,
-            max_pixels=config.max_pixels,
-            truncated=config.truncated,
-            reencode_small=config.resize.reencode_small,
-        )
-        for raw in runtime.read_ahead(uris, config.threads_per_task)
-    ]
+    images = decode_rows(config, rows)
     shard = conform(_with_images(rows, images), shard_schema(config.heads, meta), where=unit.name)
     cuts = cut_by_events(shard["capture_event_id"], _IMAGES_PER_ROW_GROUP)
     groups = [shard.slice(start, stop - start) for start, stop in cuts]
@@ -194,6 +207,24 @@ def write_shard(
     )
     n_failed = sum(isinstance(image, Failure) for image in images)
     return {"n_rows": shard.num_rows, "n_failed": n_failed}
+
+
+def decode_rows(config: CreateDatasetConfig, rows: pa.Table) -> list[ShardImage | Failure]:
+    """The images of the rows as a shard holds them."""
+    uris = [storage.under_root(config.image_root_uri, uri) for uri in rows["image_uri"].to_pylist()]
+    return [
+        raw
+        if isinstance(raw, Failure)
+        else to_shard_jpeg(
+            raw,
+            smallest_side=config.resize.smallest_side,
+            quality=config.resize.quality,
+            max_pixels=config.max_pixels,
+            truncated=config.truncated,
+            reencode_small=config.resize.reencode_small,
+        )
+        for raw in runtime.read_ahead(uris, config.threads_per_task)
+    ]
 
 
 def _with_images(rows: pa.Table, images: Sequence[ShardImage | Failure]) -> pa.Table:

@@ -94,9 +94,19 @@ def _resources() -> dict[str, float]:
     if ray.is_initialized():
         resources: dict[str, float] = ray.cluster_resources()
         return resources
+    machine = _machine()
+    return {"CPU": machine.num_cpus or 0, "GPU": machine.num_gpus or 0}
+
+
+def _machine() -> ResourceAndLabelSpec:
     machine = ResourceAndLabelSpec()
     machine.resolve(is_head=True)
-    return {"CPU": machine.num_cpus or 0, "GPU": machine.num_gpus or 0}
+    return machine
+
+
+def machine_cpus() -> int:
+    """CPUs of this machine that a local Ray uses, or would use; of a container, its own."""
+    return max(1, int(_machine().num_cpus or 1))
 
 
 def n_cpus() -> int:

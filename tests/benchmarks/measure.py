@@ -54,13 +54,18 @@ class Peak:
 
 
 @contextmanager
-def peak_memory() -> Iterator[Peak]:
-    """Sample this process and all below it (proportional set size, so nothing counts twice)."""
+def peak_memory(pid: int | None = None) -> Iterator[Peak]:
+    """Sample a process and all below it (proportional set size, so nothing counts twice).
+
+    Args:
+        pid: this process, if none is given.
+    """
     peak, stopped = Peak(), threading.Event()
+    root = os.getpid() if pid is None else pid
 
     def sample() -> None:
         while not stopped.wait(0.5):
-            peak.mb = max(peak.mb, sum(map(_pss_kb, _tree(os.getpid()))) / 1024)
+            peak.mb = max(peak.mb, sum(map(_pss_kb, _tree(root))) / 1024)
 
     thread = threading.Thread(target=sample, daemon=True)
     thread.start()
@@ -97,15 +102,18 @@ def _pss_kb(pid: int) -> int:
     return 0
 
 
-def print_table(title: str, rows: Sequence[tuple[str, float, float, float]], n_images: int) -> None:
-    """Rows are what, seconds, peak MB, and images/s of the row to compare with (0: none)."""
+def machine() -> str:
+    """Cores, versions and the day, for the line above a table."""
     names = ("ray", "torch", "pyarrow", "pillow", "simplejpeg")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
+    python = platform.python_version()
+    return f"{os.cpu_count()} cores, Python {python}, {versions}; {time.strftime('%Y-%m-%d')}"
+
+
+def print_table(title: str, rows: Sequence[tuple[str, float, float, float]], n_images: int) -> None:
+    """Rows are what, seconds, peak MB, and images/s of the row to compare with (0: none)."""
     print(f"\n### {title}\n")
-    print(
-        f"{n_images:,} images, {os.cpu_count()} cores, Python {platform.python_version()}, ", end=""
-    )
-    print(f"{versions}; {time.strftime('%Y-%m-%d')}\n")
+    print(f"{n_images:,} images, {machine()}\n")
     print("| what | s | images/s | ratio | peak MB |")
     print("|---|---|---|---|---|")
     for what, seconds, mb, base in rows:

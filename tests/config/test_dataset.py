@@ -64,6 +64,7 @@ def test_other_ways_to_split_are_refused(by):
         {"resize": {"smallest_side": 0}},
         {"max_failure_fraction": 1.1},
         {"images_per_unit": 0},
+        {"check": 0},
         {"observations": "last"},
     ],
 )
@@ -74,7 +75,7 @@ def test_values_out_of_range_are_refused(values):
 
 def test_how_fast_it_is_done_is_not_part_of_the_work():
     work = config().work()
-    assert config(threads_per_task=9, max_failure_fraction=1).work() == work
+    assert config(threads_per_task=9, max_failure_fraction=1, check=7).work() == work
     assert config(images_per_unit=9).work() != work
 
 
