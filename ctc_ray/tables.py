@@ -66,9 +66,8 @@ def open_parquet(uri: str) -> pq.ParquetFile:
         FileNotFoundError: there is no such file.
         SchemaError: it is no Parquet file.
     """
-    file_system, path = storage.filesystem(uri)
     try:
-        return pq.ParquetFile(path, filesystem=file_system)
+        return storage.ask(uri, lambda where, path: pq.ParquetFile(path, filesystem=where))
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{uri}: {error}") from error
 
@@ -76,7 +75,13 @@ def open_parquet(uri: str) -> pq.ParquetFile:
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """The rows of one Parquet file."""
     with open_parquet(uri) as file:
-        return file.read(columns=columns)
+        return storage.ask(uri, lambda *_: file.read(columns=columns))
+
+
+def read_row_group(uri: str, row_group: int) -> pa.Table:
+    """The rows of one row group of a Parquet file."""
+    with open_parquet(uri) as file:
+        return storage.ask(uri, lambda *_: file.read_row_group(row_group))
 
 
 def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:

@@ -242,8 +242,7 @@ def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: in
 
 def read_unit(output_uri: str, unit: Unit) -> pa.Table:
     """The rows of a unit."""
-    with tables.open_parquet(storage.join(output_uri, unit.plan_file)) as file:
-        return file.read_row_group(unit.row_group)
+    return tables.read_row_group(storage.join(output_uri, unit.plan_file), unit.row_group)
 
 
 def missing_units(output_uri: str, units: list[Unit]) -> list[Unit]:
@@ -258,7 +257,10 @@ def missing_units(output_uri: str, units: list[Unit]) -> list[Unit]:
 def finish_work(output_uri: str, manifest: Manifest) -> None:
     """Declare the output complete, then clear the plan away; `work.json` stays."""
     manifest.write(output_uri)
-    file_system, path = storage.filesystem(storage.join(output_uri, WORK_FOLDER))
+    storage.ask(storage.join(output_uri, WORK_FOLDER), _delete_folders_of)
+
+
+def _delete_folders_of(file_system: pafs.FileSystem, path: str) -> None:
     selector = pafs.FileSelector(path, allow_not_found=True)
     for info in file_system.get_file_info(selector):
         if info.type == pafs.FileType.Directory:

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "ctc_ray"
 NOUNS = {"inventory", "images", "models", "training", "predictions"}
 GROUND = {
     "schemas", "labels", "config", "manifest", "units", "storage", "errors", "logs", "summaries",
-    "tables",
+    "tables", "retries",
 }  # fmt: skip
 FORBIDDEN = {
     "ground": {"torch", "torchvision", "PIL", "ray", "timm"},
