@@ -4,6 +4,7 @@ A local path is a URI as it stands, relative or absolute. A local name that is n
 cannot be a string in Arrow; it is listed as a percent-encoded `file://` URI, which reads back.
 After the bucket an object's name stands as it is, too: no percent-encoding, no `?settings`.
 Credentials, region and endpoint come from the environment (AWS_REGION, AWS_ENDPOINT_URL, …).
+Object stores are asked again when they fail; a ConnectionError says that this was no use.
 """
 
 import contextlib
@@ -15,16 +16,19 @@ import os
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ctc_ray.errors import ConfigError
+from ctc_ray.retries import patiently
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 _FILE_SCHEME = "file://"
 
@@ -46,6 +50,7 @@ def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
 
     Raises:
         ConfigError: the scheme is not known, or the bucket cannot be found.
+        ConnectionError: the store cannot be asked for the bucket's region.
     """
     if not is_remote(uri):
         return pafs.LocalFileSystem(), os.path.abspath(local_path(uri))
@@ -63,10 +68,32 @@ def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
         region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
         settings = f"?region={region or 'us-east-1'}"
     try:
-        file_system, path = pafs.FileSystem.from_uri(uri + settings)
+        if not uri.startswith("s3://"):
+            return _from_uri(uri)
+        return patiently(uri, lambda: _from_uri(uri + settings))  # asks for the bucket's region
+    except ConnectionError:  # says nothing about the bucket
+        raise
     except (pa.ArrowNotImplementedError, ValueError, OSError) as error:
         raise ConfigError(f"{uri}: {' '.join(str(error).split())}") from error
+
+
+def _from_uri(uri: str) -> tuple[pafs.FileSystem, str]:
+    file_system, path = pafs.FileSystem.from_uri(uri)
     return file_system, path
+
+
+def ask(uri: str, call: Callable[[pafs.FileSystem, str], Answer]) -> Answer:
+    """What a function of a file system and a path there returns; a store may be asked repeatedly.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        PermissionError: the store refuses it.
+        ConnectionError: the store has failed to the last attempt; the file may be fine.
+    """
+    file_system, path = filesystem(uri)
+    if not is_remote(uri):
+        return call(file_system, path)
+    return patiently(uri, lambda: call(file_system, path))
 
 
 def absolute(uri: str) -> str:
@@ -113,8 +140,7 @@ def _kind(uri: str) -> pafs.FileType:
         path = local_path(uri)
         is_there = pafs.FileType.File if os.path.exists(path) else pafs.FileType.NotFound
         return pafs.FileType.Directory if os.path.isdir(path) else is_there
-    file_system, path = filesystem(uri)
-    return file_system.get_file_info(path).type
+    return ask(uri, lambda file_system, path: file_system.get_file_info(path).type)
 
 
 def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
@@ -122,18 +148,24 @@ def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ConnectionError: an object store has failed to the last attempt; the file may be fine.
         OSError: it cannot be read, or no file can have this name.
     """
     try:
         if not is_remote(uri):
             with open(local_path(uri), "rb", opener=_open_without_waiting) as file:
                 return file.read(n_bytes) or b""
-        file_system, path = filesystem(uri)
-        with file_system.open_input_file(path) as stream:
-            content: bytes = stream.read(n_bytes)
-            return content
+        return ask(uri, lambda file_system, path: _read(file_system, path, n_bytes))
     except ValueError as error:  # a zero byte in a path, an empty part in an object's name
         raise OSError(f"{uri!r}: {error}") from error
+
+
+def _read(file_system: pafs.FileSystem, path: str, n_bytes: int | None) -> bytes:
+    # Two requests, the size first. One would do with a guessed size, but of a range that ends past
+    # the object Arrow returns bytes that nobody sent. A body that is cut is an error of Arrow's.
+    with file_system.open_input_file(path) as stream:
+        content: bytes = stream.read(n_bytes)
+        return content
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -143,7 +175,10 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 def digest(uri: str) -> str:
     """SHA-256 of a file's content, 64 hex digits; read in pieces of 1 MiB."""
-    file_system, path = filesystem(uri)
+    return ask(uri, _digest)
+
+
+def _digest(file_system: pafs.FileSystem, path: str) -> str:
     sha = hashlib.sha256()
     with file_system.open_input_stream(path) as stream:
         while piece := stream.read(1 << 20):
@@ -158,14 +193,12 @@ def write_bytes(uri: str, content: bytes) -> None:
 
 def write_chunks(uri: str, chunks: Iterable[bytes]) -> None:
     """Write a file piece by piece; it is there when the last piece is written, else not at all."""
-    file_system, path = filesystem(uri)
     if is_remote(uri):
         with tempfile.TemporaryFile() as whole:  # a stream commits what it has, also on an error
             whole.writelines(chunks)
-            whole.seek(0)
-            with file_system.open_output_stream(path) as stream:
-                shutil.copyfileobj(whole, stream, 1 << 24)
+            ask(uri, lambda file_system, path: _put(file_system, path, whole))
         return
+    path = os.path.abspath(local_path(uri))
     os.makedirs(os.path.dirname(path), exist_ok=True)
     aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
     try:
@@ -175,6 +208,12 @@ def write_chunks(uri: str, chunks: Iterable[bytes]) -> None:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(aside)
+
+
+def _put(file_system: pafs.FileSystem, path: str, content: IO[bytes]) -> None:
+    content.seek(0)
+    with file_system.open_output_stream(path) as stream:
+        shutil.copyfileobj(content, stream, 1 << 24)
 
 
 def write_json(uri: str, value: Any) -> None:
@@ -195,9 +234,10 @@ def list_files(folder_uri: str) -> Iterator[str]:
 
 
 def _list_remote(folder_uri: str) -> list[str]:
-    file_system, path = filesystem(folder_uri)
+    path = filesystem(folder_uri)[1]
     selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-    infos = [i for i in file_system.get_file_info(selector) if i.type == pafs.FileType.File]
+    listed = ask(folder_uri, lambda file_system, _: file_system.get_file_info(selector))
+    infos = [info for info in listed if info.type == pafs.FileType.File]
     if not infos and not is_folder(folder_uri):
         raise ConfigError(f"{folder_uri}: no such folder")
     return sorted(join(folder_uri, info.path[len(path) :]) for info in infos)
@@ -235,13 +275,15 @@ def as_text(path: str) -> str:
 
 def delete_file(uri: str) -> None:
     """Delete a file, if there is one."""
-    file_system, path = filesystem(uri)
     with contextlib.suppress(FileNotFoundError):
-        file_system.delete_file(path)
+        ask(uri, lambda file_system, path: file_system.delete_file(path))
 
 
 def clear_folder(uri: str) -> None:
     """Delete all in a folder, if there is one; it stays: it may be a bucket, a mount or a link."""
-    file_system, path = filesystem(uri)
     if is_folder(uri):
-        file_system.delete_dir_contents(path if is_remote(uri) else os.path.realpath(path))
+        ask(uri, lambda file_system, path: file_system.delete_dir_contents(_real(uri, path)))
+
+
+def _real(uri: str, path: str) -> str:
+    return path if is_remote(uri) else os.path.realpath(path)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 import pyarrow as pa
+import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ctc_ray import storage
@@ -66,9 +67,8 @@ def open_parquet(uri: str) -> pq.ParquetFile:
         FileNotFoundError: there is no such file.
         SchemaError: it is no Parquet file.
     """
-    file_system, path = storage.filesystem(uri)
     try:
-        return pq.ParquetFile(path, filesystem=file_system)
+        return storage.ask(uri, lambda where, path: pq.ParquetFile(path, filesystem=where))
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{uri}: {error}") from error
 
@@ -76,7 +76,7 @@ def open_parquet(uri: str) -> pq.ParquetFile:
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """The rows of one Parquet file."""
     with open_parquet(uri) as file:
-        return file.read(columns=columns)
+        return storage.ask(uri, lambda *_: file.read(columns=columns))
 
 
 def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:
@@ -106,14 +106,20 @@ def write_batches(uri: str, batches: Sequence[pa.Table]) -> None:
 
 def read_batch(uri: str, place: int) -> pa.Table:
     """One of the tables that `write_batches` has written; the rest is not read."""
-    file_system, path = storage.filesystem(uri)
-    with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
-        return pa.Table.from_batches([reader.get_batch(place)])
+
+    def read(file_system: pafs.FileSystem, path: str) -> pa.Table:
+        with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
+            return pa.Table.from_batches([reader.get_batch(place)])
+
+    return storage.ask(uri, read)
 
 
 def count_batches(uri: str) -> int:
     """How many tables `write_batches` has written into the file."""
-    file_system, path = storage.filesystem(uri)
-    with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
-        n_batches: int = reader.num_record_batches
-    return n_batches
+
+    def count(file_system: pafs.FileSystem, path: str) -> int:
+        with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
+            n_batches: int = reader.num_record_batches
+        return n_batches
+
+    return storage.ask(uri, count)

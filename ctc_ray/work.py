@@ -190,7 +190,10 @@ def finish_work(output_uri: str, manifest: Manifest) -> None:
     """Declare the output complete, then clear the plan away; `work.json` stays."""
     manifest.write(output_uri)
     storage.delete_file(storage.join(output_uri, WORK_FOLDER, _APPEND_FILE))
-    file_system, path = storage.filesystem(storage.join(output_uri, WORK_FOLDER))
+    storage.ask(storage.join(output_uri, WORK_FOLDER), _delete_folders_of)
+
+
+def _delete_folders_of(file_system: pafs.FileSystem, path: str) -> None:
     selector = pafs.FileSelector(path, allow_not_found=True)
     for info in file_system.get_file_info(selector):
         if info.type == pafs.FileType.Directory:

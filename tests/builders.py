@@ -66,7 +66,9 @@ def inventory_config(csv_path: Path, output: Path) -> CsvInventoryConfig:
     )
 
 
-def dataset_config(inventory: Path, images: Path, output: Path) -> CreateDatasetConfig:
+def dataset_config(
+    inventory: Path | str, images: Path | str, output: Path | str
+) -> CreateDatasetConfig:
     return CreateDatasetConfig(
         inventory_uri=str(inventory),
         output_uri=str(output),
@@ -78,7 +80,7 @@ def dataset_config(inventory: Path, images: Path, output: Path) -> CreateDataset
     )
 
 
-def dataset_in_process(inventory: Path, images: Path, output: Path | str) -> None:
+def dataset_in_process(inventory: Path | str, images: Path | str, output: Path | str) -> None:
     """A dataset whose units this process does one after the other, without Ray."""
 
     def one_by_one(units: list[Unit], work: Any, *, progress: Any) -> None:
@@ -87,9 +89,7 @@ def dataset_in_process(inventory: Path, images: Path, output: Path | str) -> Non
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "run_units", one_by_one)
-        create_dataset.run(
-            dataset_config(inventory, images, Path("here")).replaced(output_uri=str(output))
-        )
+        create_dataset.run(dataset_config(inventory, images, output))
 
 
 def train_config(dataset: Path, output: Path) -> TrainConfig:

@@ -5,7 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flaky_s3 import Faults, flaky_s3
 from hypothesis import HealthCheck, settings
+
+from ctc_ray import retries
 
 # A busy machine is slow, which says nothing about the code; what hangs runs into pytest's timeout.
 settings.register_profile("ctc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -44,6 +47,23 @@ def s3_bucket_uri(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     bucket = f"test-{uuid.uuid4().hex}"
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket=bucket)
     return f"s3://{bucket}"
+
+
+@pytest.fixture
+def faults() -> Faults:
+    """What goes wrong in `flaky_uri`: nothing, until a test sets it."""
+    return Faults()
+
+
+@pytest.fixture
+def flaky_uri(
+    s3_endpoint: str, s3_bucket_uri: str, faults: Faults, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A new bucket behind a proxy; what fails there is asked for again without a pause."""
+    monkeypatch.setattr(retries, "PAUSES_S", (0.001,) * 5)
+    with flaky_s3(s3_endpoint, faults) as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        yield s3_bucket_uri
 
 
 @pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])

@@ -17,10 +17,15 @@ class Faults:
 
     latency_s: float = 0.0
     refuse_every: int = 0
-    """Each so manyth request is answered 503; 0: none."""
+    """Each so manyth request is refused; 0: none."""
+    status: int = 503
+    """How it is refused: 503 is what Arrow itself tries again, 400 is not."""
+    deny: str = "no name"
+    """Objects with this in their name are answered 403."""
     cut_every: int = 0
     """The content of each so manyth GET is cut in half; 0: none."""
     refused: int = 0
+    denied: int = 0
     cut: int = 0
     requests: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     gets: Iterator[int] = field(default_factory=lambda: itertools.count(1))
@@ -61,7 +66,11 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(faults.latency_s)
         if faults.refuse_every and next(faults.requests) % faults.refuse_every == 0:
             faults.refused += 1
-            self._answer(503, {"Content-Length": "0"}, b"")
+            self._answer(faults.status, {"Content-Length": "0"}, b"")
+            return
+        if faults.deny in self.path:
+            faults.denied += 1
+            self._answer(403, {"Content-Length": "0"}, b"")
             return
         status, headers, content = self._forward(body)
         n_bytes = len(content)

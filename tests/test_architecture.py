@@ -13,6 +13,7 @@ GROUND = {
     "schemas", "labels", "config", "manifest", "units", "storage", "errors", "logs", "summaries",
     "tables",
     "work",
+    "retries",
 }  # fmt: skip
 FORBIDDEN = {
     "ground": {"torch", "torchvision", "PIL", "ray", "timm"},

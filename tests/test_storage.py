@@ -1,3 +1,4 @@
+import hashlib
 import os
 import re
 import stat
@@ -297,3 +298,62 @@ def test_a_bucket_that_does_not_exist_holds_nothing(s3_bucket_uri):
         storage.read_bytes(s3_bucket_uri + "x/a")
     with pytest.raises(OSError, match="NO_SUCH_BUCKET"):
         storage.write_bytes(s3_bucket_uri + "x/a", b"")
+
+
+# -- an object store that fails --------------------------------------------------------------------
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize("status", [503, 400])
+def test_nothing_is_lost_by_a_store_that_refuses_and_cuts(flaky_uri, faults, status):
+    faults.refuse_every, faults.status, faults.cut_every = 4, status, 3
+    contents = {storage.join(flaky_uri, "a", f"{i}"): bytes([i]) * 5000 for i in range(8)}
+    for uri, content in contents.items():
+        storage.write_bytes(uri, content)
+    assert list(storage.list_files(storage.join(flaky_uri, "a"))) == sorted(contents)
+    assert {uri: storage.read_bytes(uri) for uri in contents} == contents
+    assert {uri: storage.read_bytes(uri, 9) for uri in contents} == {
+        uri: content[:9] for uri, content in contents.items()
+    }
+    assert {storage.digest(uri) for uri in contents} == {
+        hashlib.sha256(content).hexdigest() for content in contents.values()
+    }
+    assert all(map(storage.is_file, contents))
+    storage.clear_folder(flaky_uri)
+    assert list(storage.list_files(flaky_uri)) == []
+    assert faults.refused > 5
+    assert faults.cut > 2
+
+
+@pytest.mark.s3
+def test_a_store_that_fails_to_the_end_is_a_connection_error(flaky_uri, faults):
+    uri = storage.join(flaky_uri, "a")
+    storage.write_bytes(uri, b"1")
+    faults.refuse_every, faults.status = 1, 400
+    calls = {
+        "read": lambda: storage.read_bytes(uri),
+        "write": lambda: storage.write_bytes(uri, b"2"),
+        "exists": lambda: storage.exists(uri),
+        "list": lambda: list(storage.list_files(flaky_uri)),
+        "delete": lambda: storage.delete_file(uri),
+        "digest": lambda: storage.digest(uri),
+    }
+    for what, call in calls.items():
+        before = faults.refused
+        with pytest.raises(ConnectionError, match=f"^{flaky_uri}"):
+            call()
+        assert faults.refused - before >= 6, what
+    faults.refuse_every = 0
+    assert storage.read_bytes(uri) == b"1"
+
+
+@pytest.mark.s3
+def test_an_object_that_is_denied_is_asked_for_once(flaky_uri, faults):
+    uri = storage.join(flaky_uri, "secret.jpg")
+    storage.write_bytes(uri, b"1")
+    faults.deny = "secret"
+    with pytest.raises(PermissionError, match=r"secret\.jpg: .*ACCESS_DENIED"):
+        storage.read_bytes(uri)
+    assert faults.denied == 1
+    with pytest.raises(FileNotFoundError, match="other"):
+        storage.read_bytes(storage.join(flaky_uri, "other.jpg"))

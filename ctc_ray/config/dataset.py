@@ -124,8 +124,9 @@ class CreateDatasetConfig(StageConfig):
     """Images per shard, about: events are never divided."""
     max_failure_fraction: float = Field(0.1, ge=0, le=1)
     """Share of images that may fail before the stage ends in an error; done work is kept."""
-    threads_per_task: int = Field(4, gt=0)
-    """Files that a task reads ahead from the image root at once."""
+    threads_per_task: int | None = Field(None, gt=0)
+    """Files that a task reads at once, and holds, before they are decoded; the default is 4, or 16
+    from an object store."""
     check: int | None = Field(None, gt=0)
     """Try this many images of the plan, tell what the whole would cost and lose, and write
     nothing."""

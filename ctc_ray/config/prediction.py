@@ -57,8 +57,9 @@ class PredictConfig(StageConfig):
     """Model actors; the default is one per CPU, or one where gpu_per_worker is set."""
     gpu_per_worker: float = Field(0, ge=0)
     """GPUs per model actor."""
-    threads_per_task: int = Field(4, gt=0)
-    """Files that a task reads ahead at once."""
+    threads_per_task: int | None = Field(None, gt=0)
+    """Files that a task reads at once, and holds, before they are decoded; the default is 4, or 16
+    from an object store."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

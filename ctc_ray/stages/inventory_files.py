@@ -89,6 +89,8 @@ def missing_files(image_uris: pa.Array, *, root_uri: str | None, n_threads: int)
     def look(uri: str) -> str | None:
         try:
             return None if storage.is_file(where := storage.under_root(root_uri, uri)) else where
+        except ConnectionError:  # says nothing about the file
+            raise
         except (OSError, ConfigError) as error:
             return " ".join(str(error).split())
 
@@ -108,6 +110,8 @@ def content_hashes(
     def digest(uri: str) -> str | None:
         try:
             content = storage.read_bytes(storage.under_root(root_uri, uri))
+        except ConnectionError:
+            raise
         except (OSError, ConfigError):
             return None
         return blake2b(content, digest_size=_DIGEST_BYTES).hexdigest()
@@ -136,6 +140,8 @@ def _read_header(file: FoundFile, *, with_times: bool) -> _Header:
     n_bytes = exif.HEADER_BYTES if with_times else signatures.SIGNATURE_BYTES
     try:
         head = storage.read_bytes(file.uri, n_bytes)
+    except ConnectionError:
+        raise
     except OSError as error:
         return _Header(unreadable=" ".join(str(error).split()))
     what = signatures.not_an_image(file.path, head)

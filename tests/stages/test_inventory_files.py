@@ -101,3 +101,18 @@ def test_equal_files_name_the_first_of_them(folder_uri):
         ("d", "b"),
         ("a", "c"),
     ]
+
+
+@pytest.mark.s3
+def test_a_store_that_fails_is_no_finding(flaky_uri, faults):
+    storage.write_bytes(storage.join(flaky_uri, "a.jpg"), b"1")
+    storage.write_bytes(storage.join(flaky_uri, "b.jpg"), b"1")
+    uris = pa.array(["a.jpg", "b.jpg"])
+    faults.refuse_every, faults.status = 3, 400
+    missing = missing_files(uris, root_uri=flaky_uri, n_threads=2)
+    same = same_content(uris, root_uri=flaky_uri, n_threads=2)
+    assert (missing.counts, same.counts) == ({}, {"same_content": 1})
+    faults.refuse_every = 1
+    for look in (missing_files, same_content):
+        with pytest.raises(ConnectionError, match=r"\.jpg"):
+            look(uris, root_uri=flaky_uri, n_threads=2)

@@ -1,0 +1,144 @@
+"""Stages whose inputs and outputs lie in an object store that fails again and again."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from builders import dataset_config, dataset_in_process, inventory_config, write_events
+from flaky_s3 import Faults
+
+from ctc_ray import storage, tables
+from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.stages import create_dataset, create_inventory, predict, runtime
+from ctc_ray.units import Unit
+
+pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
+
+
+@dataclass
+class Store:
+    """A bucket behind the proxy."""
+
+    uri: str
+    faults: Faults
+
+    def start_failing(self) -> None:
+        self.faults.refuse_every, self.faults.cut_every = 20, 15
+
+    def put(self, folder: Path) -> str:
+        """Copy a folder into the bucket; its URI."""
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                uri = storage.join(self.uri, folder.name, str(path.relative_to(folder)))
+                storage.write_bytes(uri, path.read_bytes())
+        return storage.join(self.uri, folder.name)
+
+
+@pytest.fixture
+def store(flaky_uri: str, faults: Faults) -> Store:
+    return Store(flaky_uri, faults)
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`photos` with a csv of 24 events, `inventory`, and `dataset`, none of it in a store."""
+    folder = tmp_path_factory.mktemp("events")
+    csv_path = write_events(folder / "photos", n_events=24, broken=[3])
+    create_inventory.run(inventory_config(csv_path, folder / "inventory"))
+    dataset_in_process(folder / "inventory", folder / "photos", folder / "dataset")
+    return folder
+
+
+def ctc(*argv: str) -> None:
+    """A command with a Ray of its own: the workers of one that runs know no store."""
+    done = subprocess.run(
+        [sys.executable, "-m", "ctc_ray", *argv],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "RAY_ADDRESS": "local"},
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def assert_same(mine: str, other: Path) -> None:
+    """The same rows, images and counts in both datasets."""
+    manifests: list[Manifest] = [read_manifest(uri, "dataset") for uri in (mine, str(other))]
+    for name in ("rows_in", "rows_out", "failures", "classes", "labels", "counts", "shards"):
+        assert getattr(manifests[0], name) == getattr(manifests[1], name), name
+    assert tables.read_folder(mine).equals(tables.read_folder(str(other)))
+
+
+@pytest.mark.ray
+def test_a_store_that_fails_changes_no_dataset(events: Path, store: Store) -> None:
+    photos, inventory = store.put(events / "photos"), storage.join(store.uri, "inventory")
+    out = storage.join(store.uri, "out")
+    store.start_failing()
+    local = inventory_config(events / "photos" / "events.csv", Path("here"))
+    create_inventory.run(
+        local.replaced(source_uri=storage.join(photos, "events.csv"), output_uri=inventory)
+    )
+    argv = ["create-dataset", "--inventory-uri", inventory, "--image-root-uri", photos]
+    argv += ["--heads", "species", "count", "--images-per-unit", "5", "--output-uri", out]
+    argv += ["--split.fractions.train", "0.6", "--split.fractions.val", "0.4"]
+    ctc(*argv)
+    assert store.faults.refused > 5
+    assert store.faults.cut > 5
+    assert_same(out, events / "dataset")
+
+
+def test_a_store_that_is_gone_for_a_while_stops_the_stage_and_fails_no_image(
+    events: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos, inventory = store.put(events / "photos"), store.put(events / "inventory")
+    out = storage.join(store.uri, "out")
+
+    def until_the_store_is_gone(units: list[Unit], work: Any, *, progress: Any) -> None:
+        for number, unit in enumerate(units):
+            store.faults.refuse_every = 1 if number == 3 else 0
+            work(unit)
+
+    store.faults.status = 400  # Arrow itself would wait for 6 s each time
+    with monkeypatch.context() as patch:
+        patch.setattr(runtime, "run_units", until_the_store_is_gone)
+        with pytest.raises(ConnectionError, match="s3://"):
+            create_dataset.run(dataset_config(inventory, photos, out))
+    store.faults.refuse_every = 0
+    done = [uri for uri in storage.list_files(out) if "/part-" in uri]
+    assert len(done) == 3
+    dataset_in_process(inventory, photos, out)
+    assert_same(out, events / "dataset")
+
+
+@pytest.mark.ray
+def test_a_store_that_fails_changes_no_prediction(
+    events: Path, bundle: Path, store: Store, tmp_path: Path
+) -> None:
+    images, model = store.put(events / "photos" / "images"), store.put(bundle)
+    out = storage.join(store.uri, "out")
+    store.start_failing()
+    argv = ["predict", "--bundle-uri", model, "--images-uri", images, "--output-uri", out]
+    ctc(*argv, "--images-per-unit", "10", "--batch-size", "4", "--workers", "1")
+    assert store.faults.refused > 5
+    assert store.faults.cut > 5
+    config = PredictConfig(
+        bundle_uri=str(bundle),
+        images_uri=str(events / "photos" / "images"),
+        output_uri=str(tmp_path / "out"),
+        images_per_unit=10,
+        batch_size=4,
+        workers=1,
+    )
+    predict.run(config)
+    mine, others = (
+        tables.read_folder(storage.join(uri, "images")) for uri in (out, str(tmp_path / "out"))
+    )
+    columns = [name for name in mine.column_names if name.startswith(("pred_", "probs_", "fail"))]
+    assert mine.select(columns).equals(others.select(columns))
+    assert mine["failure"].null_count == 47
+    assert mine.num_rows == read_manifest(out, "predictions").rows_in == 47
