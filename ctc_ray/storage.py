@@ -161,8 +161,8 @@ def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
 
 
 def _read(file_system: pafs.FileSystem, path: str, n_bytes: int | None) -> bytes:
-    # Two requests, the size first. One would do with a guessed size, but of a range that ends past
-    # the object Arrow returns bytes that nobody sent. A body that is cut is an error of Arrow's.
+    # Two requests, the size first. One would do with a guessed size, but of a range that goes past
+    # the object's end Arrow returns bytes that nobody sent. A cut body is an error of Arrow's.
     with file_system.open_input_file(path) as stream:
         content: bytes = stream.read(n_bytes)
         return content
