@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import simplejpeg
 
+from ctc_ray import storage
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
@@ -163,3 +165,19 @@ def bytes_below(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and "_work" not in path.parts
     }
+
+
+def put_file(output_uri: str, name: str, content: bytes = b"x") -> None:
+    """A file below a folder, local or in an object store."""
+    storage.write_bytes(storage.join(output_uri, name), content)
+
+
+def files_below(output_uri: str) -> list[str]:
+    """The names of all files below a folder."""
+    return [uri.removeprefix(output_uri + "/") for uri in storage.list_files(output_uri)]
+
+
+def numbered_rows(lengths: list[int]) -> pa.Table:
+    """Events of these many images, each row numbered."""
+    ids = [f"e{event}" for event, n in enumerate(lengths) for _ in range(n)]
+    return pa.table({"capture_event_id": ids, "row": range(len(ids))})

@@ -72,3 +72,11 @@ def folder_uri(request, tmp_path) -> str:
     if request.param == "s3":
         return request.getfixturevalue("s3_bucket_uri") + "/some/folder"
     return str(tmp_path / "some" / "folder")
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
+def output_uri(request, tmp_path) -> str:
+    """A folder for results that is not there yet, on the disk and in an object store."""
+    if request.param == "s3":
+        return request.getfixturevalue("s3_bucket_uri") + "/out"
+    return str(tmp_path / "out")

@@ -2,7 +2,7 @@ import itertools
 import tempfile
 
 import pyarrow as pa
-import pytest
+from builders import numbered_rows, put_file
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,30 +15,6 @@ from ctc_ray.units import (
     read_unit,
     write_plan,
 )
-
-WORK = {"stage": "predict", "model": {"backbone": "small_cnn", "dropout": 0.0}, "heads": ["a"]}
-
-
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def output_uri(request, tmp_path) -> str:
-    if request.param == "s3":
-        return request.getfixturevalue("s3_bucket_uri") + "/out"
-    return str(tmp_path / "out")
-
-
-def put(output_uri: str, name: str, content: bytes = b"x") -> None:
-    storage.write_bytes(storage.join(output_uri, name), content)
-
-
-def left(output_uri: str) -> list[str]:
-    return [uri.removeprefix(output_uri + "/") for uri in storage.list_files(output_uri)]
-
-
-def rows_of(lengths: list[int]) -> pa.Table:
-    """Events of these many images, each row numbered."""
-    ids = [f"e{event}" for event, n in enumerate(lengths) for _ in range(n)]
-    return pa.table({"capture_event_id": ids, "row": range(len(ids))})
-
 
 # -- cutting ---------------------------------------------------------------------------------------
 
@@ -64,7 +40,7 @@ lengths = st.lists(st.integers(1, 7), max_size=30)
 
 @given(lengths, st.integers(1, 12))
 def test_units_cover_every_row_once_and_never_split_an_event(lengths, images_per_unit):
-    rows = rows_of(lengths)
+    rows = numbered_rows(lengths)
     ids = rows["capture_event_id"]
     cuts = cut_by_events(ids, images_per_unit)
     assert [row for a, b in cuts for row in range(a, b)] == list(range(len(ids)))
@@ -77,7 +53,7 @@ def test_units_cover_every_row_once_and_never_split_an_event(lengths, images_per
 
 @given(lengths, st.integers(1, 12))
 def test_a_unit_takes_as_many_events_as_fit(lengths, images_per_unit):
-    ids = rows_of(lengths)["capture_event_id"]
+    ids = numbered_rows(lengths)["capture_event_id"]
     cuts = cut_by_events(ids, images_per_unit)
     sizes = {f"e{event}": n for event, n in enumerate(lengths)}
     for (a, b), (c, _) in itertools.pairwise(cuts):
@@ -86,7 +62,7 @@ def test_a_unit_takes_as_many_events_as_fit(lengths, images_per_unit):
 
 @given(lengths, st.lists(st.integers(0, 60), max_size=5))
 def test_chunks_of_the_column_do_not_matter(lengths, places):
-    whole = rows_of(lengths)["capture_event_id"].combine_chunks()
+    whole = numbered_rows(lengths)["capture_event_id"].combine_chunks()
     ends = sorted({0, len(whole), *(min(place, len(whole)) for place in places)})
     pieces = [whole[a:b] for a, b in itertools.pairwise(ends)]
     chunked = pa.chunked_array(pieces, pa.string())
@@ -97,7 +73,7 @@ def test_chunks_of_the_column_do_not_matter(lengths, places):
 
 
 def test_units_read_back_as_the_rows_in_their_order(output_uri):
-    rows = rows_of([3, 1, 4, 1, 5])
+    rows = numbered_rows([3, 1, 4, 1, 5])
     units = write_plan(output_uri, "split=train", rows, 4)
     assert pa.concat_tables([read_unit(output_uri, unit) for unit in units]).equals(rows)
     assert [unit.n_rows for unit in units] == [4, 4, 1, 5]
@@ -105,7 +81,7 @@ def test_units_read_back_as_the_rows_in_their_order(output_uri):
 
 
 def test_many_units_need_several_plan_files(output_uri):
-    rows = rows_of([1] * 130)
+    rows = numbered_rows([1] * 130)
     units = write_plan(output_uri, "images", rows, 1)
     assert len({unit.plan_file for unit in units}) == 3
     assert len({unit.name for unit in units}) == 130
@@ -113,7 +89,7 @@ def test_many_units_need_several_plan_files(output_uri):
 
 
 def test_planning_again_gives_the_same_units_and_writes_nothing_twice(output_uri):
-    rows = rows_of([3, 1, 4])
+    rows = numbered_rows([3, 1, 4])
     units = write_plan(output_uri, "images", rows, 4)
     plan_uri = storage.join(output_uri, units[0].plan_file)
     storage.write_bytes(plan_uri, b"laid by the killed run")
@@ -122,43 +98,43 @@ def test_planning_again_gives_the_same_units_and_writes_nothing_twice(output_uri
 
 
 def test_no_rows_are_no_plan(output_uri):
-    assert write_plan(output_uri, "images", rows_of([]), 4) == []
+    assert write_plan(output_uri, "images", numbered_rows([]), 4) == []
     assert not storage.exists(output_uri)
 
 
 def test_units_are_missing_until_their_file_is_there(output_uri):
-    units = write_plan(output_uri, "split=train", rows_of([2, 2, 2]), 2)
+    units = write_plan(output_uri, "split=train", numbered_rows([2, 2, 2]), 2)
     assert missing_units(output_uri, units) == units
-    put(output_uri, units[1].name)
+    put_file(output_uri, units[1].name)
     assert missing_units(output_uri, units) == [units[0], units[2]]
     assert missing_units(output_uri + "/", units) == [units[0], units[2]]
     for unit in units:
-        put(output_uri, unit.name)
+        put_file(output_uri, unit.name)
     assert missing_units(output_uri, units) == []
 
 
 def test_a_file_that_is_being_written_does_not_count(tmp_path):
-    units = write_plan(str(tmp_path), "images", rows_of([2]), 2)
-    put(str(tmp_path), "images/.part-00000.parquet.0123456789abcdef")
+    units = write_plan(str(tmp_path), "images", numbered_rows([2]), 2)
+    put_file(str(tmp_path), "images/.part-00000.parquet.0123456789abcdef")
     assert missing_units(str(tmp_path), units) == units
 
 
 def test_the_spelling_of_a_local_folder_does_not_matter(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    units = write_plan("out", "images", rows_of([2, 2]), 2)
-    put("out", units[0].name)
+    units = write_plan("out", "images", numbered_rows([2, 2]), 2)
+    put_file("out", units[0].name)
     for spelling in ("out", "./out/", "out//", str(tmp_path / "out"), f"file://{tmp_path}/out"):
         assert missing_units(spelling, units) == units[1:]
 
 
 def test_all_units_are_missing_where_there_is_no_folder(output_uri, tmp_path):
-    units = write_plan(str(tmp_path / "elsewhere"), "images", rows_of([2]), 2)
+    units = write_plan(str(tmp_path / "elsewhere"), "images", numbered_rows([2]), 2)
     assert missing_units(output_uri, units) == units
 
 
 @given(lengths, st.integers(1, 12), st.lists(st.integers(0, 120), max_size=6))
 def test_rows_that_come_in_parts_become_the_same_units(lengths, images_per_unit, places):
-    rows = rows_of(lengths)
+    rows = numbered_rows(lengths)
     ends = sorted({0, rows.num_rows, *(min(place, rows.num_rows) for place in places)})
     with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
         whole = write_plan(one, "images", rows, images_per_unit)

@@ -1,8 +1,8 @@
 import json
 import tempfile
 
-import pyarrow as pa
 import pytest
+from builders import files_below, numbered_rows, put_file
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,41 +15,20 @@ from ctc_ray.work import Begun, begin_work, begun_work, finish_work
 WORK = {"stage": "predict", "model": {"backbone": "small_cnn", "dropout": 0.0}, "heads": ["a"]}
 
 
-@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.s3)])
-def output_uri(request, tmp_path) -> str:
-    if request.param == "s3":
-        return request.getfixturevalue("s3_bucket_uri") + "/out"
-    return str(tmp_path / "out")
-
-
-def put(output_uri: str, name: str, content: bytes = b"x") -> None:
-    storage.write_bytes(storage.join(output_uri, name), content)
-
-
-def left(output_uri: str) -> list[str]:
-    return [uri.removeprefix(output_uri + "/") for uri in storage.list_files(output_uri)]
-
-
-def rows_of(lengths: list[int]) -> pa.Table:
-    """Events of these many images, each row numbered."""
-    ids = [f"e{event}" for event, n in enumerate(lengths) for _ in range(n)]
-    return pa.table({"capture_event_id": ids, "row": range(len(ids))})
-
-
 # -- beginning and finishing -----------------------------------------------------------------------
 
 
 def test_a_new_folder_begins_and_the_same_work_goes_on(output_uri):
     assert begin_work(output_uri, "bundle", WORK, overwrite=False) is False
-    put(output_uri, "images/part-00000.parquet")
+    put_file(output_uri, "images/part-00000.parquet")
     assert begin_work(output_uri, "bundle", dict(reversed(WORK.items())), overwrite=False) is False
-    assert "images/part-00000.parquet" in left(output_uri)
+    assert "images/part-00000.parquet" in files_below(output_uri)
 
 
 def test_work_with_a_manifest_is_complete(output_uri):
     begin_work(output_uri, "bundle", WORK, overwrite=False)
-    write_plan(output_uri, "images", rows_of([2, 2]), 2)
-    put(output_uri, "images/part-00000.parquet")
+    write_plan(output_uri, "images", numbered_rows([2, 2]), 2)
+    put_file(output_uri, "images/part-00000.parquet")
     finish_work(output_uri, Manifest(kind="bundle", config=WORK))
     assert begin_work(output_uri, "bundle", WORK, overwrite=False) is True
     assert read_manifest(output_uri, "bundle").config == WORK
@@ -57,10 +36,14 @@ def test_work_with_a_manifest_is_complete(output_uri):
 
 def test_finished_work_keeps_the_results_and_clears_the_plan_away(output_uri):
     begin_work(output_uri, "bundle", WORK, overwrite=False)
-    write_plan(output_uri, "images", rows_of([2, 2]), 2)
-    put(output_uri, "images/part-00000.parquet")
+    write_plan(output_uri, "images", numbered_rows([2, 2]), 2)
+    put_file(output_uri, "images/part-00000.parquet")
     finish_work(output_uri, Manifest(kind="bundle", config=WORK))
-    assert left(output_uri) == ["_work/work.json", "images/part-00000.parquet", "manifest.json"]
+    assert files_below(output_uri) == [
+        "_work/work.json",
+        "images/part-00000.parquet",
+        "manifest.json",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -114,31 +97,31 @@ def test_work_goes_on_exactly_if_its_json_is_the_same(first, second):
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_foreign_files_is_refused_and_left_as_it_is(output_uri, overwrite):
-    put(output_uri, "holiday/photo.jpg", b"mine")
+    put_file(output_uri, "holiday/photo.jpg", b"mine")
     with pytest.raises(ConfigError, match="holds files that no ctc command wrote"):
         begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
-    assert left(output_uri) == ["holiday/photo.jpg"]
+    assert files_below(output_uri) == ["holiday/photo.jpg"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_an_empty_folder_can_be_used(tmp_path, overwrite):
     assert begin_work(str(tmp_path), "bundle", WORK, overwrite=overwrite) is False
-    assert left(str(tmp_path)) == ["_work/work.json"]
+    assert files_below(str(tmp_path)) == ["_work/work.json"]
 
 
 def test_overwriting_deletes_what_an_earlier_run_left_and_nothing_beside_it(output_uri):
     begin_work(output_uri, "bundle", WORK, overwrite=False)
-    put(output_uri, "images/part-00000.parquet")
-    put(output_uri + "-2", "mine")
+    put_file(output_uri, "images/part-00000.parquet")
+    put_file(output_uri + "-2", "mine")
     finish_work(output_uri, Manifest(kind="bundle", config=WORK))
     assert begin_work(output_uri, "bundle", {**WORK, "seed": 7}, overwrite=True) is False
-    assert left(output_uri) == ["_work/work.json"]
-    assert left(output_uri + "-2") == ["mine"]
+    assert files_below(output_uri) == ["_work/work.json"]
+    assert files_below(output_uri + "-2") == ["mine"]
 
 
 def test_overwriting_nothing_just_begins(output_uri):
     assert begin_work(output_uri, "bundle", WORK, overwrite=True) is False
-    assert left(output_uri) == ["_work/work.json"]
+    assert files_below(output_uri) == ["_work/work.json"]
 
 
 @pytest.mark.parametrize("output", ["data", "data/inventory"])
@@ -155,13 +138,13 @@ def test_overwrite_never_deletes_an_input(tmp_path, output):
 @pytest.mark.parametrize("finished", [False, True])
 def test_work_of_another_command_is_never_overwritten(output_uri, overwrite, finished):
     begin_work(output_uri, "bundle", WORK, overwrite=False)
-    put(output_uri, "weights.safetensors")
+    put_file(output_uri, "weights.safetensors")
     if finished:
         finish_work(output_uri, Manifest(kind="bundle", config=WORK))
-    before = left(output_uri)
+    before = files_below(output_uri)
     with pytest.raises(ConfigError, match=r"holds the work of `ctc train`, which `ctc predict`"):
         begin_work(output_uri, "predictions", WORK, overwrite=overwrite)
-    assert left(output_uri) == before
+    assert files_below(output_uri) == before
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -174,11 +157,11 @@ def test_an_output_that_is_a_file_is_refused(output_uri, overwrite):
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"job": 1}'])
 def test_a_work_file_of_another_program_is_refused(output_uri, content):
-    put(output_uri, "_work/work.json", content)
+    put_file(output_uri, "_work/work.json", content)
     for overwrite in (False, True):
         with pytest.raises(ConfigError, match="no ctc command wrote this"):
             begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
-    assert left(output_uri) == ["_work/work.json"]
+    assert files_below(output_uri) == ["_work/work.json"]
 
 
 # -- what is begun ---------------------------------------------------------------------------------
@@ -188,16 +171,16 @@ def test_begun_work_counts_results_beside_the_plan(output_uri):
     assert begun_work(output_uri) is None
     begin_work(output_uri, "predictions", WORK, overwrite=False)
     assert begun_work(output_uri) == Begun("predictions", 0, None)
-    units = write_plan(output_uri, "images", rows_of([1] * 70), 1)  # two plan files
+    units = write_plan(output_uri, "images", numbered_rows([1] * 70), 1)  # two plan files
     for unit in units[:5]:
-        put(output_uri, unit.name)
-    put(output_uri, "images/.part-00005.parquet.0a1b")  # a killed run's
-    put(output_uri, "events/part-00000.parquet")  # a unit is done when its images are there
+        put_file(output_uri, unit.name)
+    put_file(output_uri, "images/.part-00005.parquet.0a1b")  # a killed run's
+    put_file(output_uri, "events/part-00000.parquet")  # a unit is done when its images are there
     assert begun_work(output_uri) == Begun("predictions", 5, 70)
 
 
 def test_begun_work_without_a_plan_counts_all_results(output_uri):
     begin_work(output_uri, "trials", WORK, overwrite=False)
-    put(output_uri, "models/trial-0/bundle.json")
-    put(output_uri, "_work/checkpoint")
+    put_file(output_uri, "models/trial-0/bundle.json")
+    put_file(output_uri, "_work/checkpoint")
     assert begun_work(output_uri) == Begun("trials", 1, None)

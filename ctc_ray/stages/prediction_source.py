@@ -47,8 +47,9 @@ def read_source(config: PredictConfig) -> Source:
     if config.dataset_uri is not None:
         return Source(_shard_rows(config.dataset_uri, config.split))
     if config.inventory_uri is not None:
-        read_manifest(config.inventory_uri, "inventory")
-        return Source(_image_rows(tables.read_folder(config.inventory_uri)))
+        meta = read_manifest(config.inventory_uri, "inventory").meta
+        columns = [field.name for field in image_fields(meta)]
+        return Source(_image_rows(tables.read_folder(config.inventory_uri, columns)))
     if config.csv_uri is not None:
         found = read_csv(config.csv_uri, _csv_columns(config))
     else:
