@@ -186,3 +186,18 @@ def test_append_equals_from_scratch(first, second, by):
         assert rows_of(folder / "grown") == rows_of(folder / "whole")
         one, other = (read_manifest(str(folder / n), "dataset") for n in ("grown", "whole"))
         assert (one.labels, one.failures) == (other.labels, other.failures)
+
+
+@settings(max_examples=15)
+@given(st.sets(st.integers(0, 40), min_size=1), st.lists(st.integers(0, 4), max_size=3))
+def test_a_run_that_stopped_anywhere_ends_with_the_same_bytes(chosen, stops):
+    events = {f"e{i:02d}": (("red", "green")[i % 2], f"s{i % 7}") for i in sorted(chosen)}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        config = dataset_config(inventory_of(folder, events, "a"), folder, folder / "whole")
+        create(config)
+        stopped = config.replaced(output_uri=str(folder / "stopped"))
+        for at_most in stops:
+            create(stopped, at_most=at_most)
+        create(stopped)
+        assert bytes_below(folder / "stopped") == bytes_below(folder / "whole")
