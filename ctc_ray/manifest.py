@@ -36,7 +36,7 @@ class Manifest(BaseModel):
     ctc_version: str = __version__
     config: dict[str, Any]
     inputs: dict[str, str] = {}
-    """URI of each input -> fingerprint of its manifest."""
+    """URI of each input -> a fingerprint that changes with its content."""
     rows_in: int = 0
     rows_out: int = 0
     failures: dict[str, int] = {}

@@ -53,10 +53,13 @@ def _next_start(starts: npt.NDArray[np.int64], start: int, n_rows: int) -> int:
 
 
 def event_starts(event_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """The row at which each run of equal event ids begins."""
+    """The row at which each run of equal values begins; nulls are equal to one another."""
     if len(event_ids) == 0:
         return np.zeros(0, np.int64)
-    changes = pc.not_equal(event_ids[1:], event_ids[:-1])
+    one, other = event_ids[1:], event_ids[:-1]
+    changes = pc.not_equal(one, other).fill_null(False)
+    if event_ids.null_count:
+        changes = pc.or_(changes, pc.not_equal(one.is_null(), other.is_null()))
     return np.concatenate([[0], np.flatnonzero(np.asarray(changes)) + 1]).astype(np.int64)
 
 

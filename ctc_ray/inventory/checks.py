@@ -27,20 +27,17 @@ class LabelCount:
     """Of all observations, in [0, 1]."""
 
 
-def label_statistics(table: pa.Table, heads: Sequence[str]) -> dict[str, list[LabelCount]]:
+def count_labels(
+    observations_E: pa.Array | pa.ChunkedArray, heads: Sequence[str]
+) -> dict[str, list[LabelCount]]:
     """The labels of each head, most frequent first, then by label, the missing one last.
+
+    Args:
+        observations_E: the list of observations of each event.
 
     Raises:
         LabelError: there is no such head.
     """
-    events = table.filter(pc.equal(table["image_index"], 0))
-    return count_labels(events["observations"], heads)
-
-
-def count_labels(
-    observations_E: pa.Array | pa.ChunkedArray, heads: Sequence[str]
-) -> dict[str, list[LabelCount]]:
-    """The same from the list of observations of each event."""
     observations = pc.list_flatten(observations_E)
     return {head: _counts(labels_of(observations, head)) for head in heads}
 

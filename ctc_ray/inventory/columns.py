@@ -5,6 +5,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.units import event_starts
+
 Ints = npt.NDArray[np.int64]
 
 
@@ -20,7 +22,7 @@ def number(values: pa.Array | pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     Equal neighbours, as the events of an inventory are, are looked at once.
     """
     chunked = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
-    starts = _run_starts(chunked)
+    starts = event_starts(chunked)
     heads = chunked.take(pa.array(starts))
     if len(heads) > 1 and pc.all(pc.less(heads[:-1], heads[1:]), skip_nulls=False).as_py():
         codes, names = np.arange(len(heads)), heads
@@ -31,22 +33,6 @@ def number(values: pa.Array | pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     if isinstance(names, pa.ChunkedArray):
         names = names.combine_chunks()
     return np.repeat(codes, np.diff(starts, append=len(chunked))), names
-
-
-def n_runs(values: pa.Array | pa.ChunkedArray) -> int:
-    """Of a column whose equal values are neighbours: how many different ones there are."""
-    return len(_run_starts(values))
-
-
-def _run_starts(values: pa.Array | pa.ChunkedArray) -> Ints:
-    """The places at which a value differs from the one before; nulls are equal to one another."""
-    if len(values) == 0:
-        return np.zeros(0, np.int64)
-    one, other = values[1:], values[:-1]
-    differs = pc.not_equal(one, other).fill_null(False)
-    differs = pc.or_(differs, pc.not_equal(one.is_null(), other.is_null()))
-    starts = np.flatnonzero(np.asarray(differs)) + 1
-    return np.concatenate([[0], starts]).astype(np.int64)
 
 
 def first_rows(codes: Ints, n_names: int) -> Ints:

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ctc_ray import storage
-from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.json_file import read_file
 
 _MISSING_LABEL = "-1"
 
@@ -59,12 +59,7 @@ def _load(uri: str) -> tuple[dict[str, Any], int]:
         n_repeated += len(pairs) - len(result)
         return result
 
-    try:
-        content = storage.read_bytes(uri)
-    except FileNotFoundError:
-        raise ConfigError(f"{uri}: no such file") from None
-    except IsADirectoryError:
-        raise ConfigError(f"{uri}: a folder, not a file") from None
+    content = read_file(uri)
     try:
         records = json.loads(content, object_pairs_hook=last_wins)
     except UnicodeDecodeError as error:

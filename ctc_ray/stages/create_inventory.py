@@ -74,15 +74,16 @@ def run(config: InventoryConfig) -> Manifest:
     _write_parts(config.output_uri, inventory.images)
     findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
     tables.write_table(findings_uri, inventory.findings.table())
+    statistics = _statistics(inventory)
     manifest = Manifest(
         kind="inventory",
         config=config.work(),
         inputs=inputs,
         rows_in=len(inventory.images),
         rows_out=len(inventory.images),
-        classes={head: _classes(labels) for head, labels in _statistics(inventory).items()},
+        classes={head: _classes(labels) for head, labels in statistics.items()},
         meta=list(inventory.meta),
-        counts=_counts(inventory),
+        counts=_counts(inventory, statistics),
     )
     finish_work(config.output_uri, manifest)
     logger.info("wrote %d images to %s", manifest.rows_out, config.output_uri)
@@ -221,7 +222,7 @@ def _classes(labels: list[dict[str, Any]]) -> list[str]:
     return sorted(row["label"] for row in labels if row["label"] is not None)
 
 
-def _counts(inventory: Inventory) -> dict[str, Any]:
+def _counts(inventory: Inventory, statistics: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     counts: dict[str, Any] = {
         "events": inventory.images.n_events,
         "findings": dict(inventory.findings.counts),
@@ -229,7 +230,7 @@ def _counts(inventory: Inventory) -> dict[str, Any]:
     examples = _examples(inventory.findings)
     if examples:
         counts["examples of findings"] = examples
-    for head, labels in _statistics(inventory).items():
+    for head, labels in statistics.items():
         counts[f"labels of {head} (per observation)"] = labels
     return counts
 

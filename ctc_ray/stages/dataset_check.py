@@ -34,7 +34,7 @@ from ctc_ray.manifest import Manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import runtime
 from ctc_ray.stages.dataset_plan import DatasetPlan, planned_rows
-from ctc_ray.units import cut_by_events
+from ctc_ray.units import cut_by_events, event_starts
 
 logger = logging.getLogger(__name__)
 
@@ -264,7 +264,7 @@ def _splits(config: CreateDatasetConfig, plan: DatasetPlan) -> list[dict[str, An
             {
                 "split": name,
                 "images": len(events),
-                "events": pc.count_distinct(events).as_py(),
+                "events": len(event_starts(events)),
                 "shards": len(cut_by_events(events, config.images_per_unit)),
             }
         )

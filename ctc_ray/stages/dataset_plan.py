@@ -12,7 +12,6 @@ The steps, in this order (that of the original where it has them):
 Every step keeps or leaves out whole events and counts both.
 """
 
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.balance import Limit, balanced
-from ctc_ray.inventory.columns import encode, n_runs
+from ctc_ray.inventory.columns import encode
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.leakage import CONTENT_COLUMN, lacking_classes, leakage, split_shares
 from ctc_ray.inventory.mapping import map_classes, read_mapping
@@ -42,6 +41,7 @@ from ctc_ray.schemas import (
     meta_columns,
     planned_schema,
 )
+from ctc_ray.units import event_starts
 
 logger = logging.getLogger(__name__)
 
@@ -208,7 +208,7 @@ class _Selection:
 
 
 def _n_events(rows: pa.Table) -> int:
-    return n_runs(rows["capture_event_id"])
+    return len(event_starts(rows["capture_event_id"]))
 
 
 def _check_heads(config: CreateDatasetConfig, inventory: Manifest) -> None:
@@ -232,7 +232,7 @@ def _mapped(
     if mapped.unused:
         named = ", ".join(mapped.unused[:5])
         logger.warning("%s: %d classes do not occur: %s", uri, len(mapped.unused), named)
-    return mapped.table, {uri: hashlib.sha256(storage.read_bytes(uri)).hexdigest()}
+    return mapped.table, {uri: storage.digest(uri)}
 
 
 def _filtered(

@@ -19,7 +19,7 @@ from ctc_ray.images.contact_sheet import Tile, contact_sheet, thumbnail
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.samples import spread_sample
 from ctc_ray.manifest import Manifest, fingerprint, is_complete, read_manifest
-from ctc_ray.schemas import Failure, image_fields, label_column
+from ctc_ray.schemas import Failure, label_column
 
 _CANDIDATES = 1 << 18  # rows that are looked at, about: 20 MB of ids
 _THREADS = 16
@@ -74,9 +74,7 @@ def _head(config: ShowConfig, manifest: Manifest) -> str | None:
 def _candidates(uri: str, manifest: Manifest, head: str | None) -> pa.Table:
     """Images that may be shown; `split` is null where there are none."""
     folder = storage.join(uri, "images") if manifest.kind == "predictions" else uri
-    parts = [part for part in storage.list_files(folder) if part.endswith(".parquet")]
-    names = [part[len(uri.rstrip("/")) + 1 :] for part in parts]
-    names = [name for name in names if not name.startswith("_") and "/_" not in name]
+    names = [part[len(uri.rstrip("/")) + 1 :] for part in tables.list_tables(folder)]
     found, n_rows = [_CANDIDATE.empty_table()], 0
     with ThreadPoolExecutor(_THREADS) as pool:
         in_turn = _in_turn(names)
@@ -122,8 +120,8 @@ def _read_part(uri: str, name: str, manifest: Manifest, head: str | None) -> pa.
 
 def _columns(manifest: Manifest, head: str | None) -> list[str]:
     match manifest.kind:
-        case "inventory":  # label_rows wants whole image rows
-            return [field.name for field in image_fields()] + ["observations"]
+        case "inventory":
+            return ["image_id", "image_uri", "capture_event_id", "observations"]
         case "dataset":
             return ["image_id", "image_uri", "failure", label_column(head or "")]
         case _:

@@ -15,8 +15,8 @@ from ctc_ray.inventory.checks import (
     LabelCount,
     check_clocks,
     check_labels,
+    count_labels,
     head_names,
-    label_statistics,
     labels_of,
 )
 from ctc_ray.inventory.findings import Findings
@@ -37,17 +37,17 @@ def inventory_of(rows: list[tuple[str, str | None]]) -> pa.Table:
 
 
 def test_event_is_counted_once_however_many_images_it_has():
-    table = inventory_of([("e", "lion"), ("e", "lion"), ("e", "lion"), ("f", "zebra")])
+    observations = observed([("e", "lion"), ("e", "lion"), ("e", "lion"), ("f", "zebra")])
 
-    assert label_statistics(table, ["species"]) == {
+    assert count_labels(observations, ["species"]) == {
         "species": [LabelCount("lion", 1, 0.5), LabelCount("zebra", 1, 0.5)]
     }
 
 
 def test_each_observation_of_an_event_counts():
-    table = inventory_of([("e", "lion"), ("e", "zebra"), ("f", "zebra"), ("g", "zebra")])
+    observations = observed([("e", "lion"), ("e", "zebra"), ("f", "zebra"), ("g", "zebra")])
 
-    assert label_statistics(table, ["species"]) == {
+    assert count_labels(observations, ["species"]) == {
         "species": [LabelCount("zebra", 3, 0.75), LabelCount("lion", 1, 0.25)]
     }
 
@@ -55,7 +55,7 @@ def test_each_observation_of_an_event_counts():
 def test_missing_labels_are_counted_and_come_last_among_equals():
     rows = [("1", None), ("2", "b"), ("3", "a"), ("4", None), ("5", "a"), ("6", "b"), ("7", "c")]
 
-    (counts,) = label_statistics(inventory_of(rows), ["species"]).values()
+    (counts,) = count_labels(observed(rows), ["species"]).values()
 
     assert [(count.label, count.count) for count in counts] == [
         ("a", 2),
@@ -68,7 +68,7 @@ def test_missing_labels_are_counted_and_come_last_among_equals():
 
 def test_unknown_head_is_an_error():
     with pytest.raises(LabelError, match=r"^head 'spezies' not found; heads are species$"):
-        label_statistics(inventory_of([("e", "lion")]), ["spezies"])
+        count_labels(observed([("e", "lion")]), ["spezies"])
     with pytest.raises(LabelError, match="heads are none"):
         labels_of(pa.array(["x"]), "species")
 

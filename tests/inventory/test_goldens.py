@@ -28,7 +28,7 @@ import pytest
 
 from ctc_ray import cli
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.checks import label_statistics
+from ctc_ray.inventory.checks import count_labels
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.json_source import read_json
@@ -147,7 +147,7 @@ def test_counts_and_classes_are_the_originals(originals, goldens):
 
     inventory = read_csv(uri, CsvColumns("id", ("image",), HEADS))
 
-    statistics = label_statistics(inventory.table, HEADS)
+    statistics = count_labels(inventory.images.observations, HEADS)
     found = {
         head: {"-1" if c.label is None else c.label: c.count for c in counts}
         for head, counts in statistics.items()
@@ -213,7 +213,7 @@ def test_records_of_a_json_are_kept_as_the_original_kept_them(originals, goldens
 def test_classes_of_a_json_are_the_originals(originals, goldens):
     inventory = read_json(str(originals / "json_data_file.json"))
 
-    found = label_statistics(inventory.table, inventory.heads)
+    found = count_labels(inventory.images.observations, inventory.heads)
     assert {
         head: sorted(count.label for count in counts if count.label is not None)
         for head, counts in found.items()

@@ -55,7 +55,6 @@ def test_pandas_reads_all_splits_with_the_line_of_the_readme(manifest: Manifest)
 
 
 def test_duckdb_counts_classes_with_the_line_of_the_readme(manifest: Manifest) -> None:
-    pytest.importorskip("duckdb")
     counts = run_block_of_readme("import duckdb")["counts"].fetchall()
     assert {(split, label): n for split, label, n in counts} == {
         (split, label): n
@@ -67,7 +66,8 @@ def test_duckdb_counts_classes_with_the_line_of_the_readme(manifest: Manifest) -
 def test_datasets_shows_images_with_the_line_of_the_readme(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    datasets = pytest.importorskip("datasets")
+    import datasets  # takes 2 s
+
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # or it counts its users online
     images = run_block_of_readme("import Image")["images"]["train"]
