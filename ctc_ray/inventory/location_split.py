@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import Ints, encode
+from ctc_ray.inventory.columns import Ints, encode, in_words
 from ctc_ray.inventory.fractions import boundaries, unit_interval
 from ctc_ray.schemas import LABEL_PREFIX
 
@@ -70,7 +70,7 @@ def split_by_location(
     work.cover()
     work.fill()
     work.even(given_L < 0)
-    return pa.array(splits, pa.string()).take(pa.array(work.chosen[place_N]))
+    return in_words(work.chosen[place_N], splits)
 
 
 def _location_classes(rows: pa.Table, place_N: Ints, n_places: int) -> tuple[Ints, Ints, int]:
