@@ -74,3 +74,26 @@ def test_each_batch_is_read_by_itself(folder_uri):
         batch.to_pylist() for batch in batches
     ]
     assert tables.count_batches(uri) == 3
+
+
+def test_encodings_change_the_bytes_and_no_value(tmp_path):
+    rows = pa.table(
+        {
+            "name": [f"IMG_{k}.JPG" for k in range(100)],
+            "time": pa.array([k // 3 for k in range(99)] + [None], pa.timestamp("us")),
+            "boxes": [[{"x": 0.5, "kind": "animal"}], [], None, [{"x": None, "kind": None}]] * 25,
+            "counts": [[1, 2]] * 100,
+        }
+    )
+    encodings = tables.Encodings(unrepeated=["name"], stepwise=["time"], bounded=["time"])
+    tables.write_table(str(tmp_path / "rows.parquet"), rows, encodings=encodings)
+    assert tables.read_table(str(tmp_path / "rows.parquet")).equals(rows)
+    with tables.open_parquet(str(tmp_path / "rows.parquet")) as file:
+        group = file.metadata.row_group(0)
+        columns = [group.column(place) for place in range(group.num_columns)]
+    encoded = {column.path_in_schema: column.encodings for column in columns}
+    assert "RLE_DICTIONARY" not in encoded["name"]
+    assert "DELTA_BINARY_PACKED" in encoded["time"]
+    for path in ("boxes.list.element.kind", "boxes.list.element.x", "counts.list.element"):
+        assert "RLE_DICTIONARY" in encoded[path]
+    assert [c.path_in_schema for c in columns if c.is_stats_set] == ["time"]

@@ -219,9 +219,10 @@ def _labels(annotations: _Annotations, *, where: str) -> dict[str, pa.Array]:
 
 def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
     """The rows, observations by row, without blanks beside labels; how many blanks those are."""
-    order = np.argsort(rows.observation_rows, kind="stable")
+    observed = rows.rows_of_observations
+    order = np.argsort(observed, kind="stable")
     species = rows.labels["species"].take(pa.array(order))
-    numbers = rows.observation_rows[order]
+    numbers = observed[order]
     is_blank = pc.is_in(pc.utf8_lower(species), value_set=pa.array(_BLANK, TEXT))
     blank = is_blank.to_numpy(zero_copy_only=False)
     events = number_events(rows.event_ids)[0].astype(np.int64)

@@ -1,23 +1,28 @@
 """A csv, one row per capture event or one per image, as an inventory."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError, SchemaError
-from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
+from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble, number_events
 from ctc_ray.inventory.csv_table import column_names, line_of_empty_cell, read_columns
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.source_rows import Ints
 from ctc_ray.inventory.times import parse_times
+from ctc_ray.threads import both
 
 __all__ = ["CsvColumns", "column_names", "read_csv"]
 
 _MISSING_LABEL = "-1"  # of the original
+
+Cells: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,15 @@ class CsvColumns:
                 " deployment_column or location_column"
             )
 
-    def names(self) -> list[str]:
-        """The columns that are used, each once."""
+    def names(self, *, without_event: bool = False) -> list[str]:
+        """The columns that are used, each once.
+
+        Args:
+            without_event: leave out the event column, unless it is used as something else too.
+        """
         several = (*self.image_columns, *self.head_columns, *self.meta_columns)
         used = (
-            *(self.event_column, *several, self.location_column),
+            *(None if without_event else self.event_column, *several, self.location_column),
             *(self.deployment_column, self.captured_at_column),
         )
         return list(dict.fromkeys(name for name in used if name is not None))
@@ -81,28 +90,7 @@ def read_csv(
         SchemaError: the file is empty or not UTF-8, lacks a column, has a row that is shorter or
             longer than the header or without an event id, or names no image.
     """
-    if columns.event_column is None:
-        most = None if max_images is None else max(1, max_images // len(columns.image_columns))
-        table = _require_rows(uri, read_columns(uri, columns.names()))
-        table, event_ids = _grouped(table, columns, gap_s=gap_s, max_rows=most)
-        cells = {name: table[name].combine_chunks() for name in table.column_names}
-    else:
-        cells = _cells(uri, columns)
-        event_ids = cells[columns.event_column]
-        _require_ids(uri, event_ids, columns.event_column)
-    image_rows, image_uris = _images([cells[name] for name in columns.image_columns])
-    times, n_unreadable = _times(cells, columns.captured_at_column)
-    rows = SourceRows(
-        event_ids=event_ids,
-        image_rows=image_rows,
-        image_uris=image_uris,
-        observation_rows=np.arange(len(event_ids)),
-        labels={head: _null_if(cells[head], "", _MISSING_LABEL) for head in columns.head_columns},
-        location_ids=_optional(cells, columns.location_column),
-        deployment_ids=_optional(cells, columns.deployment_column),
-        captured_at=None if times is None else times.take(pa.array(image_rows)),
-        meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
-    )
+    rows, n_unreadable = _source_rows(uri, columns, gap_s=gap_s, max_images=max_images)
     found = Findings().counted(unreadable_times=n_unreadable)
     inventory = assemble(rows, where=uri, findings=found)
     if columns.event_column is None:  # every row is an image, and its event is found, not given
@@ -110,18 +98,41 @@ def read_csv(
     return inventory
 
 
+def _source_rows(
+    uri: str, columns: CsvColumns, *, gap_s: float, max_images: int | None
+) -> tuple[SourceRows, int]:
+    """The rows, and how many times could not be read."""
+    if columns.event_column is None:
+        most = None if max_images is None else max(1, max_images // len(columns.image_columns))
+        table = _require_rows(uri, read_columns(uri, columns.names()))
+        table, event_ids = _grouped(table, columns, gap_s=gap_s, max_rows=most)
+        cells = {name: table[name].combine_chunks() for name in table.column_names}
+    else:
+        cells, event_ids = _cells(uri, columns, columns.event_column)
+    (image_rows, image_uris), (times, n_unreadable) = both(
+        lambda: _images([cells[name] for name in columns.image_columns]),
+        lambda: _times(cells, columns.captured_at_column),
+    )
+    if times is not None and image_rows is not None:
+        times = times.take(pa.array(image_rows))
+    rows = SourceRows(
+        event_ids=event_ids,
+        image_rows=image_rows,
+        image_uris=image_uris,
+        observation_rows=None,
+        labels={head: _null_if(cells[head], "", _MISSING_LABEL) for head in columns.head_columns},
+        location_ids=_optional(cells, columns.location_column),
+        deployment_ids=_optional(cells, columns.deployment_column),
+        captured_at=times,
+        meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
+    )
+    return rows, n_unreadable
+
+
 def _require_rows(uri: str, table: pa.Table) -> pa.Table:
     if table.num_rows == 0:
         raise SchemaError(f"{uri}: there is no row below the header")
     return table
-
-
-def _require_ids(uri: str, event_ids: pa.Array, column: str) -> None:
-    is_coded = pa.types.is_dictionary(event_ids.type)
-    if pc.any(pc.equal(event_ids.dictionary if is_coded else event_ids, "")).as_py():
-        line = line_of_empty_cell(uri, column)
-        place = "a row" if line is None else f"line {line}"
-        raise SchemaError(f"{uri}: {place} has no event id (column {column!r})")
 
 
 def _grouped(
@@ -157,7 +168,7 @@ def _grouped(
     return table.take(pa.array(order)), event_ids
 
 
-def _camera(cells: dict[str, pa.Array], columns: CsvColumns) -> pa.Array:
+def _camera(cells: Mapping[str, Cells], columns: CsvColumns) -> pa.Array:
     """Whose images may be of one event: the deployment at its location; null is not known."""
     names = (columns.location_column, columns.deployment_column)
     known = [values for name in names if (values := _optional(cells, name)) is not None]
@@ -170,20 +181,46 @@ def _camera(cells: dict[str, pa.Array], columns: CsvColumns) -> pa.Array:
     return _null_if(both, "\0")
 
 
-def _cells(uri: str, columns: CsvColumns) -> dict[str, pa.Array]:
-    """The cells by column: images and times as text, all other columns dictionary-encoded."""
-    as_text = {*columns.image_columns, columns.captured_at_column}
+def _cells(
+    uri: str, columns: CsvColumns, event_column: str
+) -> tuple[dict[str, Cells], pa.DictionaryArray]:
+    """The cells by column, and the events.
+
+    Images, times and events come as text, all other columns dictionary-encoded. Of events there are
+    too many for dictionaries, one for each block of the file, to be united.
+    """
+    as_text = {*columns.image_columns, columns.captured_at_column, event_column}
     names = columns.names()
     coded = [name for name in names if name not in as_text]
     table = _require_rows(uri, read_columns(uri, names, coded=coded))
-    cells = {}
-    for name in names:
-        column = table[name]
-        table = table.drop_columns(name)  # so that its parts go when they are put together
-        if pa.types.is_dictionary(column.type):
-            column = column.unify_dictionaries()
-        cells[name] = column.combine_chunks()
-    return cells
+    numbered = table[event_column]
+    used_again = {*columns.names(without_event=True)}
+    table = table.select([name for name in names if name in used_again])
+
+    def combined() -> dict[str, Cells]:
+        cells: dict[str, Cells] = {}
+        whole = table
+        for name in whole.column_names:
+            column = whole[name]
+            whole = whole.drop_columns(name)  # so that its parts go when they are put together
+            if pa.types.is_dictionary(column.type):
+                column = column.unify_dictionaries()
+            is_read_once = name == columns.captured_at_column and name not in columns.image_columns
+            cells[name] = column if is_read_once else column.combine_chunks()
+        return cells
+
+    cells, event_ids = both(combined, lambda: _numbered(uri, numbered, event_column))
+    return cells, event_ids
+
+
+def _numbered(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:
+    """The events dictionary-encoded, the distinct ids sorted."""
+    numbers, distinct = number_events(event_ids)
+    if distinct[0].as_py() == "":
+        line = line_of_empty_cell(uri, column)
+        place = "a row" if line is None else f"line {line}"
+        raise SchemaError(f"{uri}: {place} has no event id (column {column!r})")
+    return pa.DictionaryArray.from_arrays(pa.array(numbers), distinct)
 
 
 def _null_if(values: pa.Array, *missing: str) -> pa.Array:
@@ -198,17 +235,17 @@ def _null_if(values: pa.Array, *missing: str) -> pa.Array:
     return pa.DictionaryArray.from_arrays(codes, distinct.filter(kept))
 
 
-def _optional(cells: dict[str, pa.Array], name: str | None) -> pa.Array | None:
+def _optional(cells: Mapping[str, Cells], name: str | None) -> pa.Array | None:
     return None if name is None else _null_if(cells[name], "")
 
 
 def _images(
     columns: Sequence[pa.Array],
-) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], pa.Array]:
+) -> tuple[Ints | None, pa.Array]:
     """The row of each image and its URI: row by row, within a row column by column."""
     n_rows = len(columns[0])
     if len(columns) == 1 and (pc.min_max(pc.binary_length(columns[0])).as_py()["min"] or 0) > 0:
-        return np.arange(n_rows), columns[0]
+        return None, columns[0]
     cells = pa.concat_arrays(columns)
     order = np.arange(len(cells)).reshape(len(columns), n_rows).T.ravel()
     is_image = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)
@@ -216,10 +253,10 @@ def _images(
     return places % n_rows, cells.take(pa.array(places))
 
 
-def _times(cells: dict[str, pa.Array], name: str | None) -> tuple[pa.Array | None, int]:
+def _times(cells: Mapping[str, Cells], name: str | None) -> tuple[pa.Array | None, int]:
     """The capture times, and how many cells are neither empty nor a time."""
     if name is None:
         return None, 0
-    given = _null_if(cells[name], "")
-    times = parse_times(given)
-    return times, times.null_count - given.null_count
+    times = parse_times(cells[name])  # an empty cell is no time either
+    n_empty = pc.sum(pc.equal(cells[name], "")).as_py() if times.null_count else 0
+    return times, times.null_count - n_empty

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ctc_ray.inventory.text_words import TextPart, hash_parts
 
 _HEX_DIGITS = 32
+_HEX = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)  # the two digits of each byte
 _MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)
 _SHIFT = np.uint64(47)
 _WORD_BYTES = 8
@@ -58,10 +59,10 @@ def _mix_rest(part: TextPart, n_words: npt.NDArray[np.int64], hashes: Hashes) ->
 
 def image_ids(event_hashes: Hashes, uri_hashes: Hashes) -> pa.Array:
     """32 hex digits per image: the hash of its event's id, then that of its URI."""
-    both = np.stack([event_hashes, uri_hashes], axis=1).astype(">u8").tobytes()
+    both = np.stack([event_hashes, uri_hashes], axis=1).astype(">u8")
+    text = _HEX.take(both.view(np.uint8).ravel())
     offsets = np.arange(len(event_hashes) + 1, dtype=np.int32) * _HEX_DIGITS
-    text = pa.py_buffer(both.hex().encode())
-    return pa.StringArray.from_buffers(len(event_hashes), pa.py_buffer(offsets), text)
+    return pa.StringArray.from_buffers(len(event_hashes), pa.py_buffer(offsets), pa.py_buffer(text))
 
 
 def repeated(

@@ -13,9 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.assembly import TEXT, Inventory, TableImages
+from ctc_ray.inventory.assembly import TEXT, Inventory
 from ctc_ray.inventory.boxes import Ints, box_lists, corners
 from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.inventory_images import TableImages
 from ctc_ray.inventory.json_file import load_json, objects, text_array, text_column
 
 _ROWS_PER_CHUNK = 1 << 20

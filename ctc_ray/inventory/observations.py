@@ -15,8 +15,10 @@ Numbers = npt.NDArray[np.int32]
 _MAX_CODES = 1 << 31  # codes of events and of observations multiply to less than 2**63
 
 
-def coded(values: pa.Array) -> tuple[Numbers, pa.Array]:
+def coded(values: pa.Array | pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
     """A code of each value, -1 of null, and the distinct values by code."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
     encoded = values.dictionary_encode()
     codes: Numbers = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     return codes.astype(np.int32, copy=False), encoded.dictionary

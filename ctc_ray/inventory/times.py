@@ -1,5 +1,7 @@
 """Capture times as people and cameras write them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,15 +18,18 @@ _TIME = (
 _OFFSET = r":\d{2}(?:[.,]\d+)?\s*(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?\s*$"
 
 
-def parse_times(values: pa.Array) -> pa.Array:
+def parse_times(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     """Local times in microseconds; null where there is none, or none that can be read.
 
     Read are ISO 8601 (with T or a blank, seconds and a fraction if there are any) and the EXIF form
     2021:04:11 20:43:09. An offset is dropped: the time is the one on the camera's clock. A date
     without a time is not a time, and neither is the 30th of February.
     """
-    parts = [_parse(values.slice(i, _ROWS_AT_ONCE)) for i in range(0, len(values), _ROWS_AT_ONCE)]
-    return pa.concat_arrays(parts) if parts else pa.array([], pa.timestamp("us"))
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    parts = [c.slice(i, _ROWS_AT_ONCE) for c in chunks for i in range(0, len(c), _ROWS_AT_ONCE)]
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        parsed = list(pool.map(_parse, parts))
+    return pa.concat_arrays(parsed) if parsed else pa.array([], pa.timestamp("us"))
 
 
 def _parse(values: pa.Array) -> pa.Array:

@@ -303,3 +303,13 @@ def test_order_of_rows_changes_neither_images_nor_events_nor_observations(rows, 
         )
 
     assert content(made(shuffled)) == content(made(rows))
+
+
+@given(st.lists(st.sampled_from(["b", "a", "é", "", "c"]), min_size=1, max_size=12))
+def test_events_have_the_same_numbers_however_their_ids_are_stored(ids):
+    expected = [sorted(set(ids)).index(event) for event in ids]
+    plain = pa.array(ids, pa.large_string())
+    stored = [plain, pa.chunked_array([plain[:2], plain[2:]]), plain.dictionary_encode()]
+    for column in stored:
+        numbers, distinct = number_events(column)
+        assert (numbers.tolist(), distinct.to_pylist()) == (expected, sorted(set(ids)))
