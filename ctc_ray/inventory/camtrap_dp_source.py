@@ -45,8 +45,9 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
 
     The head `species` is the scientific name, or the observation type where it is blank, human,
     vehicle, unknown or unclassified; count, lifeStage, sex and behavior are heads where there is
-    any value. A medium's event is the one of its media-level observations, else the event-level
-    one of its deployment whose time it lies in (compared in UTC), else made by gaps. Where
+    any value. A medium's event is the one of its media-level observations, else the one of its
+    deployment in whose time it lies (compared in UTC) by an event-level observation, else by that
+    of another medium, else made by gaps. Where
     observations of the whole event are given, they stand for those of its single media; blank
     beside another label is left out. `captured_at` is the time on the camera's clock. Videos and
     sounds are findings, not rows. A relative file path is one below the package's folder.
@@ -140,10 +141,10 @@ def _named_events(
     """The event each medium is said to be in, and the medium (any of its event) of observations."""
     named = package.column("observations", *_EVENT)
     names = package.column("observations", "observationID")
-    starts, ends = (
-        parse_instants(package.column("observations", *columns))
-        for columns in (("eventStart", "timestamp"), ("eventEnd", "eventStart", "timestamp"))
+    begun, ended = (
+        package.column("observations", name, "timestamp") for name in ("eventStart", "eventEnd")
     )
+    starts, ends = parse_instants(begun), parse_instants(pc.coalesce(ended, begun))
     deployments = package.column("observations", "deploymentID")
     of_event = package.column("observations", "mediaID").is_null()
     is_timed = pc.and_(pc.and_(starts.is_valid(), ends.is_valid()), deployments.is_valid())
@@ -161,10 +162,11 @@ def _named_events(
     ).to_numpy(zero_copy_only=False)
     several = pa.array(np.unique(media_of[single[differs.astype(bool)]]))
     found = found.listed("media_of_several_events", media.ids.take(several))
-    timed = np.flatnonzero(pc.and_(of_event, is_timed).to_numpy(zero_copy_only=False))
-    inside = _inside(media, deployments, (starts, ends), timed)
-    by_time = named.take(pa.array(inside, mask=inside < 0))
-    event_ids = pc.coalesce(event_ids, by_time)
+    of_frame = pc.and_(pc.invert(of_event), named.is_valid())
+    for own_time in (of_event, of_frame):  # not every frame of an event need be looked at
+        timed = np.flatnonzero(pc.and_(own_time, is_timed).to_numpy(zero_copy_only=False))
+        inside = _inside(media, deployments, (starts, ends), timed)
+        event_ids = pc.coalesce(event_ids, named.take(pa.array(inside, mask=inside < 0)))
     rows = pc.index_in(named, value_set=event_ids, skip_nulls=True).fill_null(-1).to_numpy()
     whole = of_event.to_numpy(zero_copy_only=False)
     rows_of = np.where(whole, rows.astype(np.int64), media_of)

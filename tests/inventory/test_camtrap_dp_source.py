@@ -86,6 +86,37 @@ def test_observations_of_the_event_stand_for_those_of_its_media(package):
     assert both.findings.counts["media_observations_of_described_events"] == 2
 
 
+def test_frame_that_nobody_looked_at_is_in_the_event_in_whose_time_it_lies(package):
+    media = [
+        {"mediaID": n, "timestamp": f"2020-05-30T02:00:{n}Z", "filePath": f"{n}.jpg"}
+        for n in (10, 20, 30)
+    ]
+    fox = {
+        "observationID": "1", "mediaID": 10, "eventID": "e", "eventStart": "2020-05-30T02:00:10Z",
+        "eventEnd": "2020-05-30T02:00:20Z", "observationType": "animal",
+        "scientificName": "Vulpes vulpes",
+    }  # fmt: skip
+
+    table = read_camtrap_dp(package(media, [fox]), gap_s=60).table
+
+    events = {row["image_uri"][-6:]: row["capture_event_id"] for row in table.to_pylist()}
+    assert events["10.jpg"] == events["20.jpg"] == "e"
+    assert events["30.jpg"] != "e"
+
+
+def test_event_without_an_end_is_as_long_as_its_start(package):
+    media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
+    fox = {
+        "observationID": "1", "eventID": "e", "eventStart": "2020-05-30T02:00:00Z",
+        "eventEnd": "NA", "observationType": "animal", "scientificName": "Vulpes vulpes",
+    }  # fmt: skip
+
+    inventory = read_camtrap_dp(package(media, [fox]), gap_s=60)
+
+    assert inventory.table["observations"].to_pylist() == [[{"species": "Vulpes vulpes"}]]
+    assert "event_observations_without_media" not in inventory.findings.counts
+
+
 @pytest.mark.real_data
 @pytest.mark.parametrize(
     ("path", "n_media", "n_images"),
