@@ -60,6 +60,8 @@ class FilterConfig(Config):
     """Leave out events that lack a label of any of the heads."""
     min_events_per_class: int = Field(0, ge=0)
     """Leave out the events of classes that have fewer."""
+    min_images_per_class: int = Field(0, ge=0)
+    """Leave out the events of classes that have fewer images, however many events these are of."""
 
     @field_validator("keep", "remove")
     @classmethod
