@@ -109,8 +109,8 @@ class CreateDatasetConfig(StageConfig):
     split: SplitConfig = SplitConfig()
     """Which images are trained on, chosen by, and tested with."""
     mapping_uri: str | None = None
-    """Classes to rename or merge before all else: a csv head,from,to or a YAML head: {from: to}; an
-    empty `to` is a missing label."""
+    """Classes to rename or merge before all else: a csv head,from,to or a YAML head: {from: to}; a
+    `to` that is empty or -1 is a missing label."""
     observations: Literal["error", "drop", "first", "most-frequent"] = "error"
     """Events with several different observations of the heads: stop, leave them out, or take the
     first, or the one that was given most often."""
