@@ -50,7 +50,9 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
     of another medium, else made by gaps. Where
     observations of the whole event are given, they stand for those of its single media; blank
     beside another label is left out. `captured_at` is the time on the camera's clock. Videos and
-    sounds are findings, not rows. A relative file path is one below the package's folder.
+    sounds are findings, not rows. A relative file path is one below the package's folder. Where
+    deployments have neither locationID nor locationName, both optional, their coordinates are the
+    location.
 
     Raises:
         ConfigError: a file of the package is not there.
@@ -249,8 +251,10 @@ def _species(package: CamtrapPackage) -> pa.Array:
 def _locations(
     package: CamtrapPackage, media: _Media, found: Findings
 ) -> tuple[pa.Array, Findings]:
-    """The place of each medium: the locationID of its deployment, else the locationName."""
+    """The place of each medium: its deployment's locationID, or locationName, or coordinates."""
     names = [package.column("deployments", name) for name in ("locationID", "locationName")]
+    position = [package.column("deployments", name) for name in ("latitude", "longitude")]
+    names.append(pc.binary_join_element_wise(*position, pa.scalar(" ", TEXT)))
     deployments = package.column("deployments", "deploymentID")
     numbers = pc.index_in(media.deployments, value_set=deployments, skip_nulls=True)
     lost = pc.and_(media.deployments.is_valid(), numbers.is_null())

@@ -13,9 +13,10 @@ from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
 def package(tmp_path):
     """Writes a package and gives its folder."""
 
-    def written(media, observations):
+    def written(media, observations, place=None):
+        place = place or {"locationID": "", "locationName": "Pond"}
         tables = {
-            "deployments": [{"deploymentID": "d", "locationID": "", "locationName": "Pond"}],
+            "deployments": [{"deploymentID": "d", **place}],
             "media": [{"deploymentID": "d", "fileMediatype": "image/jpeg", **m} for m in media],
             "observations": [{"deploymentID": "d", **o} for o in observations],
         }
@@ -115,6 +116,17 @@ def test_event_without_an_end_is_as_long_as_its_start(package):
 
     assert inventory.table["observations"].to_pylist() == [[{"species": "Vulpes vulpes"}]]
     assert "event_observations_without_media" not in inventory.findings.counts
+
+
+def test_deployment_without_a_name_of_its_location_is_at_its_coordinates(package):
+    media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
+    blank = {"observationID": "1", "mediaID": "a", "observationType": "blank"}
+    for position, place in (
+        ({"latitude": "51.5", "longitude": "-0.1"}, "51.5 -0.1"),
+        ({"latitude": "51.5", "longitude": "NA"}, None),
+    ):
+        table = read_camtrap_dp(package(media, [blank], position), gap_s=60).table
+        assert table["location_id"].to_pylist() == [place]
 
 
 @pytest.mark.real_data
