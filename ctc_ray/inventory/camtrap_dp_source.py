@@ -12,7 +12,7 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble, number_events
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists
-from ctc_ray.inventory.camtrap_package import CamtrapPackage, read_package
+from ctc_ray.inventory.camtrap_package import CamtrapPackage, as_numbers, read_package
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.intervals import Intervals, interval_of
@@ -271,7 +271,7 @@ def _boxes(
     confidences = package.column(
         "observations", "classificationProbability", "classificationConfidence"
     )
-    boxes = np.stack([_numbers(values) for values in given], axis=1)
+    boxes = np.stack([as_numbers(values) for values in given], axis=1)
     is_box = ~np.isnan(boxes).any(axis=1)
     is_given = np.any([v.is_valid().to_numpy(zero_copy_only=False) for v in given], axis=0)
     names = pc.fill_null(package.column("observations", "observationID"), "?")
@@ -285,7 +285,7 @@ def _boxes(
     categories = pc.coalesce(package.column("observations", "scientificName"), kinds)
     has_list = np.zeros(len(media.ids), bool)
     has_list[media_of[is_box]] = True
-    scores = _numbers(confidences)[is_box]
+    scores = as_numbers(confidences)[is_box]
     chosen = pa.array(is_box)
     lists = box_lists(
         media_of[is_box],
@@ -295,11 +295,3 @@ def _boxes(
         has_list,
     )
     return lists, found
-
-
-def _numbers(values: pa.Array) -> npt.NDArray[np.float64]:
-    """Text as numbers; NaN for null and for what is none."""
-    is_number = pc.match_substring_regex(values, r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$")
-    text = pc.if_else(is_number, pc.utf8_trim_whitespace(values), pa.scalar(None, TEXT))
-    found: npt.NDArray[np.float64] = text.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return found.astype(np.float64)
