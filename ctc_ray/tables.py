@@ -60,15 +60,20 @@ def write_row_groups(
     storage.write_bytes(uri, sink.getvalue())
 
 
-def open_parquet(uri: str) -> pq.ParquetFile:
+def open_parquet(uri: str, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
     """A Parquet file, opened: footer read, rows not yet.
+
+    Args:
+        coded: columns that come dictionary-encoded, as they lie in the file.
 
     Raises:
         FileNotFoundError: there is no such file.
         SchemaError: it is no Parquet file.
     """
     try:
-        return storage.ask(uri, lambda where, path: pq.ParquetFile(path, filesystem=where))
+        return storage.ask(
+            uri, lambda where, path: pq.ParquetFile(path, filesystem=where, read_dictionary=coded)
+        )
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{uri}: {error}") from error
 
@@ -77,6 +82,11 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """The rows of one Parquet file."""
     with open_parquet(uri) as file:
         return storage.ask(uri, lambda *_: file.read(columns=columns))
+
+
+def read_row_group(file: pq.ParquetFile, uri: str, number: int, columns: list[str]) -> pa.Table:
+    """The rows of one row group of an opened file; nothing else of it is read."""
+    return storage.ask(uri, lambda *_: file.read_row_group(number, columns=columns))
 
 
 def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:

@@ -4,6 +4,8 @@ A unit's rows wait in a plan file below `_work/` of the output folder; its resul
 same name. A run does the units whose file is missing, so a killed run goes on where it was.
 """
 
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 from ctc_ray import storage, tables
 from ctc_ray.work import WORK_FOLDER
 
+_FILES_WAITING = 8  # laid by another thread, so memory must not grow with them
 _UNITS_PER_PLAN_FILE = 64  # a task reads the file's footer, and then its own rows
 
 
@@ -34,8 +37,12 @@ def cut_by_events(
 
     Rows of an event must be neighbours. A longer event is a unit of its own.
     """
-    starts = event_starts(event_ids)
-    n_rows = len(event_ids)
+    return _cuts(event_starts(event_ids), len(event_ids), images_per_unit)
+
+
+def _cuts(
+    starts: npt.NDArray[np.int64], n_rows: int, images_per_unit: int
+) -> list[tuple[int, int]]:
     cuts, start = [], 0
     while start < n_rows:
         place = int(np.searchsorted(starts, start + images_per_unit, side="right")) - 1
@@ -53,14 +60,26 @@ def _next_start(starts: npt.NDArray[np.int64], start: int, n_rows: int) -> int:
 
 
 def event_starts(event_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """The row at which each run of equal values begins; nulls are equal to one another."""
+    """The row at which each run of equal values begins; nulls are equal to one another.
+
+    Args:
+        event_ids: text, or dictionary-encoded text.
+    """
     if len(event_ids) == 0:
         return np.zeros(0, np.int64)
+    if pa.types.is_dictionary(event_ids.type):
+        event_ids = _indices(event_ids)
     one, other = event_ids[1:], event_ids[:-1]
     changes = pc.not_equal(one, other).fill_null(False)
     if event_ids.null_count:
         changes = pc.or_(changes, pc.not_equal(one.is_null(), other.is_null()))
     return np.concatenate([[0], np.flatnonzero(np.asarray(changes)) + 1]).astype(np.int64)
+
+
+def _indices(coded: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if isinstance(coded, pa.ChunkedArray):
+        return pa.chunked_array([chunk.indices for chunk in coded.unify_dictionaries().chunks])
+    return coded.indices
 
 
 class PlanWriter:
@@ -77,18 +96,22 @@ class PlanWriter:
         *,
         first: int = 0,
         plans: str = WORK_FOLDER,
+        columns: Sequence[str] | None = None,
     ) -> None:
         """Nothing is written yet.
 
         Args:
+            columns: those that are laid ready; None: all.
             folder: where the units' results go, below the output folder, e.g. `split=train`.
             first: number of the first unit.
             plans: folder for the plan files, below the output folder.
         """
         self._output_uri, self._folder = output_uri, folder
-        self._first, self._plans = first, plans
+        self._first, self._plans, self._columns = first, plans, columns
         self._images_per_unit = images_per_unit
         self._rest: pa.Table | None = None
+        self._pool = ThreadPoolExecutor(1)
+        self._writing: list[Future[None]] = []
         self._waiting: list[pa.Table] = []
         self.units: list[Unit] = []
 
@@ -99,7 +122,7 @@ class PlanWriter:
         starts = event_starts(rows["capture_event_id"])
         last_event = int(starts[-1]) if len(starts) else 0  # it may go on
         done = 0
-        for start, stop in cut_by_events(rows["capture_event_id"], self._images_per_unit):
+        for start, stop in _cuts(starts, rows.num_rows, self._images_per_unit):
             if stop > last_event:
                 break
             self._lay(rows.slice(start, stop - start))
@@ -113,6 +136,9 @@ class PlanWriter:
             for start, stop in cut_by_events(ids, self._images_per_unit):
                 self._lay(self._rest.slice(start, stop - start))
         self._flush()
+        self._pool.shutdown()
+        for writing in self._writing:
+            writing.result()
         return self.units
 
     def _lay(self, rows: pa.Table) -> None:
@@ -125,7 +151,7 @@ class PlanWriter:
                 n_rows=rows.num_rows,
             )
         )
-        self._waiting.append(rows)
+        self._waiting.append(rows if self._columns is None else rows.select(self._columns))
         if len(self._waiting) == _UNITS_PER_PLAN_FILE:
             self._flush()
 
@@ -135,9 +161,15 @@ class PlanWriter:
     def _flush(self) -> None:
         if self._waiting:
             uri = storage.join(self._output_uri, self._plan_file(len(self.units) - 1))
-            if not storage.exists(uri):  # a killed run has laid it: the work is the same
-                tables.write_batches(uri, self._waiting)
+            self._writing.append(self._pool.submit(_write_once, uri, self._waiting))
             self._waiting = []
+        if len(self._writing) > _FILES_WAITING:
+            self._writing.pop(0).result()
+
+
+def _write_once(uri: str, batches: list[pa.Table]) -> None:
+    if not storage.exists(uri):  # a killed run has laid it: the work is the same
+        tables.write_batches(uri, batches)
 
 
 def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: int) -> list[Unit]:

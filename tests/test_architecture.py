@@ -35,6 +35,7 @@ HELPERS_OF_STAGES = {
     "gallery",
     "inventory_files",
     "dataset_plan",
+    "inventory_rows",
     "dataset_check",
     "dataset_append",
     "dataset_report",

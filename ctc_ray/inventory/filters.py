@@ -11,11 +11,8 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.checks import head_names, labels_of
-from ctc_ray.inventory.columns import Ints
-from ctc_ray.schemas import (
-    conform,
-    label_column,
-)
+from ctc_ray.inventory.columns import Ints, number
+from ctc_ray.schemas import label_column
 
 _REPLACED = ("observations", "observation_counts", "boxes")  # by labels, or not needed any more
 
@@ -54,48 +51,45 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
     for head in heads:
         if head not in known:
             raise LabelError(f"head {head!r} not found; heads are {', '.join(known) or 'none'}")
-    schema = _labelled_schema(table.schema, heads)
-    chunks, several, kept = [schema.empty_table()], [], [np.empty(0, bool)]
-    for batch in table.to_batches():  # a row has all that it needs, so no chunk needs another
-        times = None
-        if observations == "most-frequent" and "observation_counts" in table.column_names:
-            times = batch["observation_counts"]
-        chosen = _choose(batch["observations"], heads, times, by_count="most" in observations)
-        rows = pa.Table.from_batches([batch])
-        for head, labels in chosen.labels.items():
-            rows = rows.append_column(label_column(head), labels)
-        several.append(rows.filter(chosen.several))
-        is_apart = chosen.several.to_numpy(zero_copy_only=False)
-        kept.append(~is_apart if observations == "drop" else np.ones(len(is_apart), bool))
-        if observations == "drop":
-            rows = rows.filter(pc.invert(chosen.several))
-        chunks.append(conform(rows, schema, where="inventory"))
-    apart = pa.concat_tables(several) if several else table
-    n_events = pc.count_distinct(apart["capture_event_id"]).as_py()
+    labels, several_N = _labels(table, heads, by_count=observations == "most-frequent")
+    rows = table.drop_columns([name for name in _REPLACED if name in table.column_names])
+    for head, values in labels.items():
+        rows = rows.append_column(pa.field(label_column(head), pa.string()), values)
+    apart = table.filter(pa.array(several_N)) if several_N.any() else table.slice(0, 0)
+    n_events = len(number(apart["capture_event_id"])[1])
     if observations == "error" and n_events:
         raise LabelError(_several_message(apart, n_events, heads))
-    dropped = observations == "drop"
-    return Labelled(
-        rows=pa.concat_tables(chunks),
-        n_events_dropped=n_events if dropped else 0,
-        n_images_dropped=apart.num_rows if dropped else 0,
-        kept=np.concatenate(kept),
-    )
+    if observations != "drop" or not n_events:
+        return Labelled(rows, 0, 0, np.ones(table.num_rows, bool))
+    return Labelled(rows.filter(pa.array(~several_N)), n_events, apart.num_rows, ~several_N)
 
 
-def _labelled_schema(schema: pa.Schema, heads: Sequence[str]) -> pa.Schema:
-    kept = [field for field in schema if field.name not in _REPLACED]
-    return pa.schema([*kept, *(pa.field(label_column(head), pa.string()) for head in heads)])
+def _labels(
+    table: pa.Table, heads: Sequence[str], *, by_count: bool
+) -> tuple[dict[str, pa.ChunkedArray], npt.NDArray[np.bool_]]:
+    """The labels of each row by head, and whether its event has several observations."""
+    names = ["observations"]
+    if by_count and "observation_counts" in table.column_names:
+        names.append("observation_counts")
+    chosen = [
+        _choose(batch["observations"], heads, *map(batch.column, names[1:]), by_count=by_count)
+        for batch in table.select(names).to_batches()  # a row has all it needs: no batch another
+    ]
+    labels = {
+        head: pa.chunked_array([part.labels[head] for part in chosen], pa.string())
+        for head in heads
+    }
+    return labels, np.concatenate([np.zeros(0, bool), *(part.several for part in chosen)])
 
 
 @dataclass(frozen=True)
 class _Chosen:
     labels: dict[str, pa.Array]  # of the first observation, one per row
-    several: pa.Array  # whether there is another one that differs
+    several: npt.NDArray[np.bool_]  # whether there is another one that differs
 
 
 def _choose(
-    lists: pa.Array, heads: Sequence[str], times: pa.Array | None, *, by_count: bool
+    lists: pa.Array, heads: Sequence[str], times: pa.Array | None = None, *, by_count: bool
 ) -> _Chosen:
     """The observation of each list that counts: the first with a label, or else the first.
 
@@ -103,7 +97,7 @@ def _choose(
     """
     n_rows = len(lists)
     if not heads:
-        return _Chosen({}, pa.array(np.zeros(n_rows, bool)))
+        return _Chosen({}, np.zeros(n_rows, bool))
     flat = lists.flatten()
     columns = {head: labels_of(flat, head) for head in heads}
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
@@ -126,7 +120,7 @@ def _choose(
             first[parents[chosen]] = chosen
     places = pa.array(first, mask=lengths == 0)
     labels = {head: values.take(places) for head, values in columns.items()}
-    return _Chosen(labels, pa.array(several))
+    return _Chosen(labels, several)
 
 
 def _most_frequent(columns: Sequence[pa.Array], parents: Ints, inside: Ints, weights: Ints) -> Ints:

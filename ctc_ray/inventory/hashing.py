@@ -1,27 +1,59 @@
 """Ids of images: hashes of whole columns.
 
-The hash is pandas' (SipHash-2-4, 64 bits, with a fixed key); hashlib takes three times as long,
-because it is called once per value.
+The hash is MurmurHash64A (Austin Appleby, 2009, public domain) with seed 0. It is no cryptographic
+hash: it keeps millions of names apart, not names that somebody has chosen to collide.
 """
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import pyarrow as pa
 
-_ROWS_AT_ONCE = 1 << 19  # as Python strings, so not all at once
+from ctc_ray.inventory.text_words import TextPart, hash_parts
+
 _HEX_DIGITS = 32
+_MULTIPLIER = np.uint64(0xC6A4A7935BD1E995)
+_SHIFT = np.uint64(47)
+_WORD_BYTES = 8
+_VALUES_PER_PART = 1 << 14
 
 Hashes = npt.NDArray[np.uint64]
 
 
 def hash_text(values: pa.Array) -> Hashes:
-    """A 64-bit hash of each string; the same on every machine."""
-    hashes = np.empty(len(values), np.uint64)
-    for start in range(0, len(values), _ROWS_AT_ONCE):
-        part = values.slice(start, _ROWS_AT_ONCE).to_numpy(zero_copy_only=False)
-        hashes[start : start + len(part)] = pd.util.hash_array(part, categorize=False)
-    return hashes
+    """A 64-bit hash of the UTF-8 text of each value; the same on every machine.
+
+    10 million URIs take 0.5 s on two cores; pandas' hash of Python strings took 3 s.
+    """
+    return hash_parts(values, _murmur, np.uint64, values_per_part=_VALUES_PER_PART)
+
+
+def _murmur(part: TextPart) -> Hashes:
+    part, order = part.by_length()
+    hashes = part.lengths.astype(np.uint64) * _MULTIPLIER
+    n_words = part.lengths // _WORD_BYTES
+    for number in range(int(n_words.max(initial=0))):
+        n_values = int(np.searchsorted(-n_words, -number, side="left"))  # the longest come first
+        words = part.words(number, n_values)
+        words *= _MULTIPLIER
+        words ^= words >> _SHIFT
+        words *= _MULTIPLIER
+        own = hashes[:n_values]
+        own ^= words
+        own *= _MULTIPLIER
+    _mix_rest(part, n_words, hashes)
+    hashes ^= hashes >> _SHIFT
+    hashes *= _MULTIPLIER
+    hashes ^= hashes >> _SHIFT
+    result = np.empty_like(hashes)
+    result[order] = hashes
+    return result
+
+
+def _mix_rest(part: TextPart, n_words: npt.NDArray[np.int64], hashes: Hashes) -> None:
+    """Mix the bytes behind the last whole word into the hashes."""
+    rest = part.words(n_words)
+    mixed = (hashes ^ rest) * _MULTIPLIER
+    np.copyto(hashes, mixed, where=part.lengths % _WORD_BYTES > 0)
 
 
 def image_ids(event_hashes: Hashes, uri_hashes: Hashes) -> pa.Array:

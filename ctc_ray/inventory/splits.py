@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import encode
+from ctc_ray.inventory.columns import in_words, number
 from ctc_ray.inventory.fractions import (
     boundaries,
-    original_fraction,
+    original_fractions,
     require_folder_names,
     unit_interval,
 )
@@ -20,6 +21,7 @@ from ctc_ray.inventory.location_split import split_by_location
 from ctc_ray.inventory.time_split import Undated, split_by_time
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
 
+Places = npt.NDArray[np.float64]  # in [0, 1]
 logger = logging.getLogger(__name__)
 
 
@@ -95,7 +97,7 @@ def split_by_event(
     Raises:
         ConfigError: fractions do not sum to 1, or a name is no name of a folder.
     """
-    return _split(event_ids, fractions, original_fraction, side="left")
+    return _split(event_ids, fractions, original_fractions, side="left")
 
 
 def split_by_location_hash(
@@ -113,8 +115,14 @@ def split_by_location_hash(
     Raises:
         ConfigError: fractions do not sum to 1, or a name is no name of a folder.
     """
-    places = pc.coalesce(rows["location_id"], rows["capture_event_id"])
-    return _split(places, fractions, lambda name: unit_interval(name, salt), side="right")
+    places = pc.coalesce(
+        *(rows[name].cast(pa.string()) for name in ("location_id", "capture_event_id"))
+    )
+
+    def intervals(names: pa.Array) -> Places:
+        return np.array([unit_interval(name, salt) for name in names.to_pylist()], np.float64)
+
+    return _split(places, fractions, intervals, side="right")
 
 
 def split_by_meta(rows: pa.Table, field: str) -> pa.Array:
@@ -142,17 +150,16 @@ def split_by_meta(rows: pa.Table, field: str) -> pa.Array:
 def _split(
     names: pa.Array | pa.ChunkedArray,
     fractions: Mapping[str, float],
-    place: Callable[[str], float],
+    place: Callable[[pa.Array], Places],
     *,
     side: Literal["left", "right"],
 ) -> pa.Array:
     """The split in whose part of [0, 1] each name has its place; a name is hashed once."""
     splits, ends = boundaries(fractions)
-    codes, distinct = encode(names)
-    places = np.array([place(name) for name in distinct], np.float64)
+    codes, distinct = number(names)
     # the last boundary may be a little below 1, and a place 1: that is still the last split
-    numbers = np.minimum(np.searchsorted(ends, places, side=side), len(splits) - 1)
-    return pa.array(splits, pa.string()).take(pa.array(numbers[codes]))
+    numbers = np.minimum(np.searchsorted(ends, place(distinct), side=side), len(splits) - 1)
+    return in_words(numbers[codes], splits)
 
 
 def _combined(values: pa.Array | pa.ChunkedArray) -> pa.Array:

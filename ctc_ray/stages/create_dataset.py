@@ -21,7 +21,15 @@ from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
 from ctc_ray.stages import dataset_check, runtime
 from ctc_ray.stages import dataset_report as report
 from ctc_ray.stages.dataset_append import Base, grown, read_base
-from ctc_ray.stages.dataset_plan import DatasetPlan, plan_dataset, planned_rows, read_columns
+from ctc_ray.stages.dataset_plan import (
+    DatasetPlan,
+    plan_dataset,
+    read_columns,
+    rows_by_split,
+    waiting_columns,
+    whole_rows,
+)
+from ctc_ray.stages.inventory_rows import InventoryRows, find_rows
 from ctc_ray.units import (
     PlanWriter,
     Unit,
@@ -80,10 +88,15 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
         counts=plan.counts,
     )
     writers = {
-        name: PlanWriter(config.output_uri, f"split={name}", config.images_per_unit)
+        name: PlanWriter(
+            config.output_uri,
+            f"split={name}",
+            config.images_per_unit,
+            columns=waiting_columns(config.heads),
+        )
         for name in _splits(plan)
     }
-    return Begun(config, manifest, _units(config, plan, inventory, writers))
+    return Begun(config, manifest, _units(plan, writers))
 
 
 def _check(config: CreateDatasetConfig) -> Manifest:
@@ -125,10 +138,11 @@ def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun |
             config.images_per_unit,
             first=base.n_units(name),
             plans=plans,
+            columns=waiting_columns(config.heads),
         )
         for name in _splits(plan)
     }
-    units = [*base.units, *_units(config, plan, inventory, writers)]
+    units = [*base.units, *_units(plan, writers)]
     return Begun(config, manifest, sorted(units, key=lambda unit: unit.name))
 
 
@@ -146,14 +160,9 @@ def _absolute(config: CreateDatasetConfig) -> CreateDatasetConfig:
     )
 
 
-def _units(
-    config: CreateDatasetConfig,
-    plan: DatasetPlan,
-    inventory: Manifest,
-    writers: Mapping[str, PlanWriter],
-) -> list[Unit]:
+def _units(plan: DatasetPlan, writers: Mapping[str, PlanWriter]) -> list[Unit]:
     """Lay all units ready, split by split."""
-    for name, rows in planned_rows(config, plan, inventory):
+    for name, rows in rows_by_split(plan):
         writers[name].add(rows)
     return [unit for writer in writers.values() for unit in writer.finish()]
 
@@ -167,7 +176,8 @@ def _run_missing(
     logger.info("create-dataset: %d images in %d shards", n_rows, len(units))
     if len(missing) < len(units):
         logger.info("%d shards are there already", len(units) - len(missing))
-    work = partial(write_shard, config, tuple(manifest.meta), _about(config, manifest))
+    inventory = find_rows(config.inventory_uri)
+    work = partial(write_shard, config, inventory, tuple(manifest.meta), _about(config, manifest))
     runtime.run_units(missing, work, progress=progress)
     progress.finish()
 
@@ -188,10 +198,15 @@ def _about(config: CreateDatasetConfig, manifest: Manifest) -> str:
 
 
 def write_shard(
-    config: CreateDatasetConfig, meta: Sequence[str], about: str, unit: Unit
+    config: CreateDatasetConfig,
+    inventory: InventoryRows,
+    meta: Sequence[str],
+    about: str,
+    unit: Unit,
 ) -> dict[str, int]:
     """Decode, resize and commit the images of one unit; the counts of rows and failures."""
-    rows = read_unit(config.output_uri, unit)
+    inventory.require_unchanged()
+    rows = whole_rows(read_unit(config.output_uri, unit), inventory, config.heads, meta)
     images = decode_rows(config, rows)
     shard = conform(_with_images(rows, images), shard_schema(config.heads, meta), where=unit.name)
     cuts = cut_by_events(shard["capture_event_id"], _IMAGES_PER_ROW_GROUP)

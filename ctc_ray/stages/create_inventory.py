@@ -50,6 +50,7 @@ from ctc_ray.work import begin_work, finish_work
 logger = logging.getLogger(__name__)
 
 _ROWS_PER_PART = 1 << 20
+_ROWS_PER_GROUP = 1 << 16  # what a task of create-dataset reads to get its thousand rows
 _WRITERS = 2
 _NOT_REPEATED = ("image_id", "image_uri")  # a dictionary of their values would only cost time
 
@@ -96,7 +97,9 @@ def _write_parts(output_uri: str, images: InventoryImages | TableImages) -> None
     def write(start: int) -> None:
         uri = storage.join(output_uri, f"part-{start // _ROWS_PER_PART:05d}.parquet")
         rows = images.rows(start, start + _ROWS_PER_PART)
-        tables.write_table(uri, rows, without_dictionary=_NOT_REPEATED)
+        tables.write_table(
+            uri, rows, rows_per_group=_ROWS_PER_GROUP, without_dictionary=_NOT_REPEATED
+        )
 
     with ThreadPoolExecutor(_WRITERS) as pool:
         list(pool.map(write, range(0, len(images), _ROWS_PER_PART)))

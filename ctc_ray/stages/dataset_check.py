@@ -33,7 +33,8 @@ from ctc_ray.inventory.columns import encode
 from ctc_ray.manifest import Manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import runtime
-from ctc_ray.stages.dataset_plan import DatasetPlan, planned_rows
+from ctc_ray.stages.dataset_plan import DatasetPlan, rows_by_split, whole_rows
+from ctc_ray.stages.inventory_rows import find_rows
 from ctc_ray.units import cut_by_events, event_starts
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,9 @@ def _sampled(config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest
     """The sample's rows as the units have them."""
     places = pa.array(sample_rows(plan, config.check or plan.rows.num_rows))
     few = replace(plan, rows=plan.rows.take(places), splits=plan.splits.take(places))
-    return pa.concat_tables(rows for _, rows in planned_rows(config, few, inventory))
+    lie = find_rows(config.inventory_uri)
+    parts = (rows for _, rows in rows_by_split(few))
+    return pa.concat_tables(whole_rows(p, lie, config.heads, inventory.meta) for p in parts)
 
 
 def sample_rows(plan: DatasetPlan, n_images: int) -> npt.NDArray[np.int64]:

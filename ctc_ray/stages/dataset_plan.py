@@ -14,7 +14,8 @@ Every step keeps or leaves out whole events and counts both.
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,7 @@ from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.balance import Limit, balanced
-from ctc_ray.inventory.columns import encode
+from ctc_ray.inventory.columns import coded, encode
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.leakage import CONTENT_COLUMN, lacking_classes, leakage, split_shares
 from ctc_ray.inventory.mapping import map_classes, read_mapping
@@ -42,11 +43,14 @@ from ctc_ray.schemas import (
     meta_columns,
     planned_schema,
 )
+from ctc_ray.stages.inventory_rows import InventoryRows
 from ctc_ray.units import event_starts
 
 logger = logging.getLogger(__name__)
 
-_ROW = "_row"
+ROW = "_row"  # column of a plan: number of the row in the inventory
+_ROWS_AT_ONCE = 1 << 20
+_PARTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,13 @@ def plan_dataset(
         LabelError: there is no such head, or an event has several observations.
     """
     _check_heads(config, inventory)
-    table = table.append_column(_ROW, pa.array(np.arange(table.num_rows)))
+    table = table.append_column(ROW, pa.array(np.arange(table.num_rows)))
     selection = _Selection(table)
     if already is not None:
         is_new = pc.invert(pc.is_in(table["capture_event_id"], value_set=already))
         table = _where(is_new.to_numpy(), table)
         selection.note("in the dataset already", table)
+    table = _numbered(table)
     table, inputs = _mapped(config, table, selection)
     labelled = label_rows(table, config.heads, observations=config.observations)
     rows = labelled.rows
@@ -137,32 +142,38 @@ def plan_dataset(
     return DatasetPlan(rows, splits, labels, counts, inputs)
 
 
-def planned_rows(
-    config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest
-) -> Iterator[tuple[str, pa.Table]]:
-    """The plan's rows with all their columns (`planned_schema`), a part of a split at a time.
+def waiting_columns(heads: Sequence[str]) -> list[str]:
+    """What a row carries while it waits in its unit; all else is read from the inventory."""
+    return [ROW, *(label_column(head) for head in heads)]
 
-    The parts of a split come in the order of the inventory.
+
+def rows_by_split(plan: DatasetPlan) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each split: the event, and the `waiting_columns`.
+
+    They come in parts, those of a split in the order of the inventory.
     """
-    row_N = plan.rows[_ROW].to_numpy()
-    split_N, names = encode(plan.splits)
-    schema = planned_schema(config.heads, inventory.meta)
-    label_names = [label_column(head) for head in config.heads]
-    columns = [name for name in schema.names if name not in label_names]
-    first = 0
-    for uri in tables.list_tables(config.inventory_uri):
-        part = tables.read_table(uri, columns)
-        start, stop = np.searchsorted(row_N, [first, first + part.num_rows])
-        own = plan.rows.select(label_names).slice(start, stop - start)
-        for code, name in enumerate(names):
-            chosen = np.flatnonzero(split_N[start:stop] == code)
-            if len(chosen):
-                rows = part.take(pa.array(row_N[start:stop][chosen] - first))
-                labels = own.take(pa.array(chosen))
-                for column in labels.column_names:
-                    rows = rows.append_column(column, labels[column])
-                yield name, conform(rows, schema, where=uri)
-        first += part.num_rows
+    names = ["capture_event_id", *waiting_columns(plan.labels.heads)]
+    split_N, splits = encode(plan.splits)
+    for code, name in enumerate(splits):
+        chosen = np.flatnonzero(split_N == code)
+        for start in range(0, len(chosen), _ROWS_AT_ONCE):
+            yield (
+                name,
+                plan.rows.select(names).take(pa.array(chosen[start : start + _ROWS_AT_ONCE])),
+            )
+
+
+def whole_rows(
+    waiting: pa.Table, inventory: InventoryRows, heads: Sequence[str], meta: Sequence[str]
+) -> pa.Table:
+    """Rows that have waited, with all their columns: `planned_schema`."""
+    schema = planned_schema(heads, meta)
+    labels = [label_column(head) for head in heads]
+    columns = [name for name in schema.names if name not in labels]
+    rows = inventory.read(waiting[ROW].to_numpy(), columns)
+    for name in labels:
+        rows = rows.append_column(name, waiting[name])
+    return conform(rows, schema, where=inventory.inventory_uri)
 
 
 def read_columns(config: CreateDatasetConfig) -> pa.Table:
@@ -175,14 +186,24 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
     wanted |= {"captured_at"} if by == "time" else set()
     wanted |= {meta_column(by.partition(":")[2])} if by.startswith("meta:") else set()
     wanted |= {"observation_counts"} if config.observations == "most-frequent" else set()
-    parts = []
-    for uri in tables.list_tables(config.inventory_uri):
-        with tables.open_parquet(uri) as file:
+
+    def read(uri: str) -> pa.Table:
+        with tables.open_parquet(uri, coded=("location_id",)) as file:
             names = [name for name in file.schema_arrow.names if name in wanted]
             if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
                 names += meta_columns(file.schema_arrow)  # for the message that names them
-            parts.append(file.read(columns=names))
-    return pa.concat_tables(parts)
+            return storage.ask(uri, lambda *_: file.read(columns=names))
+
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+        return pa.concat_tables(pool.map(read, tables.list_tables(config.inventory_uri)))
+
+
+def _numbered(table: pa.Table) -> pa.Table:
+    """The table with events and locations as numbers: every step counts by them."""
+    for name in ("capture_event_id", "location_id"):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, coded(table[name]))
+    return table
 
 
 def _where(is_kept: npt.NDArray[np.bool_], rows: pa.Table) -> pa.Table:

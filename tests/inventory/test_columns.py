@@ -1,9 +1,30 @@
 import pyarrow as pa
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ctc_ray.inventory.columns import encode, first_rows
+from ctc_ray.inventory.columns import coded, encode, first_rows
+from ctc_ray.units import event_starts
 
 
 def test_numbers_follow_the_sorted_names_and_null_is_none_of_them():
     codes, names = encode(pa.chunked_array([["b", None], ["a", "b"]]))
     assert (codes.tolist(), names) == ([1, -1, 0, 1], ["a", "b"])
     assert first_rows(codes, 2).tolist() == [2, 0]
+
+
+@given(
+    st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", None]), max_size=6), max_size=4),
+    st.integers(0, 5),
+)
+def test_a_coded_column_is_numbered_as_its_text_is(chunks, start):
+    text = pa.chunked_array(chunks, pa.string())[start:]
+    by_chunk = pa.chunked_array(
+        [chunk.dictionary_encode() for chunk in text.chunks],
+        pa.dictionary(pa.int32(), pa.string()),
+    )
+    codes, names = encode(text)
+    for column in (by_chunk, coded(text), coded(by_chunk)):
+        assert (encode(column)[0].tolist(), encode(column)[1]) == (codes.tolist(), names)
+        assert event_starts(column).tolist() == event_starts(text).tolist()
+    assert coded(text).to_pylist() == text.to_pylist()
+    assert coded(text).dictionary.to_pylist() == names

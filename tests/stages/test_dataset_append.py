@@ -15,6 +15,7 @@ from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory
+from ctc_ray.stages.inventory_rows import find_rows
 from ctc_ray.units import missing_units
 
 
@@ -25,8 +26,9 @@ def create(config: CreateDatasetConfig, *, at_most: int | None = None) -> Manife
         return None
     about = create_dataset._about(begun.config, begun.manifest)
     missing = missing_units(begun.config.output_uri, begun.units)
+    rows = find_rows(begun.config.inventory_uri)
     for unit in missing[:at_most]:
-        create_dataset.write_shard(begun.config, tuple(begun.manifest.meta), about, unit)
+        create_dataset.write_shard(begun.config, rows, tuple(begun.manifest.meta), about, unit)
     if at_most is not None and at_most < len(missing):
         return None
     return create_dataset._finish(begun.config, begun.manifest, begun.units)

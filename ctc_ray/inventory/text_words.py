@@ -1,0 +1,93 @@
+"""Columns of text as words of 64 bits, so that numpy hashes millions of strings at once.
+
+N values of a part; words are little-endian, byte 0 of the text is the lowest.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+_WORD_BYTES = 8
+# by the number of bytes that belong to the text: the mask that keeps them
+_MASKS = np.array([(1 << 8 * n) - 1 for n in range(_WORD_BYTES + 1)], np.uint64)
+
+Words = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
+Number = TypeVar("Number", np.uint32, np.uint64)
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """Some neighbouring values of a column."""
+
+    starts: Ints
+    """Byte at which each value begins."""
+    lengths: Ints
+    """In bytes; 0 of a null."""
+    overlapping: Words
+    """The word that begins at each byte; not aligned."""
+
+    def by_length(self) -> tuple["TextPart", Ints]:
+        """The values, longest first, and the place of each among those that were given."""
+        order = np.argsort(-self.lengths, kind="stable")
+        return TextPart(self.starts[order], self.lengths[order], self.overlapping), order
+
+    def words(self, number: int | Ints, n_values: int | None = None) -> Words:
+        """Word `number` of each of the first `n_values` values, 0 where their text has ended.
+
+        Args:
+            number: the same for all, or one for each.
+            n_values: None: all of them.
+        """
+        skipped = number * _WORD_BYTES
+        at = self.starts[:n_values] + skipped
+        words: Words = self.overlapping[np.minimum(at, len(self.overlapping) - 1)]
+        n_bytes = np.clip(self.lengths[:n_values] - skipped, 0, _WORD_BYTES)
+        if n_bytes.min(initial=_WORD_BYTES) < _WORD_BYTES:
+            words &= _MASKS[n_bytes]
+        return words
+
+
+def hash_parts(
+    values: pa.Array,
+    hash_part: Callable[[TextPart], npt.NDArray[Number]],
+    kind: type[Number],
+    *,
+    values_per_part: int,
+) -> npt.NDArray[Number]:
+    """What `hash_part` makes of each value, by as many threads as Arrow has.
+
+    Args:
+        values: string, large_string, or the binary kinds; a null is an empty text.
+        values_per_part: a part's columns of words should fit into a core's cache; the more steps
+            there are, the longer they should be, because threads wait for one another at each.
+    """
+    result = np.empty(len(values), kind)
+
+    def work(first: int) -> None:
+        part = values.slice(first, values_per_part)
+        result[first : first + len(part)] = hash_part(_text_part(part))
+
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        list(pool.map(work, range(0, len(values), values_per_part)))
+    return result
+
+
+def _text_part(values: pa.Array) -> TextPart:
+    if values.null_count:
+        values = values.fill_null("")
+    is_large = pa.types.is_large_string(values.type) or pa.types.is_large_binary(values.type)
+    _, offset_buffer, text = values.buffers()
+    all_offsets = np.frombuffer(offset_buffer, np.int64 if is_large else np.int32)
+    offsets: Ints = all_offsets[values.offset : values.offset + len(values) + 1].astype(np.int64)
+    first, end = int(offsets[0]), int(offsets[-1])
+    padded = np.zeros(end - first + _WORD_BYTES, np.uint8)  # no word reaches behind the last byte
+    if end > first:
+        padded[: end - first] = np.frombuffer(text, np.uint8, end - first, first)
+    overlapping = np.ndarray(end - first + 1, "<u8", buffer=padded, strides=(1,))
+    return TextPart(offsets[:-1] - first, np.diff(offsets), overlapping)

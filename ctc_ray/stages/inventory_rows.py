@@ -1,0 +1,83 @@
+"""The rows of a finished inventory by their number, read where they are needed.
+
+A helper of `ctc create-dataset`: a plan of ten million images is numbers and labels; the tasks read
+the other columns themselves.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ctc_ray import tables
+from ctc_ray.errors import IncompleteDataError
+from ctc_ray.manifest import manifest_fingerprint, read_manifest
+
+_FOOTERS_AT_ONCE = 8
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class InventoryRows:
+    """Where the rows of an inventory lie."""
+
+    inventory_uri: str
+    fingerprint: str
+    """Of the manifest: rows have these numbers only as long as it is the same inventory."""
+    part_uris: tuple[str, ...]
+    part_ends: tuple[int, ...]
+    """Number of the row behind the last one of each part."""
+
+    def require_unchanged(self) -> None:
+        """Check that the inventory is still the one that was planned with.
+
+        Raises:
+            IncompleteDataError: it was written anew, or is being written.
+        """
+        read_manifest(self.inventory_uri, "inventory")
+        if manifest_fingerprint(self.inventory_uri) != self.fingerprint:
+            raise IncompleteDataError(
+                f"{self.inventory_uri}: the inventory has changed since this command began; "
+                "run it again with another --output-uri, or with --overwrite"
+            )
+
+    def read(self, numbers: Ints, columns: Sequence[str]) -> pa.Table:
+        """These columns of the rows with these numbers, which ascend; one row group at a time."""
+        found = []
+        part_of = np.searchsorted(self.part_ends, numbers, side="right")
+        for part in np.unique(part_of):
+            first = self.part_ends[part - 1] if part else 0
+            uri = self.part_uris[part]
+            found += _rows_of_part(uri, numbers[part_of == part] - first, list(columns))
+        return pa.concat_tables(found)
+
+
+def find_rows(inventory_uri: str) -> InventoryRows:
+    """Where the rows of a finished inventory lie; the footers of its files are read."""
+    uris = tables.list_tables(inventory_uri)
+    with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
+        n_rows = list(pool.map(_n_rows, uris))
+    fingerprint = manifest_fingerprint(inventory_uri)
+    return InventoryRows(inventory_uri, fingerprint, tuple(uris), tuple(np.cumsum(n_rows).tolist()))
+
+
+def _n_rows(uri: str) -> int:
+    with tables.open_parquet(uri) as file:
+        return int(file.metadata.num_rows)
+
+
+def _rows_of_part(uri: str, numbers: Ints, columns: list[str]) -> list[pa.Table]:
+    with tables.open_parquet(uri) as file:
+        sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
+        ends = np.cumsum(sizes)
+        group_of = np.searchsorted(ends, numbers, side="right")
+        found = []
+        for group in np.unique(group_of):
+            own = numbers[group_of == group] - (ends[group] - sizes[group])
+            rows = tables.read_row_group(file, uri, int(group), columns)
+            found.append(rows.take(pa.array(own)))
+    return found

@@ -1,0 +1,51 @@
+"""Rows of an inventory by their number, whatever parts and row groups they lie in."""
+
+import tempfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray import storage, tables
+from ctc_ray.errors import IncompleteDataError
+from ctc_ray.manifest import MANIFEST_NAME, Manifest
+from ctc_ray.stages.inventory_rows import find_rows
+
+
+def lay(folder: str, part_sizes: list[int], rows_per_group: int) -> None:
+    """Parts of rows 0, 1, … under a manifest."""
+    first = 0
+    for number, size in enumerate(part_sizes):
+        uri = storage.join(folder, f"part-{number:05d}.parquet")
+        values = range(first, first + size)
+        rows = pa.table({"place": values, "name": [f"row {k}" for k in values]})
+        tables.write_table(uri, rows, rows_per_group=rows_per_group)
+        first += size
+    Manifest(kind="inventory", config={}, rows_out=first).write(folder)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 5), st.sets(st.integers(0))
+)
+def test_rows_come_by_their_number(part_sizes, rows_per_group, wanted):
+    numbers = sorted({number % sum(part_sizes) for number in wanted} | {0})
+    with tempfile.TemporaryDirectory() as folder:
+        lay(folder, part_sizes, rows_per_group)
+        found = find_rows(folder).read(np.array(numbers), ["name", "place"])
+    assert found.column_names == ["name", "place"]
+    assert found["place"].to_pylist() == numbers
+    assert found["name"].to_pylist() == [f"row {number}" for number in numbers]
+
+
+def test_another_inventory_in_the_same_place_is_told(tmp_path):
+    lay(str(tmp_path), [3], 3)
+    rows = find_rows(str(tmp_path))
+    rows.require_unchanged()
+    lay(str(tmp_path), [4], 3)
+    with pytest.raises(IncompleteDataError, match="the inventory has changed since"):
+        rows.require_unchanged()
+    (tmp_path / MANIFEST_NAME).unlink()
+    with pytest.raises(IncompleteDataError, match=r"no manifest\.json"):
+        rows.require_unchanged()
