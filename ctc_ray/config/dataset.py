@@ -1,9 +1,9 @@
 """Configuration of `ctc create-dataset`."""
 
 import math
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from ctc_ray.config.base import Config, StageConfig
 
@@ -33,11 +33,25 @@ class SplitConfig(Config):
     a location), time (the earliest days first, no day in two splits), or meta:FIELD (the field's
     value is the name of the split)."""
     fractions: dict[str, float] = DEFAULT_FRACTIONS
-    """Share of each split; they add up to 1. Not used by meta:FIELD."""
+    """Share of each split, in the order in which they take their part of the hashes or of the days;
+    they add up to 1. Not used by meta:FIELD."""
     salt: str = ""
     """Changes the assignment of locations as a whole, for cross-validation."""
     undated: Literal["error", "train", "drop"] = "error"
     """Of time only, events without a capture time: stop, put them into train, or leave them out."""
+
+    @field_validator("fractions", mode="before")
+    @classmethod
+    def _from_pairs(cls, value: Any) -> Any:
+        is_pairs = isinstance(value, list | tuple) and all(
+            isinstance(pair, list | tuple) and len(pair) == 2 for pair in value
+        )
+        return {str(name): share for name, share in value} if is_pairs else value
+
+    @field_serializer("fractions", when_used="json")
+    def _as_pairs(self, fractions: dict[str, float]) -> list[tuple[str, float]]:
+        # the keys of a JSON object have no order, and by another one the events go elsewhere
+        return list(fractions.items())
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -60,6 +74,8 @@ class FilterConfig(Config):
     """Leave out events that lack a label of any of the heads."""
     min_events_per_class: int = Field(0, ge=0)
     """Leave out the events of classes that have fewer."""
+    min_images_per_class: int = Field(0, ge=0)
+    """Leave out the events of classes that have fewer images, however many events these are of."""
 
     @field_validator("keep", "remove")
     @classmethod
@@ -107,8 +123,8 @@ class CreateDatasetConfig(StageConfig):
     split: SplitConfig = SplitConfig()
     """Which images are trained on, chosen by, and tested with."""
     mapping_uri: str | None = None
-    """Classes to rename or merge before all else: a csv head,from,to or a YAML head: {from: to}; an
-    empty `to` is a missing label."""
+    """Classes to rename or merge before all else: a csv head,from,to or a YAML head: {from: to}; a
+    `to` that is empty or -1 is a missing label."""
     observations: Literal["error", "drop", "first", "most-frequent"] = "error"
     """Events with several different observations of the heads: stop, leave them out, or take the
     first, or the one that was given most often."""

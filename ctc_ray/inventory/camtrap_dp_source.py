@@ -12,7 +12,7 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble, number_events
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists
-from ctc_ray.inventory.camtrap_package import CamtrapPackage, read_package
+from ctc_ray.inventory.camtrap_package import CamtrapPackage, as_numbers, read_package
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.intervals import Intervals, interval_of
@@ -45,11 +45,14 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
 
     The head `species` is the scientific name, or the observation type where it is blank, human,
     vehicle, unknown or unclassified; count, lifeStage, sex and behavior are heads where there is
-    any value. A medium's event is the one of its media-level observations, else the event-level
-    one of its deployment whose time it lies in (compared in UTC), else made by gaps. Where
+    any value. A medium's event is the one of its media-level observations, else the one of its
+    deployment in whose time it lies (compared in UTC) by an event-level observation, else by that
+    of another medium, else made by gaps. Where
     observations of the whole event are given, they stand for those of its single media; blank
     beside another label is left out. `captured_at` is the time on the camera's clock. Videos and
-    sounds are findings, not rows. A relative file path is one below the package's folder.
+    sounds are findings, not rows. A relative file path is one below the package's folder. Where
+    deployments have neither locationID nor locationName, both optional, their coordinates are the
+    location.
 
     Raises:
         ConfigError: a file of the package is not there.
@@ -140,10 +143,10 @@ def _named_events(
     """The event each medium is said to be in, and the medium (any of its event) of observations."""
     named = package.column("observations", *_EVENT)
     names = package.column("observations", "observationID")
-    starts, ends = (
-        parse_instants(package.column("observations", *columns))
-        for columns in (("eventStart", "timestamp"), ("eventEnd", "eventStart", "timestamp"))
+    begun, ended = (
+        package.column("observations", name, "timestamp") for name in ("eventStart", "eventEnd")
     )
+    starts, ends = parse_instants(begun), parse_instants(pc.coalesce(ended, begun))
     deployments = package.column("observations", "deploymentID")
     of_event = package.column("observations", "mediaID").is_null()
     is_timed = pc.and_(pc.and_(starts.is_valid(), ends.is_valid()), deployments.is_valid())
@@ -161,10 +164,11 @@ def _named_events(
     ).to_numpy(zero_copy_only=False)
     several = pa.array(np.unique(media_of[single[differs.astype(bool)]]))
     found = found.listed("media_of_several_events", media.ids.take(several))
-    timed = np.flatnonzero(pc.and_(of_event, is_timed).to_numpy(zero_copy_only=False))
-    inside = _inside(media, deployments, (starts, ends), timed)
-    by_time = named.take(pa.array(inside, mask=inside < 0))
-    event_ids = pc.coalesce(event_ids, by_time)
+    of_frame = pc.and_(pc.invert(of_event), named.is_valid())
+    for own_time in (of_event, of_frame):  # not every frame of an event need be looked at
+        timed = np.flatnonzero(pc.and_(own_time, is_timed).to_numpy(zero_copy_only=False))
+        inside = _inside(media, deployments, (starts, ends), timed)
+        event_ids = pc.coalesce(event_ids, named.take(pa.array(inside, mask=inside < 0)))
     rows = pc.index_in(named, value_set=event_ids, skip_nulls=True).fill_null(-1).to_numpy()
     whole = of_event.to_numpy(zero_copy_only=False)
     rows_of = np.where(whole, rows.astype(np.int64), media_of)
@@ -247,8 +251,10 @@ def _species(package: CamtrapPackage) -> pa.Array:
 def _locations(
     package: CamtrapPackage, media: _Media, found: Findings
 ) -> tuple[pa.Array, Findings]:
-    """The place of each medium: the locationID of its deployment, else the locationName."""
+    """The place of each medium: its deployment's locationID, or locationName, or coordinates."""
     names = [package.column("deployments", name) for name in ("locationID", "locationName")]
+    position = [package.column("deployments", name) for name in ("latitude", "longitude")]
+    names.append(pc.binary_join_element_wise(*position, pa.scalar(" ", TEXT)))
     deployments = package.column("deployments", "deploymentID")
     numbers = pc.index_in(media.deployments, value_set=deployments, skip_nulls=True)
     lost = pc.and_(media.deployments.is_valid(), numbers.is_null())
@@ -265,7 +271,7 @@ def _boxes(
     confidences = package.column(
         "observations", "classificationProbability", "classificationConfidence"
     )
-    boxes = np.stack([_numbers(values) for values in given], axis=1)
+    boxes = np.stack([as_numbers(values) for values in given], axis=1)
     is_box = ~np.isnan(boxes).any(axis=1)
     is_given = np.any([v.is_valid().to_numpy(zero_copy_only=False) for v in given], axis=0)
     names = pc.fill_null(package.column("observations", "observationID"), "?")
@@ -279,7 +285,7 @@ def _boxes(
     categories = pc.coalesce(package.column("observations", "scientificName"), kinds)
     has_list = np.zeros(len(media.ids), bool)
     has_list[media_of[is_box]] = True
-    scores = _numbers(confidences)[is_box]
+    scores = as_numbers(confidences)[is_box]
     chosen = pa.array(is_box)
     lists = box_lists(
         media_of[is_box],
@@ -289,11 +295,3 @@ def _boxes(
         has_list,
     )
     return lists, found
-
-
-def _numbers(values: pa.Array) -> npt.NDArray[np.float64]:
-    """Text as numbers; NaN for null and for what is none."""
-    is_number = pc.match_substring_regex(values, r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$")
-    text = pc.if_else(is_number, pc.utf8_trim_whitespace(values), pa.scalar(None, TEXT))
-    found: npt.NDArray[np.float64] = text.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return found.astype(np.float64)

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pacsv
@@ -222,3 +224,11 @@ def _filled_up(where: str, content: bytes, n_columns: int, delimiter: str) -> by
             writer.writerow(cells + [""] * (n_columns - len(cells)))
     logger.warning("%s: %d rows are shorter than the header; filled up", where, n_short)
     return filled.getvalue().encode()
+
+
+def as_numbers(values: pa.Array) -> npt.NDArray[np.float64]:
+    """Text as numbers; NaN for null and for what is none."""
+    is_number = pc.match_substring_regex(values, r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$")
+    text = pc.if_else(is_number, pc.utf8_trim_whitespace(values), pa.scalar(None, TEXT))
+    found: npt.NDArray[np.float64] = text.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return found.astype(np.float64)

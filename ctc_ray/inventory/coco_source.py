@@ -1,5 +1,6 @@
 """COCO Camera Traps, or plain COCO, as an inventory; N images, A annotations."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,10 +47,12 @@ class _Annotations:
 def read_coco(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
     """The inventory of a COCO JSON; heads are `species`, and `count` if any annotation has one.
 
-    An event is a `seq_id`, its images by `frame_num`; images without one become events by gap, per
-    location. An image without annotation has no label, and without a box no list of boxes. Names
-    of categories are verbatim. Annotations that call a frame empty beside others of its event that
-    do not are left out; so are annotations of unknown images or categories. All are findings.
+    An event is a `seq_id`, its images by `frame_num`, then by time, then by file name; images
+    without one become events by gap, per location. A sequence that `seq_num_frames` says to be of
+    another length is a finding. An image without annotation has no label, and without a box no list
+    of boxes. Names of categories are verbatim. Annotations that call a frame empty beside others of
+    its event that do not are left out; so are annotations of unknown images or categories. All are
+    findings.
 
     Raises:
         ConfigError: there is no such file.
@@ -71,6 +74,7 @@ def read_coco(uri: str, *, gap_s: float, max_images: int | None = None) -> Inven
     found = images.findings.plus(annotations.findings).plus(found)
     found = found.listed("corrupt_images", corrupt).counted(unreadable_times=n_unreadable)
     sequences = text_column(images.rows, "seq_id", where=uri)
+    found = found.plus(_of_other_length(images.rows, sequences))
     dated = pa.table({"uri": images.uris, "time": times, "location": locations})
     order, event_ids = _events(images.rows, sequences, dated, gap_s=gap_s, max_images=max_images)
     places = np.empty(len(order), np.int64)
@@ -198,15 +202,37 @@ def _events(
     """The images in the order of the inventory, as numbers, and each one's event id."""
     is_named = sequences.is_valid().to_numpy(zero_copy_only=False)
     named, others = np.flatnonzero(is_named), np.flatnonzero(~is_named)
-    frames = [row.get("frame_num") for row in rows]
-    frame_N = np.array([f if isinstance(f, (int, float)) else np.inf for f in frames], np.float64)
-    named = named[np.argsort(frame_N[named], kind="stable")]
+    frames = pa.array([_number(row.get("frame_num")) for row in rows], pa.float64())
+    by_frame = dated.append_column("frame", frames).take(pa.array(named))
+    keys = [(name, "ascending") for name in ("frame", "time", "uri")]
+    named = named[pc.sort_indices(by_frame, sort_keys=keys).to_numpy()]
     rest = dated.take(pa.array(others)).combine_chunks()
     columns = [rest[name].combine_chunks() for name in ("uri", "time", "location")]
     grouped = group_by_gap(*columns, gap_s=gap_s, max_images=max_images)
     order = np.concatenate([named, others[grouped.order]])
     ids = [sequences.take(pa.array(named)), grouped.event_ids.cast(TEXT)]
     return order, pa.concat_arrays(ids)
+
+
+def _number(value: object) -> float | None:
+    """A finite number, which some write as text; None for anything else."""
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _of_other_length(rows: Rows, sequences: pa.Array) -> Findings:
+    """The sequences of which there are more or fewer images than `seq_num_frames` says."""
+    said = pa.array([_number(row.get("seq_num_frames")) for row in rows], pa.float64())
+    by_sequence = pa.table({"id": sequences, "said": said}).group_by("id", use_threads=False)
+    counts = by_sequence.aggregate([("said", "max"), ([], "count_all")]).filter(
+        pc.field("id").is_valid() & (pc.field("said_max") != pc.field("count_all"))
+    )
+    there, said = (counts[name].cast(pa.int64()).cast(TEXT) for name in ("count_all", "said_max"))
+    details = pc.binary_join_element_wise(there, said, pa.scalar(" images of ", TEXT))
+    return Findings().listed("sequences_of_other_length", counts["id"], details)
 
 
 def _labels(annotations: _Annotations, *, where: str) -> dict[str, pa.Array]:

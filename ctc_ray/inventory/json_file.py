@@ -1,6 +1,7 @@
 """A JSON file as a Python value, and its lists of objects as columns."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,14 +77,20 @@ def text_column(rows: Sequence[Mapping[str, Any]], key: str, *, where: str) -> p
 
 
 def text_array(values: Sequence[Any], *, what: str, where: str) -> pa.Array:
-    """Scalars as text; null for null, "" and what is no scalar."""
-    texts = [
-        value
-        if isinstance(value, str) and value
-        else (str(value) if isinstance(value, (int, float)) else None)
-        for value in values
-    ]
+    """Scalars as text, 3.0 as 3; null for null, "", NaN and what is no scalar."""
+    texts = [_text(value) for value in values]
     try:
         return pa.array(texts, TEXT)
     except UnicodeEncodeError as error:
         raise SchemaError(f"{where}: a {what} is not valid Unicode: {error.reason}") from error
+
+
+def _text(value: object) -> str | None:
+    # tables with gaps are often written so: a missing number as NaN, whole ones with a fraction
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return str(int(value)) if value.is_integer() else str(value)
+    if isinstance(value, int):
+        return str(value)
+    return value if isinstance(value, str) and value else None

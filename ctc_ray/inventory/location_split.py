@@ -3,8 +3,10 @@
 L locations, S splits, C classes of all heads together, P pairs (location, class that it has).
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +19,10 @@ from ctc_ray.inventory.fractions import boundaries, unit_interval
 from ctc_ray.schemas import LABEL_PREFIX
 
 _MAX_MOVES = 1000  # each brings the shares nearer; a few dozen are usual
+_MAX_EXCHANGED = 1000  # locations
+_ATTEMPTS = 20
+_MAX_REPEATED = 10_000  # locations; with more of them the first attempt is near enough
+_GOOD_ENOUGH = 0.005  # sum of the deviations of all splits, as a share of all images
 
 
 def split_by_location(
@@ -30,10 +36,11 @@ def split_by_location(
 
     In the order of a hash, locations are given first to the splits that lack a class, the rarest
     class first, as long as it has as many locations as there are splits; then each to the
-    split that is furthest below its share of images; then some are moved where that brings the
-    shares nearer and costs no split a class. The order of the rows does not matter; other images
-    may change the splits of all locations but the fixed ones. Events without location are hashed
-    by their own id.
+    split that is furthest below its share of images; then some are moved or exchanged where that
+    brings the shares nearer and costs no split a class. If the shares are still off, other orders
+    are tried, and the best one stays. The order of the rows does not matter; other images may
+    change the splits of all locations but the fixed ones. Events without location are hashed by
+    their own id.
 
     Args:
         fractions: split -> share of images in [0, 1]; sums to 1 within 1e-9.
@@ -60,17 +67,36 @@ def split_by_location(
                     f"split.fractions has {', '.join(splits)}"
                 )
             given_L[number] = splits.index(fixed[name])
-    shares = np.diff([0.0, *ends])
-    pairs = _location_classes(rows, place_N, len(given_L))
-    hashes = [unit_interval(name, salt) for name in places]
-    rank_L = np.full(len(given_L), len(given_L))
-    rank_L[np.argsort(hashes, kind="stable")] = np.arange(len(places))
+    targets = np.diff([0.0, *ends]) * len(place_N)
     n_images_L = np.bincount(place_N, minlength=len(given_L))
-    work = _Assignment(given_L, n_images_L, rank_L, shares * len(place_N), *pairs)
-    work.cover()
-    work.fill()
-    work.even(given_L < 0)
-    return in_words(work.chosen[place_N], splits)
+    pairs = _location_classes(rows, place_N, len(given_L))
+
+    def assignment(attempt: int) -> _Assignment:
+        own_salt = f"{salt}\0{attempt}" if attempt else salt
+        hashes = [unit_interval(name, own_salt) for name in places]
+        rank_L = np.full(len(given_L), len(given_L))
+        rank_L[np.argsort(hashes, kind="stable")] = np.arange(len(places))
+        return _Assignment(given_L, n_images_L, rank_L, targets, *pairs)
+
+    n_attempts = _ATTEMPTS if len(given_L) <= _MAX_REPEATED else 1
+    best = _best(assignment(attempt) for attempt in range(n_attempts))
+    return in_words(best[place_N], splits)
+
+
+def _best(assignments: Iterable["_Assignment"]) -> Ints:
+    """The split of each location by the first assignment that is good enough, else the best."""
+    best, least = np.empty(0, np.int64), (math.inf, math.inf)
+    for work in assignments:
+        is_free_L = work.chosen < 0
+        work.cover()
+        work.fill()
+        work.even(is_free_L)
+        work.exchange(is_free_L)
+        if work.fault() < least:
+            best, least = work.chosen, work.fault()
+        if least <= (0, _GOOD_ENOUGH):
+            break
+    return best
 
 
 def _location_classes(rows: pa.Table, place_N: Ints, n_places: int) -> tuple[Ints, Ints, int]:
@@ -117,6 +143,13 @@ class _Assignment:
         self.of_location = _groups(self.pair_locations, self.pair_classes, len(self.chosen))
         self.of_class = _groups(self.pair_classes, self.pair_locations, self.n_classes)
 
+    def fault(self) -> tuple[int, float]:
+        """Splits that lack a class which could be in all, and the sum of all deviations."""
+        n_locations_C = np.bincount(self.pair_classes, minlength=self.n_classes)
+        could_C = n_locations_C >= len(self.targets)
+        n_lacking = int(np.count_nonzero(self.n_having[could_C] == 0))
+        return n_lacking, float(np.abs(self.deficits).sum() / max(self.targets.sum(), 1))
+
     def put(self, location: int, split: int) -> None:
         """Decide a location that is open."""
         self.chosen[location] = split
@@ -139,7 +172,10 @@ class _Assignment:
         candidates = candidates[self.chosen[candidates] < 0]
         if len(candidates) == 0:
             return
-        over = np.maximum(self.sizes[candidates] - self.deficits[split], 0)
+        # images too many, beyond those that it would be wherever it went
+        sizes = self.sizes[candidates]
+        over = np.maximum(sizes - self.deficits[split], 0)
+        over = over - np.maximum(sizes - self.deficits.max(), 0)
         lacking_C = (self.n_having == 0).sum(axis=1)
         # a class that has just enough open locations left must not lose one to a split that has it
         spoilt_C = (self.n_having[:, split] > 0) & (lacking_C > 0) & (self.n_open <= lacking_C)
@@ -166,11 +202,59 @@ class _Assignment:
             after = np.abs(excess - sizes) + np.abs(deficit - sizes)
             if len(movable) == 0 or after.min() >= excess + deficit - 1e-6:
                 return
-            chosen = int(movable[np.lexsort((self.ranks[movable], after))[0]])
-            self.deficits[source] += self.sizes[chosen]
-            self.n_having[self.of_location[chosen], source] -= 1
-            self.n_open[self.of_location[chosen]] += 1
-            self.put(chosen, target)
+            self.move(int(movable[np.lexsort((self.ranks[movable], after))[0]]), target)
+
+    def exchange(self, free_L: npt.NDArray[np.bool_]) -> None:
+        """Exchange two free locations of any two splits, or move one, while that helps.
+
+        With many locations this would take long, and moves alone come near enough.
+        """
+        places = np.append(np.flatnonzero(free_L), -1)  # -1: none, of no size and no class
+        if not 1 < len(places) <= _MAX_EXCHANGED:
+            return
+        has_LC = np.zeros((len(places), self.n_classes), np.float32)
+        rows = np.searchsorted(places[:-1], self.pair_locations)
+        is_free = free_L[self.pair_locations]
+        has_LC[rows[is_free], self.pair_classes[is_free]] = 1
+        pairs = list(combinations(range(len(self.targets)), 2))
+        for _ in range(_MAX_MOVES if pairs else 0):
+            steps = [self._best_exchange(places, has_LC, *pair) for pair in pairs]
+            number = int(np.argmin([change for change, _, _ in steps]))
+            (change, given, taken), (source, target) = steps[number], pairs[number]
+            if change >= -1e-6:
+                return
+            for place, split in ((given, target), (taken, source)):
+                if place >= 0:
+                    self.move(place, split)
+
+    def _best_exchange(
+        self, places: Ints, has_LC: npt.NDArray[np.float32], source: int, target: int
+    ) -> tuple[float, int, int]:
+        """How the sum of the deviations changes, and which location is given for which."""
+        sides = [
+            np.flatnonzero((self.chosen[places] == k) | (places < 0)) for k in (source, target)
+        ]
+        given, taken = (places[side] for side in sides)
+        has_given, has_taken = (has_LC[side] for side in sides)
+        sole_source, sole_target = (self.n_having[:, k] == 1 for k in (source, target))
+        n_lost = (has_given * sole_source) @ (1 - has_taken).T
+        n_lost += (1 - has_given) @ (has_taken * sole_target).T
+        sizes = np.where(places < 0, 0, self.sizes[places])
+        moved = sizes[sides[0]][:, np.newaxis] - sizes[sides[1]]
+        lack, other_lack = self.deficits[source], self.deficits[target]
+        after = np.abs(lack + moved) + np.abs(other_lack - moved)
+        after[n_lost > 0] = np.inf
+        row, column = np.unravel_index(int(np.argmin(after)), after.shape)
+        change = float(after[row, column] - abs(lack) - abs(other_lack))
+        return change, int(given[row]), int(taken[column])
+
+    def move(self, location: int, split: int) -> None:
+        """Decide otherwise about a location."""
+        before = self.chosen[location]
+        self.deficits[before] += self.sizes[location]
+        self.n_having[self.of_location[location], before] -= 1
+        self.n_open[self.of_location[location]] += 1
+        self.put(location, split)
 
 
 def _groups(keys: Ints, values: Ints, n_keys: int) -> Sequence[Ints]:

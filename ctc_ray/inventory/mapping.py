@@ -18,6 +18,7 @@ ClassMapping = Mapping[str, Mapping[str, str | None]]
 """Head -> class -> its new name; None makes it a missing label."""
 
 _CSV_HEADER = ["head", "from", "to"]
+_MISSING = ("", "-1")
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,8 @@ class Mapped:
 def read_mapping(uri: str) -> dict[str, dict[str, str | None]]:
     """The class mapping of a csv (head,from,to) or a YAML file (head: {from: to}).
 
-    Cells are taken verbatim, in YAML too (`no` and `1` are text); an empty `to` is a missing label.
+    Cells are taken verbatim, in YAML too (`no` and `1` are text); a `to` that is empty or -1 is a
+    missing label, as it is in a csv of labels.
 
     Raises:
         ConfigError: there is no such file, it has another form, names a class twice with different
@@ -42,6 +44,8 @@ def read_mapping(uri: str) -> dict[str, dict[str, str | None]]:
         text = storage.read_bytes(uri).decode("utf-8-sig")
     except FileNotFoundError:
         raise ConfigError(f"{uri}: no such class mapping (mapping_uri)") from None
+    except IsADirectoryError:
+        raise ConfigError(f"{uri}: a folder, not a class mapping (mapping_uri)") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{uri}: not UTF-8: {error}") from error
     is_yaml = uri.lower().endswith((".yaml", ".yml"))
@@ -122,18 +126,20 @@ def _yaml_rows(text: str, uri: str) -> list[tuple[str, str, str]]:
 
 
 def _pairs(node: yaml.Node | None, uri: str) -> list[tuple[yaml.Node, yaml.Node]]:
-    if not isinstance(node, yaml.MappingNode):
+    pairs = node.value if isinstance(node, yaml.MappingNode) else [(None, None)]
+    if not all(isinstance(name, yaml.ScalarNode) for name, _ in pairs):
         raise ConfigError(f"{uri}: a class mapping is written as head: {{from: to}}")
-    return list(node.value)
+    return list(pairs)
 
 
 def _checked(rows: Iterable[tuple[str, str, str]], uri: str) -> dict[str, dict[str, str | None]]:
     mapping: dict[str, dict[str, str | None]] = {}
     for head, name, target in rows:
         names = mapping.setdefault(head, {})
-        if names.setdefault(name, target or None) != (target or None):
+        new = None if target in _MISSING else target
+        if names.setdefault(name, new) != new:
             raise ConfigError(
-                f"{uri}: {head}={name} is mapped to {names[name]!r} and to {target!r}; keep one"
+                f"{uri}: {head}={name} is mapped to {names[name]!r} and to {new!r}; keep one"
             )
     for head, names in mapping.items():
         for name, new in names.items():

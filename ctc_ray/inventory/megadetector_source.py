@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.assembly import TEXT, Inventory
-from ctc_ray.inventory.boxes import Ints, box_lists, corners
+from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists, corners
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.inventory_images import TableImages
 from ctc_ray.inventory.json_file import load_json, objects, text_array, text_column
@@ -137,6 +137,7 @@ def _detections(
     is_box = ~np.isnan(boxes).any(axis=1) & ~np.isnan(scores) & is_known
     files = [str(images[number]["file"]) for number in numbers[~is_box]]
     found = found.listed("unreadable_detections", files)
+    found = found.counted(boxes_beyond_the_image=int(beyond_image(boxes[is_box]).sum()))
     kept = pa.array(is_box)
     labels = pa.array(list(names.values()), TEXT).take(codes.filter(kept))
     has_list = np.ones(len(images), bool)

@@ -61,22 +61,26 @@ def all_labelled(rows: pa.Table, heads: Sequence[str]) -> Bools:
     return result
 
 
-def in_frequent_classes(rows: pa.Table, heads: Sequence[str], min_events: int) -> Bools:
-    """Whether each row's event is only of classes that have enough events.
+def in_frequent_classes(
+    rows: pa.Table, heads: Sequence[str], min_events: int, *, min_images: int = 0
+) -> Bools:
+    """Whether each row's event is only of classes that have enough events, and enough images.
 
     It is repeated until it holds: an event left out for one head may make a class of another rare.
     Missing labels are no class.
     """
     event_N, event_ids = number(rows["capture_event_id"])
     first_E = first_rows(event_N, len(event_ids))
+    n_images_E = np.bincount(event_N, minlength=len(event_ids))
     code_HE = [encode(rows[label_column(head)])[0][first_E] for head in heads]
     stays_E = np.ones(len(event_ids), bool)
     n_before = -1
     while n_before != (n_before := int(stays_E.sum())):
         for code_E in code_HE:
-            counts = np.bincount(
-                code_E[stays_E & (code_E >= 0)], minlength=code_E.max(initial=0) + 1
-            )
-            stays_E &= (code_E < 0) | (counts[code_E] >= min_events)
+            counted, n_classes = stays_E & (code_E >= 0), code_E.max(initial=0) + 1
+            events_K = np.bincount(code_E[counted], minlength=n_classes)
+            images_K = np.bincount(code_E[counted], n_images_E[counted], minlength=n_classes)
+            is_enough_K = (events_K >= min_events) & (images_K >= min_images)
+            stays_E &= (code_E < 0) | is_enough_K[code_E]
     result: Bools = stays_E[event_N]
     return result

@@ -1,5 +1,6 @@
 """Which split an image belongs to: by its event, its place, its day, or what the source says."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Literal
 
@@ -21,6 +22,7 @@ from ctc_ray.inventory.time_split import Undated, split_by_time
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
 
 Places = npt.NDArray[np.float64]  # in [0, 1]
+logger = logging.getLogger(__name__)
 
 
 def assign_splits(
@@ -42,13 +44,15 @@ def assign_splits(
         undated: of `time` only; see there.
 
     Raises:
-        ConfigError: `by` is none of these, or does not fit the rows.
+        ConfigError: `by` is none of these, or does not fit the rows, e.g. no image has a location.
     """
     kind, _, field = by.partition(":")
     if kind == "meta" and field:
         return split_by_meta(rows, field)
     if by == "event":
         return split_by_event(rows["capture_event_id"], fractions)
+    if by in ("location", "location-hash"):
+        _tell_of_unplaced(rows, by, may_be_all=fixed is not None)
     if by == "location":
         return split_by_location(rows, fractions=fractions, salt=salt, fixed=fixed)
     if by == "location-hash":
@@ -58,6 +62,31 @@ def assign_splits(
     raise ConfigError(
         f"split.by is {by!r}; expected event, location, location-hash, time or meta:FIELD"
     )
+
+
+def _tell_of_unplaced(rows: pa.Table, by: str, *, may_be_all: bool) -> None:
+    """Warn of images whose location nobody knows: they are split by event.
+
+    Args:
+        may_be_all: these are added to others, of which places are known.
+
+    Raises:
+        ConfigError: nobody knows any location.
+    """
+    n_unplaced = rows["location_id"].null_count
+    if n_unplaced and n_unplaced == rows.num_rows and not may_be_all:
+        raise ConfigError(
+            f"split.by {by}: none of {n_unplaced} images has a location (create the inventory with "
+            "locations, e.g. --location-column of csv, or --split.by event)"
+        )
+    if n_unplaced:
+        logger.warning(
+            "split.by %s: %d of %d images have no location; they are split by event, and may be of "
+            "places that are in other splits",
+            by,
+            n_unplaced,
+            rows.num_rows,
+        )
 
 
 def split_by_event(

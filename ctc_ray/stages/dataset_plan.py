@@ -5,7 +5,8 @@ The steps, in this order (that of the original where it has them):
 1. `mapping_uri` renames and merges classes.
 2. `observations` gives every event one label per head, or leaves it out.
 3. `filter.remove`, then `filter.keep`, by the labels of any observation of the event.
-4. `filter.drop_missing_labels`, then `filter.min_events_per_class`, by the event's one label.
+4. `filter.drop_missing_labels`, then `filter.min_events_per_class` and
+   `filter.min_images_per_class`, by the event's one label.
 5. `split` gives every event its split; undated events may be left out here.
 6. `balance` samples frequent classes down, after the split: no split depends on it.
 
@@ -275,6 +276,11 @@ def _filtered(
         enough = in_frequent_classes(rows, config.heads, wanted.min_events_per_class)
         rows = _where(enough, rows)
     selection.note("filter.min_events_per_class", rows)
+    if wanted.min_images_per_class:
+        n_events, n_images = wanted.min_events_per_class, wanted.min_images_per_class
+        enough = in_frequent_classes(rows, config.heads, n_events, min_images=n_images)
+        rows = _where(enough, rows)
+    selection.note("filter.min_images_per_class", rows)
     return rows
 
 

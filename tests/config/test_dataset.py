@@ -1,8 +1,11 @@
+import json
+
 import pytest
 
 from ctc_ray.config.base import build
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.manifest import fingerprint
 
 
 def config(**values) -> CreateDatasetConfig:
@@ -28,6 +31,15 @@ def test_defaults_are_the_originals_split_and_documented_sizes():
 )
 def test_fractions_that_add_up_in_decimal_are_accepted(fractions):
     assert config(split={"fractions": fractions}).split.fractions == fractions
+
+
+def test_order_of_the_splits_is_part_of_the_work_and_survives_it():
+    one = config(split={"fractions": {"train": 0.5, "val": 0.5}})
+    other = config(split={"fractions": {"val": 0.5, "train": 0.5}})
+    assert fingerprint(one.work()) != fingerprint(other.work())
+    for made in (one, other):
+        again = config(split=json.loads(json.dumps(made.work()["split"], sort_keys=True)))
+        assert list(again.split.fractions.items()) == list(made.split.fractions.items())
 
 
 @pytest.mark.parametrize(

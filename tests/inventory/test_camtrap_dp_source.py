@@ -13,9 +13,10 @@ from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
 def package(tmp_path):
     """Writes a package and gives its folder."""
 
-    def written(media, observations):
+    def written(media, observations, place=None):
+        place = place or {"locationID": "", "locationName": "Pond"}
         tables = {
-            "deployments": [{"deploymentID": "d", "locationID": "", "locationName": "Pond"}],
+            "deployments": [{"deploymentID": "d", **place}],
             "media": [{"deploymentID": "d", "fileMediatype": "image/jpeg", **m} for m in media],
             "observations": [{"deploymentID": "d", **o} for o in observations],
         }
@@ -84,6 +85,48 @@ def test_observations_of_the_event_stand_for_those_of_its_media(package):
         ]  # fmt: skip
     assert alone.findings.counts["blank_beside_labelled"] == 1
     assert both.findings.counts["media_observations_of_described_events"] == 2
+
+
+def test_frame_that_nobody_looked_at_is_in_the_event_in_whose_time_it_lies(package):
+    media = [
+        {"mediaID": n, "timestamp": f"2020-05-30T02:00:{n}Z", "filePath": f"{n}.jpg"}
+        for n in (10, 20, 30)
+    ]
+    fox = {
+        "observationID": "1", "mediaID": 10, "eventID": "e", "eventStart": "2020-05-30T02:00:10Z",
+        "eventEnd": "2020-05-30T02:00:20Z", "observationType": "animal",
+        "scientificName": "Vulpes vulpes",
+    }  # fmt: skip
+
+    table = read_camtrap_dp(package(media, [fox]), gap_s=60).table
+
+    events = {row["image_uri"][-6:]: row["capture_event_id"] for row in table.to_pylist()}
+    assert events["10.jpg"] == events["20.jpg"] == "e"
+    assert events["30.jpg"] != "e"
+
+
+def test_event_without_an_end_is_as_long_as_its_start(package):
+    media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
+    fox = {
+        "observationID": "1", "eventID": "e", "eventStart": "2020-05-30T02:00:00Z",
+        "eventEnd": "NA", "observationType": "animal", "scientificName": "Vulpes vulpes",
+    }  # fmt: skip
+
+    inventory = read_camtrap_dp(package(media, [fox]), gap_s=60)
+
+    assert inventory.table["observations"].to_pylist() == [[{"species": "Vulpes vulpes"}]]
+    assert "event_observations_without_media" not in inventory.findings.counts
+
+
+def test_deployment_without_a_name_of_its_location_is_at_its_coordinates(package):
+    media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
+    blank = {"observationID": "1", "mediaID": "a", "observationType": "blank"}
+    for position, place in (
+        ({"latitude": "51.5", "longitude": "-0.1"}, "51.5 -0.1"),
+        ({"latitude": "51.5", "longitude": "NA"}, None),
+    ):
+        table = read_camtrap_dp(package(media, [blank], position), gap_s=60).table
+        assert table["location_id"].to_pylist() == [place]
 
 
 @pytest.mark.real_data

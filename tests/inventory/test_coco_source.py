@@ -36,6 +36,52 @@ def test_sequence_is_one_event_in_the_order_of_its_frames(write):
     assert inventory.findings.counts["blank_beside_labelled"] == 1
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sequence_without_frame_numbers_is_ordered_by_time_then_by_file_name(write, reverse):
+    images = [
+        image("c", seq_id=1, datetime="2020-01-01 00:00:00"),
+        image("a", seq_id=1, datetime="2020-01-01 00:00:01"),
+        image("b", seq_id=1, datetime="2020-01-01 00:00:01"),
+        image("z", seq_id=2, frame_num="1"),
+        image("y", seq_id=2, frame_num="2"),
+    ]
+
+    table = read_coco(write(coco(images[::-1] if reverse else images)), gap_s=60).table
+
+    assert table["image_uri"].to_pylist() == ["c.jpg", "a.jpg", "b.jpg", "z.jpg", "y.jpg"]
+
+
+def test_sequence_of_which_an_image_is_not_there_is_a_finding(write):
+    images = [image(n, seq_id=seq, seq_num_frames=2) for n, seq in ((1, "p"), (2, "q"), (3, "q"))]
+
+    findings = read_coco(write(coco([*images, image(4)])), gap_s=60).findings
+
+    assert findings.counts["sequences_of_other_length"] == 1
+    assert findings.examples("sequences_of_other_length") == ["p (1 images of 2)"]
+
+
+def test_numbers_that_a_table_with_gaps_has_written_are_what_they_were(write):
+    nothing = float("nan")
+    images = [
+        image(1, seq_id=nothing, location=nothing),
+        image(2, seq_id=nothing, location=3.0),
+        image(3, seq_id=5.0),
+    ]
+    notes = [
+        {"image_id": 1.0, "category_id": 1.0, "count": 2.0},
+        {"image_id": 3, "category_id": 1, "count": nothing},
+    ]
+
+    inventory = read_coco(write(coco(images, notes)), gap_s=60)
+
+    rows = {row["image_uri"]: row for row in inventory.table.to_pylist()}
+    assert len({row["capture_event_id"] for row in rows.values()}) == 3
+    assert rows["3.jpg"]["capture_event_id"] == "5"
+    assert [rows[f"{n}.jpg"]["location_id"] for n in (1, 2)] == [None, "3"]
+    assert rows["1.jpg"]["observations"] == [{"species": "Red Fox", "count": "2"}]
+    assert rows["3.jpg"]["observations"] == [{"species": "Red Fox", "count": None}]
+
+
 def test_images_without_sequence_are_events_by_gap_at_their_location(write):
     times = {"a": "2020-01-01 00:00:00", "b": "2020-01-01 00:01:00", "c": "2020-01-01 00:02:01"}
     images = [image(n, datetime=time, location=3) for n, time in times.items()]

@@ -3,7 +3,7 @@
 import pytest
 
 from ctc_ray.errors import ConfigError, SchemaError
-from ctc_ray.inventory.json_file import load_json, objects, text_column
+from ctc_ray.inventory.json_file import load_json, objects, text_array, text_column
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,9 @@ def test_numbers_become_text_and_what_is_no_scalar_is_null():
     assert text_column(rows, "a", where="F").to_pylist() == ["1", "x", None, None, None, None]
     with pytest.raises(SchemaError, match="F: a a is not valid Unicode"):
         text_column([{"a": "\ud800"}], "a", where="F")
+
+
+def test_a_number_is_the_same_text_however_it_is_written_and_nan_is_none():
+    values = [3, 3.0, 0.5, float("nan"), float("inf"), "nan"]
+    found = text_array(values, what="a", where="F").to_pylist()
+    assert found == ["3", "3", "0.5", None, None, "nan"]

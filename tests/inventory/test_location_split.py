@@ -1,4 +1,5 @@
 import csv
+import itertools
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -61,6 +62,47 @@ def test_class_of_as_many_locations_as_splits_is_in_every_split(salt):
     for share in split_shares(splits, FRACTIONS):
         # whole locations only: no further off than the largest one (41 images) is big
         assert share["share"] == pytest.approx(share["wanted"], abs=41 / len(rows))
+
+
+def faults(chosen, sizes, classes, shares):
+    """Splits that lack a class which could be in all, and the sum of the deviations."""
+    reached = [sum(n for n, k in zip(sizes, chosen, strict=True) if k == split)
+               for split in range(len(shares))]  # fmt: skip
+    could = [
+        {chosen[place] for place in places} for places in classes if len(places) >= len(shares)
+    ]
+    n_lacking = sum(len(shares) - len(splits) for splits in could)
+    return n_lacking, sum(abs(n / sum(sizes) - share)
+                          for n, share in zip(reached, shares, strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("sizes", "classes", "shares"),
+    [
+        ([294, 4, 3, 11, 3, 7, 18], [{0, 1, 2, 3, 5, 6}, {0, 4}], (0.8, 0.2)),
+        ([4, 20, 3], [{0, 2}, {0}, {0, 1, 2}], (0.7, 0.15, 0.15)),
+        ([15, 2, 4], [{0, 1, 2}, {1}, {2}], (0.7, 0.15, 0.15)),
+        ([40, 30, 20, 5, 5], [{0, 1, 2, 3, 4}, {1, 3, 4}], (0.5, 0.3, 0.2)),
+    ],
+)
+@pytest.mark.parametrize("salt", ["", "1", "2"])
+def test_few_locations_are_split_as_well_as_can_be(sizes, classes, shares, salt):
+    of_each = [[k for k, places in enumerate(classes) if n in places] for n in range(len(sizes))]
+    rows = [
+        (f"{place}-{copy}", f"L{place}", str(own[copy % len(own)]))
+        for place, (n_images, own) in enumerate(zip(sizes, of_each, strict=True))
+        for copy in range(n_images)
+    ]
+    names = [str(k) for k in range(len(shares))]
+    splits = split_by_location(
+        rows_of(rows), fractions=dict(zip(names, shares, strict=True)), salt=salt
+    )
+    of_place = dict(zip([row[1] for row in rows], splits.to_pylist(), strict=True))
+    chosen = [int(of_place[f"L{place}"]) for place in range(len(sizes))]
+
+    ways = itertools.product(range(len(shares)), repeat=len(sizes))
+    best = min(faults(way, sizes, classes, shares) for way in ways)
+    assert faults(chosen, sizes, classes, shares) == pytest.approx(best, abs=0.01)
 
 
 def test_fixed_split_that_is_none_is_an_error():

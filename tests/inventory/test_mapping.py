@@ -26,11 +26,23 @@ def test_csv_and_yaml_say_the_same(tmp_path):
         ("s: [a]", "head: {from: to}"),
         ("s: {a: [b]}", "'a' must be mapped to one name"),
         ("s: {a", "not YAML"),
+        ("? [s, t]\n: {a: b}", "head: {from: to}"),
+        ("s: {? [a, b] : c}", "head: {from: to}"),
     ],
 )
 def test_what_is_no_mapping_is_refused(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read_mapping(written(tmp_path, text))
+
+
+def test_folder_is_no_mapping(tmp_path):
+    with pytest.raises(ConfigError, match="a folder, not a class mapping"):
+        read_mapping(str(tmp_path))
+
+
+def test_minus_one_is_a_missing_label_as_in_a_csv_of_labels(tmp_path):
+    for name, text in (("m.csv", "head,from,to\ns,a,-1\n"), ("m.yaml", "s: {a: -1}")):
+        assert read_mapping(written(tmp_path, text, name)) == {"s": {"a": None}}
 
 
 def test_classes_are_merged_renamed_or_become_missing():

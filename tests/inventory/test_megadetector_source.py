@@ -72,6 +72,16 @@ def test_empty_list_stays_empty_and_failures_and_strangers_are_findings(write):
     }
 
 
+def test_box_that_reaches_beyond_the_image_is_kept_and_counted(write):
+    far = {"category": "1", "conf": 0.5, "bbox": [0.5, 0.5, 0.75, 0.25]}
+    rows = inventory(write, "a.jpg")
+
+    found = add_boxes(write(result({"file": "a.jpg", "detections": [far]})), rows, heads=())
+
+    assert len(found.table["boxes"][0]) == 1
+    assert found.findings.counts == {"boxes_beyond_the_image": 1}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -62,6 +62,26 @@ def test_every_class_that_is_left_has_enough_events(labels, least):
     assert again.all()
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from("xyz"), st.integers(1, 4)), max_size=20),
+    st.integers(0, 3),
+    st.integers(0, 6),
+)
+def test_class_of_few_images_is_left_out_however_many_events_it_has(events, least, images):
+    given = [(str(n), label) for n, (label, size) in enumerate(events) for _ in range(size)]
+    labels = [label for _, label in given]
+    names = ("capture_event_id", "label_a")
+    columns = zip(*given, strict=True) if given else ([], [])
+    rows = pa.table(
+        {n: pa.array(list(c), pa.string()) for n, c in zip(names, columns, strict=True)}
+    )
+
+    enough = in_frequent_classes(rows, ["a"], least, min_images=images).tolist()
+
+    n_events = {label: len([1 for one, _ in events if one == label]) for label in labels}
+    assert enough == [n_events[k] >= least and labels.count(k) >= images for k in labels]
+
+
 @pytest.mark.real_data
 def test_as_many_events_are_kept_and_removed_as_in_the_original(originals, goldens):
     uri = str(originals / "cats_vs_dogs_multi.csv")

@@ -1,6 +1,7 @@
 """Every image gets one split, decided by its event or its place alone."""
 
 import hashlib
+import logging
 
 import pyarrow as pa
 import pytest
@@ -78,6 +79,16 @@ def test_rows_without_location_go_by_their_event():
     by_place = split_by_location_hash(rows_of(places), fractions=HALVES, salt="")
 
     assert by_event.equals(by_place)
+
+
+@pytest.mark.parametrize("by", ["location", "location-hash"])
+def test_images_without_location_are_told_and_without_any_the_split_is_refused(by, caplog):
+    half = rows_of([("e", "A"), ("f", None)])
+    with caplog.at_level(logging.WARNING):
+        assign_splits(half, by=by, fractions=HALVES, salt="")
+    assert f"split.by {by}: 1 of 2 images have no location" in caplog.text
+    with pytest.raises(ConfigError, match="none of 1 images has a location"):
+        assign_splits(rows_of([("f", None)]), by=by, fractions=HALVES, salt="")
 
 
 def test_salt_changes_the_assignment():
@@ -167,11 +178,11 @@ def normalised(numbers: list[float]) -> dict[str, float]:
 @given(places, shares, st.text(max_size=3))
 def test_every_row_gets_a_split_with_a_share(places, shares, salt):
     fractions = normalised(shares)
-    rows = rows_of(places)
+    rows = rows_of([*places, ("z", "Z")])
 
     for by in ("event", "location-hash"):
         splits = assign_splits(rows, by=by, fractions=fractions, salt=salt)
-        assert len(splits) == len(places)
+        assert len(splits) == len(places) + 1
         assert splits.null_count == 0
         assert all(fractions[name] > 0 for name in splits.to_pylist())
 
@@ -188,7 +199,7 @@ def test_no_location_is_in_two_splits(places):
 
 @given(places, places, st.sampled_from(["event", "location-hash"]))
 def test_adding_images_moves_none_to_another_split(places, more, by):
-    assume(places)
+    assume(any(location is not None for _, location in places))
 
     before = assign_splits(rows_of(places), by=by, fractions=HALVES, salt="x")
     after = assign_splits(rows_of([*more, *places]), by=by, fractions=HALVES, salt="x")

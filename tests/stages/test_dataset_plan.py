@@ -49,6 +49,7 @@ ROWS = [("e", "a", "1", "A"), ("f", "b", "1", "B"), ("g", "b", None, "C"), ("h",
         ({"filter": {"keep": ["s=b"], "remove": ["n=1"]}}, "g"),
         ({"filter": {"drop_missing_labels": True}}, "efg"),
         ({"filter": {"min_events_per_class": 2}}, "fgh"),
+        ({"filter": {"min_images_per_class": 2}}, "fgh"),
         ({"heads": ["s", "n"], "filter": {"drop_missing_labels": True}}, "ef"),
     ],
 )
