@@ -13,6 +13,7 @@ from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble, nu
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists
 from ctc_ray.inventory.camtrap_package import CamtrapPackage, as_numbers, read_package
+from ctc_ray.inventory.event_names import apart_by_deployment
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.intervals import Intervals, interval_of
@@ -47,12 +48,11 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
     vehicle, unknown or unclassified; count, lifeStage, sex and behavior are heads where there is
     any value. A medium's event is the one of its media-level observations, else the one of its
     deployment in whose time it lies (compared in UTC) by an event-level observation, else by that
-    of another medium, else made by gaps. Where
-    observations of the whole event are given, they stand for those of its single media; blank
-    beside another label is left out. `captured_at` is the time on the camera's clock. Videos and
-    sounds are findings, not rows. A relative file path is one below the package's folder. Where
-    deployments have neither locationID nor locationName, both optional, their coordinates are the
-    location.
+    of another medium, else made by gaps. Where observations of the whole event are given, they
+    stand for those of its single media; blank beside another label is left out. `captured_at` is
+    the time on the camera's clock. Videos and sounds are findings, not rows. A relative file path
+    is one below the package's folder. Where deployments have neither locationID nor locationName,
+    both optional, their coordinates are the location.
 
     Raises:
         ConfigError: a file of the package is not there.
@@ -141,20 +141,23 @@ def _named_events(
     package: CamtrapPackage, media: _Media, media_of: Ints, found: Findings
 ) -> tuple[pa.Array, Ints, Findings]:
     """The event each medium is said to be in, and the medium (any of its event) of observations."""
-    named = package.column("observations", *_EVENT)
+    deployments = package.column("observations", "deploymentID")
+    media_events = package.column("media", "sequenceID"), media.deployments
+    (own, named), repeated = apart_by_deployment(
+        [media_events, (package.column("observations", *_EVENT), deployments)]
+    )
+    found = found.listed("event_ids_of_several_deployments", repeated)
     names = package.column("observations", "observationID")
     begun, ended = (
         package.column("observations", name, "timestamp") for name in ("eventStart", "eventEnd")
     )
     starts, ends = parse_instants(begun), parse_instants(pc.coalesce(ended, begun))
-    deployments = package.column("observations", "deploymentID")
     of_event = package.column("observations", "mediaID").is_null()
     is_timed = pc.and_(pc.and_(starts.is_valid(), ends.is_valid()), deployments.is_valid())
     nameless = pc.binary_join_element_wise(
         deployments, starts.cast(TEXT), ends.cast(TEXT), pa.scalar(" ", TEXT)
     )
     named = pc.if_else(pc.and_(named.is_null(), of_event), nameless, named)
-    own = package.column("media", "sequenceID")
     single = np.flatnonzero((media_of >= 0) & named.is_valid().to_numpy(zero_copy_only=False))
     first = np.full(len(media.ids), -1, np.int64)
     first[media_of[single[::-1]]] = single[::-1]  # of several, the first one stays

@@ -132,7 +132,7 @@ def plan_dataset(
         "images_in_inventory": selection.n_images,
         "mapped_classes_that_do_not_occur": selection.n_unused,
         "left_out": selection.steps,
-        "shares": shares,
+        "shares" if config.balance.head is None else "shares before balancing": shares,
         "classes_not_in_every_split": lacking_classes(
             rows, splits, heads=config.heads, names=names
         ),

@@ -145,3 +145,23 @@ def test_every_medium_of_a_real_package_is_a_row_or_a_finding(shared_data, path,
     set_aside = inventory.findings.counts.get("media_not_images", 0)
     assert inventory.table.num_rows == n_images
     assert n_images + set_aside == n_media
+
+
+def test_events_that_each_camera_counts_anew_stay_apart(package):
+    media = [
+        {"mediaID": name, "deploymentID": name, "timestamp": f"2020-05-30T0{hour}:00:00Z",
+         "filePath": f"m/{name}.jpg"}
+        for hour, name in enumerate("de")
+    ]  # fmt: skip
+    seen = [
+        {"observationID": name, "deploymentID": name, "eventID": "1", "scientificName": species,
+         "observationType": "animal",
+         "eventStart": f"2020-05-30T0{hour}:00:00Z", "eventEnd": f"2020-05-30T0{hour}:00:00Z"}
+        for hour, (name, species) in enumerate([("d", "Vulpes vulpes"), ("e", "Meles meles")])
+    ]  # fmt: skip
+
+    inventory = read_camtrap_dp(package(media, seen), gap_s=60)
+
+    found = {row["capture_event_id"]: row["observations"] for row in inventory.table.to_pylist()}
+    assert found == {"d 1": [{"species": "Vulpes vulpes"}], "e 1": [{"species": "Meles meles"}]}
+    assert inventory.findings.counts["event_ids_of_several_deployments"] == 1
