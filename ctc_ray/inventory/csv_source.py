@@ -130,7 +130,8 @@ def _grouped(
     """The rows in the order of their events, and the event of each.
 
     Rows that begin with the same image of the same camera are one image that is observed several
-    times. A row without an image is an event of its own.
+    times; where their times differ, the earliest is its time. A row without an image is an event of
+    its own.
     """
     cells = {name: table[name].combine_chunks() for name in table.column_names}
     images = [_null_if(cells[name], "") for name in columns.image_columns]
@@ -140,9 +141,11 @@ def _grouped(
     cameras = _camera(cells, columns)
     keys = pc.binary_join_element_wise(pc.fill_null(cameras, ""), uris, pa.scalar("\0", TEXT))
     codes_R = keys.dictionary_encode().indices.to_numpy().astype(np.int64)
-    first_U = pa.array(np.unique(codes_R, return_index=True)[1])
     times = _times(cells, columns.captured_at_column)[0]
     times = pc.if_else(pc.equal(uris, none), pa.scalar(None, pa.timestamp("us")), times)
+    micros_R = times.cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
+    by_image = np.lexsort((micros_R, codes_R))
+    first_U = pa.array(by_image[np.unique(codes_R[by_image], return_index=True)[1]])
     grouped = group_by_gap(
         uris.take(first_U),
         times.take(first_U),
@@ -152,7 +155,7 @@ def _grouped(
     )
     rank_U = np.empty(len(first_U), np.int64)
     rank_U[grouped.order] = np.arange(len(first_U))
-    order = np.argsort(rank_U[codes_R], kind="stable")
+    order = np.lexsort((micros_R, rank_U[codes_R]))
     event_ids = grouped.event_ids.take(pa.array(rank_U[codes_R][order]))
     return table.take(pa.array(order)), event_ids
 
