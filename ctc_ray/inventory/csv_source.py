@@ -91,7 +91,7 @@ def read_csv(
         event_ids = cells[columns.event_column]
         _require_ids(uri, event_ids, columns.event_column)
     image_rows, image_uris = _images([cells[name] for name in columns.image_columns])
-    times, n_unreadable = _times(cells, columns.captured_at_column)
+    times, unreadable = _times(cells, columns.captured_at_column)
     rows = SourceRows(
         event_ids=event_ids,
         image_rows=image_rows,
@@ -103,7 +103,7 @@ def read_csv(
         captured_at=None if times is None else times.take(pa.array(image_rows)),
         meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
     )
-    found = Findings().counted(unreadable_times=n_unreadable)
+    found = _unreadable_times(cells, columns, event_ids, unreadable)
     inventory = assemble(rows, where=uri, findings=found)
     if columns.event_column is None:  # every row is an image, and its event is found, not given
         return replace(inventory, findings=inventory.findings.without("rows_merged"))
@@ -219,10 +219,30 @@ def _images(
     return places % n_rows, cells.take(pa.array(places))
 
 
-def _times(cells: dict[str, pa.Array], name: str | None) -> tuple[pa.Array | None, int]:
-    """The capture times, and how many cells are neither empty nor a time."""
+def _times(
+    cells: dict[str, pa.Array], name: str | None
+) -> tuple[pa.Array | None, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """The capture times, and the rows whose cell is neither empty nor a time."""
     if name is None:
-        return None, 0
+        return None, np.zeros(0, np.int64)
     given = _null_if(cells[name], "")
     times = parse_times(given)
-    return times, times.null_count - given.null_count
+    is_unreadable = pc.and_(times.is_null(), given.is_valid())
+    return times, np.flatnonzero(is_unreadable.to_numpy(zero_copy_only=False))
+
+
+def _unreadable_times(
+    cells: dict[str, pa.Array],
+    columns: CsvColumns,
+    event_ids: pa.Array,
+    rows: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> Findings:
+    """A finding for each of these rows, named by its first image, else by its event."""
+    if columns.captured_at_column is None or len(rows) == 0:
+        return Findings()
+    chosen = pa.array(rows)
+    images = [_null_if(cells[name].take(chosen), "") for name in columns.image_columns]
+    names = pc.coalesce(*images, event_ids.take(chosen).cast(pa.string()).cast(TEXT))
+    return Findings().listed(
+        "unreadable_times", names, cells[columns.captured_at_column].take(chosen)
+    )

@@ -78,6 +78,7 @@ def test_further_columns_are_read_and_empty_cells_of_them_are_missing(write):
         None,
     ]
     assert inventory.findings.counts == {"unreadable_times": 1}
+    assert inventory.findings.examples("unreadable_times") == ["c (noon)"]
 
 
 def test_one_column_may_have_two_roles(write):
