@@ -16,6 +16,7 @@ from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.folders import (
     FoundFile,
     as_valid_text,
+    closed_folders,
     find_files,
     one_event_per_file,
     unique_text,
@@ -35,11 +36,13 @@ def read_images(uri: str) -> Inventory:
     Raises:
         ConfigError: there is no such folder, or no file in it.
     """
-    files = find_files(uri)
+    closed: list[OSError] = []
+    files = find_files(uri, on_closed=closed.append)
     if not files:
         raise ConfigError(f"{uri}: no file in this folder")
     event_ids = [unique_text(file.path) for file in files]
-    return assemble(one_event_per_file(event_ids, files, {}), where=uri)
+    rows = one_event_per_file(event_ids, files, {})
+    return assemble(rows, where=uri, findings=closed_folders(closed))
 
 
 def read_tree(

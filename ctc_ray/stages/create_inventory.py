@@ -32,7 +32,7 @@ from ctc_ray.inventory.coco_source import read_coco
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.folders import find_files
+from ctc_ray.inventory.folders import closed_folders, find_files
 from ctc_ray.inventory.images_source import layout_pattern, read_tree
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.inventory.megadetector_source import add_boxes
@@ -181,8 +181,10 @@ def _compared(config: InventoryConfig, inventory: Inventory) -> Inventory:
 
 
 def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
-    files = find_files(config.source_uri)
-    return find_images(files, with_times=with_times, n_threads=config.read_threads)
+    closed: list[OSError] = []
+    files = find_files(config.source_uri, on_closed=closed.append)
+    found = find_images(files, with_times=with_times, n_threads=config.read_threads)
+    return replace(found, findings=closed_folders(closed).plus(found.findings))
 
 
 def _with(inventory: Inventory, *findings: Findings) -> Inventory:

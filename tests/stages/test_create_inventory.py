@@ -1,3 +1,6 @@
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -113,6 +116,26 @@ def test_class_folders_set_aside_what_is_no_image_and_keep_what_was_meant_to_be_
     ids = tables.read_folder(config.output_uri)["capture_event_id"].to_pylist()
     assert ids == ["Cats#a", "Cats#deeper/noext", "Cats#empty", "Cats#wrong"]
     assert manifest.counts["findings"]["not_an_image"] == 3
+
+
+def test_folder_that_cannot_be_listed_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open", "closed"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "a.jpg").write_bytes(photograph("red", seed=1))
+    scandir = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:  # as for anybody but root
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    manifest = create_inventory.run(images_config(tmp_path / "root", tmp_path / "out"))
+    assert manifest.rows_out == 1
+    found = findings_of(tmp_path / "out")
+    assert ("unreadable_folders", str(tmp_path / "root" / "closed")) in found
 
 
 @pytest.mark.real_data
