@@ -58,7 +58,8 @@ def read_tree(
 
     Without a layout, and of a file that does not fit it, the deployment whose images are grouped is
     the folder that the file lies in. With one, the images of one location and deployment are;
-    where the layout names no deployment, those of one folder.
+    where the layout names no deployment, those of one folder. Ids of events are made of paths below
+    the folder: they, and so the splits, stay the same where the tree is moved or mounted elsewhere.
 
     Args:
         captured_at: of each file, timestamp[us]; null is not known.
@@ -76,8 +77,9 @@ def read_tree(
     folders = pc.if_else(pc.equal(folders, ""), pa.scalar(None, TEXT), folders)
     fields = {DEPLOYMENT: folders} if pattern is None else folder_fields(folders, pattern)
     uris = pa.array([file.uri for file in files], TEXT)
+    names = pa.array([unique_text(file.path) for file in files], TEXT)  # wherever the tree lies
     grouped = group_by_gap(
-        uris, captured_at, _cameras(folders, fields), gap_s=gap_s, max_images=max_images
+        names, captured_at, _cameras(folders, fields), gap_s=gap_s, max_images=max_images
     )
     order, numbers = pa.array(grouped.order), np.arange(len(files))
     found = {name: values.take(order) for name, values in fields.items()}
