@@ -45,7 +45,7 @@ from ctc_ray.stages.inventory_files import (
     missing_files,
     same_content,
 )
-from ctc_ray.work import begin_work, finish_work
+from ctc_ray.work import begin_work, finish_work, is_begun
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +63,15 @@ def run(config: InventoryConfig) -> Manifest:
     )
     if isinstance(config, MegadetectorInventoryConfig):
         config = config.replaced(inventory_uri=storage.absolute(config.inventory_uri))
+    if _is_done(config):
+        logger.info("%s is complete already", config.output_uri)
+        return read_manifest(config.output_uri, "inventory")
     inventory = _read(config)
     inventory = _with(inventory, *_checks(config, inventory.images))
     if config.same_content:
         inventory = _compared(config, inventory)
     inputs = _inputs(config, inventory.images)
-    work = {"source": type(config).__name__, **config.work(), "inputs": inputs}
+    work = _work(config, inputs)
     if begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "inventory")
@@ -89,6 +92,28 @@ def run(config: InventoryConfig) -> Manifest:
     finish_work(config.output_uri, manifest)
     logger.info("wrote %d images to %s", manifest.rows_out, config.output_uri)
     return manifest
+
+
+def _is_done(config: InventoryConfig) -> bool:
+    """Whether the inventory is complete, as far as the bytes of a source that is a file tell it.
+
+    What a folder holds is known only when it has been read.
+
+    Raises:
+        ConfigError: the output is that of another source or configuration.
+    """
+    if (
+        config.overwrite
+        or not is_begun(config.output_uri)
+        or not storage.is_file(config.source_uri)
+    ):
+        return False
+    work = _work(config, _inputs(config, None))
+    return begin_work(config.output_uri, "inventory", work, overwrite=False)
+
+
+def _work(config: InventoryConfig, inputs: dict[str, str]) -> dict[str, Any]:
+    return {"source": type(config).__name__, **config.work(), "inputs": inputs}
 
 
 def _write_parts(output_uri: str, images: InventoryImages | TableImages) -> None:
@@ -193,17 +218,22 @@ def _with(inventory: Inventory, *findings: Findings) -> Inventory:
     return inventory
 
 
-def _inputs(config: InventoryConfig, images: InventoryImages | TableImages) -> dict[str, str]:
+def _inputs(
+    config: InventoryConfig, images: InventoryImages | TableImages | None
+) -> dict[str, str]:
     inputs = {config.source_uri: _fingerprint(config, images)}
     if isinstance(config, MegadetectorInventoryConfig):
         inputs[config.inventory_uri] = manifest_fingerprint(config.inventory_uri)
     return inputs
 
 
-def _fingerprint(config: InventoryConfig, images: InventoryImages | TableImages) -> str:
+def _fingerprint(config: InventoryConfig, images: InventoryImages | TableImages | None) -> str:
     """Changes with the source's content: of a folder its file names and times, of a file its bytes.
 
     A folder's fingerprint is made of names alone where no times are read.
+
+    Args:
+        images: those of the source; None: it is a file.
     """
     if isinstance(config, CamtrapDpInventoryConfig):
         return fingerprint([storage.digest(uri) for uri in package_files(config.source_uri)])

@@ -50,6 +50,26 @@ def test_finished_inventory_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "part-00000.parquet").stat().st_mtime_ns == before
 
 
+def test_a_file_is_not_read_to_tell_that_its_inventory_is_finished_or_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = inventory_config(write_events(tmp_path), tmp_path / "out")
+    first = create_inventory.run(config)
+    monkeypatch.delattr(create_inventory, "_read")
+    assert create_inventory.run(config) == first
+    with pytest.raises(ConfigError, match=r"out: holds work of another .*event_gap_s: 60.* 5.*now"):
+        create_inventory.run(config.replaced(event_gap_s=5))
+
+
+def test_finished_inventory_of_a_source_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    source = write_events(tmp_path)
+    config = inventory_config(source, tmp_path / "out")
+    create_inventory.run(config)
+    source.unlink()
+    with pytest.raises(ConfigError, match=r"csv: no such file$"):
+        create_inventory.run(config)
+
+
 def test_changed_source_is_an_error_until_overwrite(tmp_path: Path) -> None:
     config = inventory_config(write_events(tmp_path, n_events=3), tmp_path / "out")
     create_inventory.run(config)
