@@ -27,7 +27,7 @@ from ctc_ray.config.inventory import (
 from ctc_ray.inventory.assembly import Inventory, InventoryImages, TableImages
 from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
 from ctc_ray.inventory.camtrap_package import package_files
-from ctc_ray.inventory.checks import check_clocks, check_labels, count_labels
+from ctc_ray.inventory.checks import check_clocks, check_images, check_labels, count_labels
 from ctc_ray.inventory.coco_source import read_coco
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
@@ -190,6 +190,7 @@ def _checks(config: InventoryConfig, images: InventoryImages | TableImages) -> I
     if isinstance(images, InventoryImages):  # rows of another inventory were checked with it
         observations_E, heads = images.observations, tuple(images.source.labels)
         yield check_labels(observations_E, heads, rare_class_events=config.rare_class_events)
+        yield check_images(images)
         yield check_clocks(images.source.image_uris, images.source.captured_at, images.cameras)
     if config.check_files:
         yield missing_files(images.uris, root_uri=root, n_threads=n_threads)
