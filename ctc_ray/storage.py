@@ -140,7 +140,10 @@ def _kind(uri: str) -> pafs.FileType:
         path = local_path(uri)
         is_there = pafs.FileType.File if os.path.exists(path) else pafs.FileType.NotFound
         return pafs.FileType.Directory if os.path.isdir(path) else is_there
-    return ask(uri, lambda file_system, path: file_system.get_file_info(path).type)
+    try:
+        return ask(uri, lambda file_system, path: file_system.get_file_info(path).type)
+    except ValueError:  # an empty part in an object's name: Arrow cannot ask for it
+        return pafs.FileType.NotFound
 
 
 def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
