@@ -140,7 +140,10 @@ def _kind(uri: str) -> pafs.FileType:
         path = local_path(uri)
         is_there = pafs.FileType.File if os.path.exists(path) else pafs.FileType.NotFound
         return pafs.FileType.Directory if os.path.isdir(path) else is_there
-    return ask(uri, lambda file_system, path: file_system.get_file_info(path).type)
+    try:
+        return ask(uri, lambda file_system, path: file_system.get_file_info(path).type)
+    except ValueError:  # an empty part in an object's name: Arrow cannot ask for it
+        return pafs.FileType.NotFound
 
 
 def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
@@ -221,8 +224,13 @@ def write_json(uri: str, value: Any) -> None:
     write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def list_files(folder_uri: str) -> Iterator[str]:
+def list_files(
+    folder_uri: str, *, on_closed: Callable[[OSError], object] | None = None
+) -> Iterator[str]:
     """The URIs of all files below a folder, sorted by their bytes; nothing is left out.
+
+    Args:
+        on_closed: is told of each folder inside that cannot be listed; None: only a warning is.
 
     Raises:
         ConfigError: there is no such folder.
@@ -230,7 +238,7 @@ def list_files(folder_uri: str) -> Iterator[str]:
     if is_remote(folder_uri):
         yield from _list_remote(folder_uri)
     else:
-        yield from _list_local(local_path(folder_uri))
+        yield from _list_local(local_path(folder_uri), on_closed or _warn_left_out)
 
 
 def _list_remote(folder_uri: str) -> list[str]:
@@ -243,11 +251,11 @@ def _list_remote(folder_uri: str) -> list[str]:
     return sorted(join(folder_uri, info.path[len(path) :]) for info in infos)
 
 
-def _list_local(folder: str) -> Iterator[str]:
+def _list_local(folder: str, on_closed: Callable[[OSError], object]) -> Iterator[str]:
     if not os.path.isdir(folder):
         raise ConfigError(f"{folder}: no such folder")
     found: list[str] = []
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=_warn_left_out):
+    for root, folders, names in os.walk(folder, followlinks=True, onerror=on_closed):
         folders[:] = [name for name in folders if not _leads_back(root, name)]
         found += [os.path.join(root, name) for name in names]
     for path in sorted(found, key=os.fsencode):

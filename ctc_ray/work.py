@@ -56,6 +56,15 @@ def begin_work(output_uri: str, kind: Kind, work: Mapping[str, Any], *, overwrit
     return storage.exists(storage.join(output_uri, MANIFEST_NAME))
 
 
+def is_begun(output_uri: str) -> bool:
+    """Whether a command of ours has begun or finished its work in the folder.
+
+    Raises:
+        ConfigError: another program's folder of the same name.
+    """
+    return storage.is_folder(output_uri) and _found_work(output_uri) is not None
+
+
 def _require_no_input(output_uri: str, inputs: Mapping[str, Any]) -> None:
     folder = output_uri.rstrip("/") + "/"
     for uri in inputs:

@@ -119,6 +119,12 @@ def test_a_name_that_no_file_can_have_cannot_be_read(folder_uri):
             storage.read_bytes(f"{folder_uri}/no/{name}")
 
 
+@pytest.mark.s3
+def test_a_name_that_cannot_be_asked_for_is_not_there(s3_bucket_uri):
+    assert not storage.is_file(f"{s3_bucket_uri}/photos//a.jpg")
+    assert not storage.exists(f"{s3_bucket_uri}/photos//a.jpg")
+
+
 def test_a_cleared_folder_holds_nothing_and_its_neighbours_everything(folder_uri):
     storage.clear_folder(folder_uri)  # nothing there, nothing happens
     for name in ("a", "b/c", "b/d/e"):

@@ -10,7 +10,7 @@ from ctc_ray import storage
 from ctc_ray.errors import ConfigError
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.units import write_plan
-from ctc_ray.work import Begun, begin_work, begun_work, finish_work
+from ctc_ray.work import Begun, begin_work, begun_work, finish_work, is_begun
 
 WORK = {"stage": "predict", "model": {"backbone": "small_cnn", "dropout": 0.0}, "heads": ["a"]}
 
@@ -23,6 +23,14 @@ def test_a_new_folder_begins_and_the_same_work_goes_on(output_uri):
     put_file(output_uri, "images/part-00000.parquet")
     assert begin_work(output_uri, "bundle", dict(reversed(WORK.items())), overwrite=False) is False
     assert "images/part-00000.parquet" in files_below(output_uri)
+
+
+def test_only_a_folder_with_work_of_ours_is_begun(output_uri):
+    assert not is_begun(output_uri)
+    begin_work(output_uri, "inventory", {"a": 1}, overwrite=False)
+    assert is_begun(output_uri)
+    storage.write_bytes(f"{output_uri}/file", b"")
+    assert not is_begun(f"{output_uri}/file")
 
 
 def test_work_with_a_manifest_is_complete(output_uri):

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.inventory_images import InventoryImages
 
 _FIRST_YEAR = 2000
 _DAY_US = 86_400_000_000
@@ -123,6 +124,27 @@ def check_clocks(
     )
     uris = image_uris.take(pa.array(later[chosen]))
     return findings.listed("clock_resets", uris, details)
+
+
+def check_images(images: InventoryImages) -> Findings:
+    """`images_of_several_events`: images that an earlier event names too, and both events."""
+    layout = images.layout
+    hashes_N = images.uri_hashes[layout.places]
+    in_order = np.sort(hashes_N)
+    doubtful = in_order[1:][in_order[1:] == in_order[:-1]]
+    if len(doubtful) == 0:
+        return Findings()
+    chosen = np.flatnonzero(np.isin(hashes_N, doubtful))
+    uris = images.source.image_uris.take(pa.array(layout.places[chosen]))
+    codes = uris.dictionary_encode().indices.to_numpy()
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    later = np.flatnonzero(first[inverse] != np.arange(len(codes)))
+    own, other = (
+        images.events.ids.take(pa.array(layout.events_of[chosen[places]])).cast(pa.large_string())
+        for places in (later, first[inverse][later])
+    )
+    details = pc.binary_join_element_wise(other, own, pa.scalar(", ", pa.large_string()))
+    return Findings().listed("images_of_several_events", uris.take(pa.array(later)), details)
 
 
 def _shown(times: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:

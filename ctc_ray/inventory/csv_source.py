@@ -90,8 +90,7 @@ def read_csv(
         SchemaError: the file is empty or not UTF-8, lacks a column, has a row that is shorter or
             longer than the header or without an event id, or names no image.
     """
-    rows, n_unreadable = _source_rows(uri, columns, gap_s=gap_s, max_images=max_images)
-    found = Findings().counted(unreadable_times=n_unreadable)
+    rows, found = _source_rows(uri, columns, gap_s=gap_s, max_images=max_images)
     inventory = assemble(rows, where=uri, findings=found)
     if columns.event_column is None:  # every row is an image, and its event is found, not given
         return replace(inventory, findings=inventory.findings.without("rows_merged"))
@@ -100,8 +99,8 @@ def read_csv(
 
 def _source_rows(
     uri: str, columns: CsvColumns, *, gap_s: float, max_images: int | None
-) -> tuple[SourceRows, int]:
-    """The rows, and how many times could not be read."""
+) -> tuple[SourceRows, Findings]:
+    """The rows, and the times that could not be read."""
     if columns.event_column is None:
         most = None if max_images is None else max(1, max_images // len(columns.image_columns))
         table = _require_rows(uri, read_columns(uri, columns.names()))
@@ -109,7 +108,7 @@ def _source_rows(
         cells = {name: table[name].combine_chunks() for name in table.column_names}
     else:
         cells, event_ids = _cells(uri, columns, columns.event_column)
-    (image_rows, image_uris), (times, n_unreadable) = both(
+    (image_rows, image_uris), (times, unreadable) = both(
         lambda: _images([cells[name] for name in columns.image_columns]),
         lambda: _times(cells, columns.captured_at_column),
     )
@@ -126,7 +125,7 @@ def _source_rows(
         captured_at=times,
         meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
     )
-    return rows, n_unreadable
+    return rows, _unreadable_times(cells, columns, event_ids, unreadable)
 
 
 def _require_rows(uri: str, table: pa.Table) -> pa.Table:
@@ -141,7 +140,8 @@ def _grouped(
     """The rows in the order of their events, and the event of each.
 
     Rows that begin with the same image of the same camera are one image that is observed several
-    times. A row without an image is an event of its own.
+    times; where their times differ, the earliest is its time. A row without an image is an event of
+    its own.
     """
     cells = {name: table[name].combine_chunks() for name in table.column_names}
     images = [_null_if(cells[name], "") for name in columns.image_columns]
@@ -151,9 +151,11 @@ def _grouped(
     cameras = _camera(cells, columns)
     keys = pc.binary_join_element_wise(pc.fill_null(cameras, ""), uris, pa.scalar("\0", TEXT))
     codes_R = keys.dictionary_encode().indices.to_numpy().astype(np.int64)
-    first_U = pa.array(np.unique(codes_R, return_index=True)[1])
     times = _times(cells, columns.captured_at_column)[0]
     times = pc.if_else(pc.equal(uris, none), pa.scalar(None, pa.timestamp("us")), times)
+    micros_R = times.cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
+    by_image = np.lexsort((micros_R, codes_R))
+    first_U = pa.array(by_image[np.unique(codes_R[by_image], return_index=True)[1]])
     grouped = group_by_gap(
         uris.take(first_U),
         times.take(first_U),
@@ -163,7 +165,7 @@ def _grouped(
     )
     rank_U = np.empty(len(first_U), np.int64)
     rank_U[grouped.order] = np.arange(len(first_U))
-    order = np.argsort(rank_U[codes_R], kind="stable")
+    order = np.lexsort((micros_R, rank_U[codes_R]))
     event_ids = grouped.event_ids.take(pa.array(rank_U[codes_R][order]))
     return table.take(pa.array(order)), event_ids
 
@@ -253,10 +255,26 @@ def _images(
     return places % n_rows, cells.take(pa.array(places))
 
 
-def _times(cells: Mapping[str, Cells], name: str | None) -> tuple[pa.Array | None, int]:
-    """The capture times, and how many cells are neither empty nor a time."""
+def _times(cells: Mapping[str, Cells], name: str | None) -> tuple[pa.Array | None, Ints]:
+    """The capture times, and the rows whose cell is neither empty nor a time."""
     if name is None:
-        return None, 0
+        return None, np.zeros(0, np.int64)
     times = parse_times(cells[name])  # an empty cell is no time either
-    n_empty = pc.sum(pc.equal(cells[name], "")).as_py() if times.null_count else 0
-    return times, times.null_count - n_empty
+    if times.null_count == 0:
+        return times, np.zeros(0, np.int64)
+    is_unreadable = pc.and_(times.is_null(), pc.not_equal(cells[name], ""))
+    return times, np.flatnonzero(np.asarray(is_unreadable))
+
+
+def _unreadable_times(
+    cells: Mapping[str, Cells], columns: CsvColumns, event_ids: pa.Array, rows: Ints
+) -> Findings:
+    """A finding for each of these rows, named by its first image, else by its event."""
+    if columns.captured_at_column is None or len(rows) == 0:
+        return Findings()
+    chosen = pa.array(rows)
+    images = [_null_if(cells[name].take(chosen), "") for name in columns.image_columns]
+    names = pc.coalesce(*images, event_ids.take(chosen).cast(pa.string()).cast(TEXT))
+    return Findings().listed(
+        "unreadable_times", names, cells[columns.captured_at_column].take(chosen)
+    )

@@ -14,6 +14,7 @@ from ctc_ray import storage
 from ctc_ray.errors import ConfigError, SchemaError
 
 _BLOCK_BYTES = 8 << 20  # also the longest row that can be read
+_LONGEST_NAME = 1 << 17  # of a column; a file without line ends is no table
 _CODED = pa.dictionary(pa.int32(), pa.string())
 _ANY = pa.dictionary(pa.int32(), pa.binary())  # of a column that nobody asked for
 _DELIMITERS = (",", ";", "\t")
@@ -137,8 +138,12 @@ def line_of_empty_cell(uri: str, name: str) -> int | None:
 
 
 @contextmanager
-def _open_text(uri: str) -> Iterator[io.TextIOWrapper]:
-    """The file's text; bytes that are not UTF-8 become lone surrogates."""
+def _open_text(uri: str, *, longest_cell: int = _BLOCK_BYTES) -> Iterator[io.TextIOWrapper]:
+    """The file's text; bytes that are not UTF-8 become lone surrogates.
+
+    Args:
+        longest_cell: in characters, for a csv.reader, whose own limit of 128 KiB is below Arrow's.
+    """
     file_system, path = storage.filesystem(uri)
     kind = file_system.get_file_info(path).type
     if kind != pafs.FileType.File:
@@ -148,19 +153,29 @@ def _open_text(uri: str) -> Iterator[io.TextIOWrapper]:
         file_system.open_input_stream(path) as stream,
         io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
-        yield text
+        before = csv.field_size_limit(longest_cell)
+        try:
+            yield text
+        finally:
+            csv.field_size_limit(before)
 
 
 def _header(uri: str) -> _Header:
     """The file's header line."""
     with _open_text(uri) as text:
         delimiter = _delimiter(text)
-    with _open_text(uri) as text:
-        for n_blank, cells in enumerate(csv.reader(text, delimiter=delimiter)):
-            if cells:
-                if any(not _is_utf8(cell) for cell in cells):
-                    raise SchemaError(_not_utf8(uri, 1 + n_blank))
-                return _Header(cells, n_blank, delimiter)
+    with _open_text(uri, longest_cell=_LONGEST_NAME) as text:
+        try:
+            for n_blank, cells in enumerate(csv.reader(text, delimiter=delimiter)):
+                if cells:
+                    if any(not _is_utf8(cell) for cell in cells):
+                        raise SchemaError(_not_utf8(uri, 1 + n_blank))
+                    return _Header(cells, n_blank, delimiter)
+        except csv.Error as error:
+            raise SchemaError(
+                f"{uri}: the header line opens a quote that is never closed, or this is no csv:"
+                f" {error}"
+            ) from error
     raise SchemaError(f"{uri}: the file is empty; expected a header line with the column names")
 
 
@@ -196,14 +211,43 @@ def _explained(
             lambda cells: len(cells) != n_columns and (len(cells) > 1 or bool(cells[0].strip())),
         )
         if found is None:
-            return SchemaError(f"{uri}: a row has more or fewer cells than the header: {error}")
+            return SchemaError(
+                f"{uri}: a row has more or fewer cells than the header: {_in_one_line(error)}"
+            )
         line, cells = found
         n_cells = f"{len(cells)} cell{'s' if len(cells) != 1 else ''}"
         return SchemaError(f"{uri}: line {line} has {n_cells}, the header {n_columns}")
     if "UTF8" in str(error):
         found = _first_row(uri, header, lambda cells: not all(map(_is_utf8, cells)))
         return SchemaError(_not_utf8(uri, found and found[0]))
-    return SchemaError(f"{uri}: {error}")
+    if "straddling" in str(error):  # Arrow found no end of a row
+        begin = _long_row(uri, header)
+        if begin is None:
+            return SchemaError(f"{uri}: there is no row below the header")
+        return SchemaError(
+            f"{uri}: line {begin} begins a row of more than {_BLOCK_BYTES >> 20} MiB;"
+            " does it open a quote that is never closed?"
+        )
+    return SchemaError(f"{uri}: {_in_one_line(error)}")
+
+
+def _in_one_line(error: pa.ArrowInvalid) -> str:
+    return " ".join(str(error).split())
+
+
+def _long_row(uri: str, header: _Header) -> int | None:
+    """The line of the first row that may be longer than Arrow can read."""
+    with _open_text(uri) as text:
+        reader = csv.reader(text, delimiter=header.delimiter)
+        first_line = 1
+        try:
+            for cells in reader:
+                if sum(map(len, cells)) > _BLOCK_BYTES // 4:  # a character has up to four bytes
+                    return first_line
+                first_line = reader.line_num + 1
+        except csv.Error:  # one cell alone is longer
+            return first_line
+    return None
 
 
 def _first_row(

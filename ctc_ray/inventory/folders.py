@@ -1,7 +1,7 @@
 """The files below a folder, each with its path there as text."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ctc_ray import storage
 from ctc_ray.inventory.assembly import TEXT, SourceRows
+from ctc_ray.inventory.findings import Findings
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,13 @@ class FoundFile:
     """Relative to the folder. Bytes that are not UTF-8 are lone surrogates, as in os.fsdecode."""
 
 
-def find_files(folder_uri: str) -> list[FoundFile]:
+def find_files(
+    folder_uri: str, *, on_closed: Callable[[OSError], object] | None = None
+) -> list[FoundFile]:
     """All files below a folder at any depth, sorted by their bytes.
+
+    Args:
+        on_closed: see `storage.list_files`.
 
     Raises:
         ConfigError: there is no such folder.
@@ -33,11 +39,17 @@ def find_files(folder_uri: str) -> list[FoundFile]:
         return [FoundFile(uri, uri[below:]) for uri in storage.list_files(folder_uri)]
     folder = storage.local_path(folder_uri)
     found = []
-    for uri in storage.list_files(folder_uri):
+    for uri in storage.list_files(folder_uri, on_closed=on_closed):
         path = storage.local_path(uri)
         root = folder if path == uri else os.path.abspath(folder)
         found.append(FoundFile(uri, path[len(root.rstrip("/")) + 1 :]))
     return found
+
+
+def closed_folders(errors: Sequence[OSError]) -> Findings:
+    """`unreadable_folders`: folders that cannot be listed, whatever is in them is left out."""
+    folders = [storage.as_text(os.fsdecode(error.filename)) for error in errors]
+    return Findings().listed("unreadable_folders", folders, [error.strerror for error in errors])
 
 
 def as_valid_text(path: str) -> str:

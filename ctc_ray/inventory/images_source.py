@@ -16,6 +16,7 @@ from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.folders import (
     FoundFile,
     as_valid_text,
+    closed_folders,
     find_files,
     one_event_per_file,
     unique_text,
@@ -35,11 +36,13 @@ def read_images(uri: str) -> Inventory:
     Raises:
         ConfigError: there is no such folder, or no file in it.
     """
-    files = find_files(uri)
+    closed: list[OSError] = []
+    files = find_files(uri, on_closed=closed.append)
     if not files:
         raise ConfigError(f"{uri}: no file in this folder")
     event_ids = [unique_text(file.path) for file in files]
-    return assemble(one_event_per_file(event_ids, files, {}), where=uri)
+    rows = one_event_per_file(event_ids, files, {})
+    return assemble(rows, where=uri, findings=closed_folders(closed))
 
 
 def read_tree(
@@ -55,7 +58,8 @@ def read_tree(
 
     Without a layout, and of a file that does not fit it, the deployment whose images are grouped is
     the folder that the file lies in. With one, the images of one location and deployment are;
-    where the layout names no deployment, those of one folder.
+    where the layout names no deployment, those of one folder. Ids of events are made of paths below
+    the folder: they, and so the splits, stay the same where the tree is moved or mounted elsewhere.
 
     Args:
         captured_at: of each file, timestamp[us]; null is not known.
@@ -73,8 +77,9 @@ def read_tree(
     folders = pc.if_else(pc.equal(folders, ""), pa.scalar(None, TEXT), folders)
     fields = {DEPLOYMENT: folders} if pattern is None else folder_fields(folders, pattern)
     uris = pa.array([file.uri for file in files], TEXT)
+    names = pa.array([unique_text(file.path) for file in files], TEXT)  # wherever the tree lies
     grouped = group_by_gap(
-        uris, captured_at, _cameras(folders, fields), gap_s=gap_s, max_images=max_images
+        names, captured_at, _cameras(folders, fields), gap_s=gap_s, max_images=max_images
     )
     order, numbers = pa.array(grouped.order), np.arange(len(files))
     found = {name: values.take(order) for name, values in fields.items()}

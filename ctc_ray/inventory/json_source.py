@@ -4,7 +4,8 @@ id -> {"labels": [{"species": "cat", …}, …], "images": ["a.jpg", …], "meta
 """
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -36,27 +37,34 @@ def read_json(uri: str) -> Inventory:
         ConfigError: there is no such file.
         SchemaError: it is no JSON object, or has no valid record.
     """
-    records, n_repeated = _load(uri)
+    records, repeated = _load(uri)
     reasons = {name: _reason(name, record) for name, record in records.items()}
     rejected = {name: reason for name, reason in reasons.items() if reason is not None}
     valid = {name: record for name, record in records.items() if reasons[name] is None}
     if not valid:
         raise SchemaError(f"{uri}: {_all_rejected(rejected)}")
-    findings = Findings().counted(duplicate_keys=n_repeated, rejected_records=len(rejected))
+    replaced = ["the last one with this key was taken"] * len(repeated)
+    findings = Findings().listed("duplicate_keys", _in_words(repeated), replaced)
+    findings = findings.counted(rejected_records=len(rejected))
     for reason in dict.fromkeys(rejected.values()):
-        names = [json.dumps(name)[1:-1] for name in rejected if rejected[name] == reason]
+        names = _in_words([name for name in rejected if rejected[name] == reason])
         findings = findings.listed(reason, names, [_REASONS[reason]] * len(names))
     return assemble(_rows(valid), where=uri, findings=findings)
 
 
-def _load(uri: str) -> tuple[dict[str, Any], int]:
-    """The records by id, and the number of keys that were overwritten by a later one."""
-    n_repeated = 0
+def _in_words(names: Iterable[str]) -> list[str]:
+    """The names; one that is not valid Unicode is escaped."""
+    return [name if _is_text(name) else json.dumps(name)[1:-1] for name in names]
+
+
+def _load(uri: str) -> tuple[dict[str, Any], list[str]]:
+    """The records by id, and the keys, at any depth, each time that a later one replaced them."""
+    repeated: list[str] = []
 
     def last_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        nonlocal n_repeated
         result = dict(pairs)
-        n_repeated += len(pairs) - len(result)
+        if len(result) < len(pairs):
+            repeated.extend((Counter(key for key, _ in pairs) - Counter(result.keys())).elements())
         return result
 
     content = read_file(uri)
@@ -70,7 +78,7 @@ def _load(uri: str) -> tuple[dict[str, Any], int]:
         raise SchemaError(
             f"{uri}: expected an object of id -> record, found {type(records).__name__}"
         )
-    return records, n_repeated
+    return records, repeated
 
 
 def _all_rejected(rejected: Mapping[str, str]) -> str:

@@ -15,6 +15,8 @@ _TIME = (
     r"\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?\s*$"
 )
 
+_YEAR_1_US = int(np.datetime64("0001-01-01", "us").astype(np.int64))
+
 _OFFSET = r":\d{2}(?:[.,]\d+)?\s*(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?\s*$"
 
 
@@ -37,9 +39,11 @@ def _parse(values: pa.Array) -> pa.Array:
     lengths = pc.min_max(pc.binary_length(values)).as_py()
     if set(lengths.values()) == {_SIMPLE_LENGTH}:
         try:
-            return values.cast(pa.timestamp("us"))
+            times = values.cast(pa.timestamp("us"))
         except pa.ArrowInvalid:
-            pass
+            return _parse_any(values)
+        if pc.min(times).cast(pa.int64()).as_py() >= _YEAR_1_US:
+            return times
     return _parse_any(values)
 
 
@@ -60,6 +64,7 @@ def _parse_any(values: pa.Array) -> pa.Array:
     days = months.astype("datetime64[D]") + (day - 1)
     valid = (
         parts.is_valid().to_numpy(zero_copy_only=False)
+        & (year >= 1)  # the first that Python's dates have
         & ((month >= 1) & (month <= 12) & (days.astype("datetime64[M]") == months))
         & ((hour < 24) & (minute < 60) & (second < 60))
     )

@@ -27,23 +27,17 @@ from ctc_ray.config.inventory import (
 from ctc_ray.inventory.assembly import Inventory, SourceRows
 from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
 from ctc_ray.inventory.camtrap_package import package_files
-from ctc_ray.inventory.checks import check_clocks, check_labels, count_labels
+from ctc_ray.inventory.checks import check_clocks, check_images, check_labels, count_labels
 from ctc_ray.inventory.coco_source import read_coco
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.folders import find_files
+from ctc_ray.inventory.folders import closed_folders, find_files
 from ctc_ray.inventory.images_source import layout_pattern, read_tree
 from ctc_ray.inventory.inventory_images import InventoryImages, TableImages
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.inventory.megadetector_source import add_boxes
-from ctc_ray.manifest import (
-    Manifest,
-    fingerprint,
-    is_complete,
-    manifest_fingerprint,
-    read_manifest,
-)
+from ctc_ray.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
 from ctc_ray.stages.inventory_files import (
     FoundImages,
@@ -53,7 +47,7 @@ from ctc_ray.stages.inventory_files import (
     same_content,
 )
 from ctc_ray.threads import both
-from ctc_ray.work import begin_work, finish_work
+from ctc_ray.work import begin_work, finish_work, is_begun
 
 logger = logging.getLogger(__name__)
 
@@ -119,14 +113,16 @@ def _absolute(config: InventoryConfig) -> InventoryConfig:
 
 
 def _is_complete(config: InventoryConfig) -> bool:
-    """Whether this very inventory is there, as far as that is known before the source is read.
+    """Whether this very inventory is there, as far as the bytes of a source that is a file tell it.
+
+    What a folder holds is known only when it has been read.
 
     Raises:
-        ConfigError: a finished inventory of another source or configuration is there.
+        ConfigError: the output is that of another source or configuration.
     """
-    if config.overwrite or not is_complete(config.output_uri):
+    if config.overwrite or not is_begun(config.output_uri):
         return False
-    if not storage.is_file(config.source_uri):  # a folder is known only when it is read
+    if not storage.is_file(config.source_uri):
         return False
     work = _work(config, _inputs_of_files(config))
     return begin_work(config.output_uri, "inventory", work, overwrite=False)
@@ -209,6 +205,7 @@ def _checks(config: InventoryConfig, images: InventoryImages | TableImages) -> l
     observations_E, heads = images.observations, tuple(images.source.labels)
     return [
         check_labels(observations_E, heads, rare_class_events=config.rare_class_events),
+        check_images(images),
         check_clocks(images.source.image_uris, images.source.captured_at, images.cameras),
     ]
 
@@ -231,8 +228,10 @@ def _compared(config: InventoryConfig, inventory: Inventory) -> Inventory:
 
 
 def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
-    files = find_files(config.source_uri)
-    return find_images(files, with_times=with_times, n_threads=config.read_threads)
+    closed: list[OSError] = []
+    files = find_files(config.source_uri, on_closed=closed.append)
+    found = find_images(files, with_times=with_times, n_threads=config.read_threads)
+    return replace(found, findings=closed_folders(closed).plus(found.findings))
 
 
 def _with(inventory: Inventory, *findings: Findings) -> Inventory:

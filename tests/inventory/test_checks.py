@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import LabelError
-from ctc_ray.inventory.assembly import SourceRows, assemble
+from ctc_ray.inventory.assembly import InventoryImages, SourceRows, assemble
 from ctc_ray.inventory.checks import (
     LabelCount,
     check_clocks,
+    check_images,
     check_labels,
     count_labels,
     head_names,
@@ -223,3 +224,25 @@ def test_jumps_are_found_in_any_order_of_the_rows(rows, random):
         expected += [f"x{n}.jpg" for (_, before), (n, day) in pairs if day < before - 1]
     shuffled = random.sample(rows, len(rows))
     assert jumps(shuffled) == sorted(expected)
+
+
+def images_of(named: list[tuple[str, str]]) -> InventoryImages:
+    """Of rows (event, image)."""
+    rows = SourceRows(
+        event_ids=pa.array([event for event, _ in named], pa.large_string()),
+        image_rows=np.arange(len(named)),
+        image_uris=pa.array([uri for _, uri in named], pa.large_string()),
+        observation_rows=np.arange(len(named)),
+    )
+    return assemble(rows, where="rows").images
+
+
+def test_an_image_of_several_events_is_told_with_both_of_them():
+    named = [("g", "a"), ("f", "b"), ("e", "a"), ("e", "a"), ("f", "a"), ("g", "c")]
+
+    for order in itertools.permutations(named):
+        assert check_images(images_of(list(order))).table().to_pylist() == [
+            {"kind": "images_of_several_events", "row": "a", "detail": "e, f"},
+            {"kind": "images_of_several_events", "row": "a", "detail": "e, g"},
+        ]
+    assert check_images(images_of(named[:2])).counts == {}

@@ -3,6 +3,7 @@
 import csv
 import io
 from datetime import datetime
+from itertools import permutations
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -77,6 +78,7 @@ def test_further_columns_are_read_and_empty_cells_of_them_are_missing(write):
         None,
     ]
     assert inventory.findings.counts == {"unreadable_times": 1}
+    assert inventory.findings.examples("unreadable_times") == ["c (noon)"]
 
 
 def test_one_column_may_have_two_roles(write):
@@ -240,6 +242,23 @@ def test_rows_of_one_image_are_one_image_and_a_row_without_image_gives_no_label(
     assert events(inventory) == [["a", "b"]]
     assert inventory.table["observations"][0].as_py() == [{"species": "lion"}, {"species": "zebra"}]
     assert inventory.findings.counts["events_without_image"] == 2
+
+
+def test_of_several_times_of_one_image_the_earliest_is_its_time_in_any_order_of_the_rows(write):
+    header = "file,species,site,cam,when\n"
+    lines = [
+        f"a,lion,S,1,{DAY}00:00\n",
+        f"a,lion,S,1,{DAY}59:00\n",
+        "a,lion,S,1,\n",
+        f"b,lion,S,1,{DAY}00:10\n",
+    ]
+
+    found = [read_csv(write(header + "".join(o)), BY_TIME).table for o in permutations(lines)]
+
+    assert all(table.equals(found[0]) for table in found)
+    assert found[0]["image_uri"].to_pylist() == ["a", "b"]
+    assert found[0]["captured_at"].to_pylist()[0] == datetime(2021, 4, 11, 20)
+    assert found[0]["n_images"].to_pylist() == [2, 2]
 
 
 def test_images_of_a_row_stay_together_in_the_order_of_the_columns(write):

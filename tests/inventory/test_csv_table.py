@@ -51,6 +51,8 @@ def test_of_two_columns_with_one_name_the_first_is_read(write):
 
 def test_header_alone_has_no_rows(write):
     assert read_columns(write("id,file\n"), ["id"]).num_rows == 0
+    with pytest.raises(SchemaError, match=r"source\.csv: there is no row below the header$"):
+        read_columns(write("id,file"), ["id"])
 
 
 def test_missing_column_is_named_with_the_columns_there_are(write):
@@ -137,8 +139,33 @@ def test_quote_that_is_never_closed_swallows_no_rows_in_silence(write, rows):
         read_columns(write("id,file\n" + rows), ["id"])
 
 
+@pytest.mark.parametrize("content", ['id,"file\n' + "1,a\n" * 50_000, "\0" * 200_000])
+def test_header_without_an_end_is_an_error_of_one_line(write, content):
+    with pytest.raises(
+        SchemaError, match=r"^\S+source\.csv: the header line opens a quote .* \(131072\)$"
+    ):
+        column_names(write(content))
+
+
+def test_row_longer_than_can_be_read_is_named_by_its_line(write):
+    rows = "".join(f"{n},{n:090d}.jpg\n" for n in range(200_000))
+
+    with pytest.raises(
+        SchemaError, match=r"source\.csv: line 3 begins a row of more than 8 MiB; does it open a qu"
+    ):
+        read_columns(write('id,file\n1,a\n2,"b\n' + rows), ["id"])
+
+
+def test_what_arrow_says_of_a_row_is_told_in_one_line(write):
+    rows = "".join(f"{n},{n}.jpg\n" for n in range(50_000))
+    with pytest.raises(SchemaError, match=r"^\S+source\.csv: line 2 has 1 cell, the header 2$"):
+        read_columns(write('id,file\n"1,a\n' + rows), ["id"])
+
+
 def test_last_cell_may_hold_line_ends(write):
     assert read_columns(write('id,file\n1,"a\nb"\n'), ["id"]).num_rows == 1
+    long = "x" * 200_000  # more than Python's csv reads by default
+    assert read_columns(write(f'id,file\n{long},a\n1,"a\nb"\n'), ["id"]).num_rows == 2
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", b"\xef\xbb\xbf"])

@@ -16,6 +16,9 @@ deviations, each of which loses nothing that the original kept:
 | edge: non_ascii_id_split | UnicodeEncodeError | UTF-8 is hashed |
 | edge: panthera | ValueError, a source that is gone | no such command |
 | single_csv: ele_zebra_diff_image | the second image is lost | the event has both |
+| multi_csv: …_substring, remaining_counts_ref | removing count=1 removes 10 … 14: 73 left | 114 |
+| multi_csv: writer_order_max20_train | shards of 20 events, shuffled | ids in their order |
+| json_data_file: tfr_multi_species_standard | the last observation wins | an error, or a choice |
 | dir | names with two dots are left out: 118 | 119 |
 | cat_dog_dinv_test.json, dummy.json | empty inventory | SchemaError: all were rejected |
 | json_data_file | rejected records are told at debug level | they are findings, per reason |
@@ -31,7 +34,9 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.checks import count_labels
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir
+from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.json_source import read_json
+from ctc_ray.inventory.selection import all_labelled, has_label
 from ctc_ray.inventory.splits import split_by_event
 
 pytestmark = pytest.mark.real_data
@@ -156,6 +161,43 @@ def test_counts_and_classes_are_the_originals(originals, goldens):
     assert found == golden["stats"]
     assert {head: sorted(set(found[head]) - {"-1"}) for head in HEADS} == {
         head: list(classes) for head, classes in golden["label_map"].items()
+    }
+
+
+def test_events_with_a_missing_label_are_those_of_the_original(originals, goldens):
+    uri = str(originals / "cats_vs_dogs_multi.csv")
+    rows = read_csv(uri, CsvColumns("id", ("image",), HEADS)).table
+
+    labelled = label_rows(rows, HEADS, observations="error").rows
+
+    n_left = all_labelled(labelled, HEADS).sum()
+    assert n_left == goldens["multi_csv"]["n_after_discard_missing"]
+
+
+def test_removing_a_count_removes_no_other_that_begins_like_it(originals, goldens):
+    uri = str(originals / "cats_vs_dogs_multi.csv")
+    golden = goldens["multi_csv"]
+    rows = read_csv(uri, CsvColumns("id", ("image",), HEADS)).table
+
+    left = rows.filter(pa.array(~has_label(rows, ["count=1"], setting="filter.remove")))
+
+    assert len(left) == golden["n"] - golden["n_count_eq_1"]
+    assert len(left) > golden["n_after_remove_count_1_reference_substring"]
+    found = {c.label: c.count for c in count_labels(left["observations"], HEADS)["count"]}
+    lost = {"10", "11", "12", "13", "14", None}  # of the original; null was in its stats as "-1"
+    assert {k: n for k, n in found.items() if k not in lost} == golden["remaining_counts_ref"]
+    assert {k or "-1": n for k, n in found.items()} == {
+        k: n for k, n in golden["stats"]["count"].items() if k != "1"
+    }
+
+
+def test_every_golden_is_compared_here_or_beside_here_or_a_deviation(goldens):
+    """A golden that somebody adds must not go by unnoticed."""
+    assert set(goldens) == {
+        *("edge", "single_csv", "multi_image_csv", "multi_csv", "dir", "json_data_file"),
+        *("cat_dog_dinv_test.json", "dummy.json"),
+        *("id_to_zero_one", "panthera_split_by_meta"),  # in test_splits.py
+        "predictions_output",  # in tests/predictions/test_exports.py
     }
 
 

@@ -95,6 +95,19 @@ def test_without_a_layout_the_folder_is_the_deployment():
     assert inventory.findings.counts == {}
 
 
+def test_ids_of_events_do_not_depend_on_where_the_tree_lies():
+    paths = ["S/a/1.jpg", "S/a/\udce9.jpg", "S/b/1.jpg"]
+
+    def ids(root: str) -> list[str]:
+        files = [FoundFile(f"{root}/{place}", path) for place, path in enumerate(paths)]
+        times = pa.nulls(len(paths), pa.timestamp("us"))
+        found = read_tree(root, files, times, layout=None, gap_s=60, max_images=None)
+        return found.table["capture_event_id"].to_pylist()
+
+    assert ids("/data/photos") == ids("s3://bucket")
+    assert len(set(ids("/data/photos"))) == 3
+
+
 def test_layout_names_location_deployment_and_metadata():
     paths = [
         "north/x/L1/cam_A/100EK/1.jpg",

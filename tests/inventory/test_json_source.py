@@ -90,14 +90,15 @@ def test_id_that_is_no_text_is_rejected(write):
     assert inventory.findings.counts == {"rejected_records": 1, "rejected_id": 1}
 
 
-def test_of_repeated_keys_the_last_wins_and_they_are_counted(write):
+def test_of_repeated_keys_the_last_wins_and_each_one_replaced_is_a_finding(write):
     first = json.dumps({"labels": [{"species": "lion"}], "images": ["a.jpg"]})
     last = json.dumps({"labels": [{"species": "zebra"}], "images": ["b.jpg"]})
 
-    inventory = read_json(write(f'{{"e": {first}, "e": {last}}}'))
+    inventory = read_json(write(f'{{"é": {first}, "f": {first}, "é": {first}, "é": {last}}}'))
 
-    assert inventory.table["image_uri"].to_pylist() == ["b.jpg"]
-    assert inventory.findings.counts == {"duplicate_keys": 1}
+    assert inventory.table["image_uri"].to_pylist() == ["a.jpg", "b.jpg"]
+    assert inventory.findings.counts == {"duplicate_keys": 2}
+    assert inventory.findings.table()["row"].to_pylist() == ["é", "é"]
 
 
 @pytest.mark.parametrize(

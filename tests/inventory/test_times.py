@@ -43,6 +43,7 @@ def test_offset_is_dropped_so_the_time_is_the_cameras(offset):
         "", "yesterday", "2021-04-11", "11.04.2021 20:43:09", "0000:00:00 00:00:00",
         "2021-13-01 00:00:00", "2021-02-29 00:00:00", "2021-04-00 00:00:00",
         "2021-04-11 24:00:00", "2021-04-11 20:60:00", "2021-04-11 20:43:60", "20:43:09",
+        "0000-01-01 00:00:00", "0000-01-01T00:00:00.5",
     ],
 )  # fmt: skip
 def test_what_is_no_time_is_null_and_harms_no_other(written):
@@ -51,6 +52,10 @@ def test_what_is_no_time_is_null_and_harms_no_other(written):
         None,
         datetime(2021, 4, 11, 20, 43, 9),
     ]
+
+
+def test_the_year_0_is_no_time_among_whole_seconds_either():
+    assert parsed("0000-12-31 23:59:59", "0001-01-01 00:00:00") == [None, datetime(1, 1, 1)]
 
 
 @given(st.datetimes(min_value=datetime(1800, 1, 1)))

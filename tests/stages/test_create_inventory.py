@@ -1,3 +1,6 @@
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +48,26 @@ def test_finished_inventory_is_left_alone(tmp_path: Path) -> None:
     before = (tmp_path / "out" / "part-00000.parquet").stat().st_mtime_ns
     assert create_inventory.run(config) == first
     assert (tmp_path / "out" / "part-00000.parquet").stat().st_mtime_ns == before
+
+
+def test_a_file_is_not_read_to_tell_that_its_inventory_is_finished_or_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = inventory_config(write_events(tmp_path), tmp_path / "out")
+    first = create_inventory.run(config)
+    monkeypatch.delattr(create_inventory, "_read")
+    assert create_inventory.run(config) == first
+    with pytest.raises(ConfigError, match=r"out: holds work of another .*event_gap_s: 60.* 5.*now"):
+        create_inventory.run(config.replaced(event_gap_s=5))
+
+
+def test_finished_inventory_of_a_source_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    source = write_events(tmp_path)
+    config = inventory_config(source, tmp_path / "out")
+    create_inventory.run(config)
+    source.unlink()
+    with pytest.raises(ConfigError, match=r"csv: no such file$"):
+        create_inventory.run(config)
 
 
 def test_changed_source_is_an_error_until_overwrite(tmp_path: Path) -> None:
@@ -113,6 +136,26 @@ def test_class_folders_set_aside_what_is_no_image_and_keep_what_was_meant_to_be_
     ids = tables.read_folder(config.output_uri)["capture_event_id"].to_pylist()
     assert ids == ["Cats#a", "Cats#deeper/noext", "Cats#empty", "Cats#wrong"]
     assert manifest.counts["findings"]["not_an_image"] == 3
+
+
+def test_folder_that_cannot_be_listed_is_a_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open", "closed"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "a.jpg").write_bytes(photograph("red", seed=1))
+    scandir = os.scandir
+
+    def refuse(path: str) -> Iterator[os.DirEntry[str]]:  # as for anybody but root
+        if str(path).endswith("closed"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    manifest = create_inventory.run(images_config(tmp_path / "root", tmp_path / "out"))
+    assert manifest.rows_out == 1
+    found = findings_of(tmp_path / "out")
+    assert ("unreadable_folders", str(tmp_path / "root" / "closed")) in found
 
 
 @pytest.mark.real_data
