@@ -119,7 +119,17 @@ def _new_events(
     """The dataset that is to grow and what it grows by; None if nothing is new."""
     base = read_base(config)
     table = read_columns(config)
-    if base is None or base.has_all(table["capture_event_id"]):
+    if base is None:
+        return None
+    n_other = base.n_events_with_other_images(table["capture_event_id"])
+    if n_other:
+        logger.warning(
+            "%s: %d events have another number of images than in the dataset, where they stay as "
+            "they are; create it anew to have these images",
+            config.inventory_uri,
+            n_other,
+        )
+    if base.has_all(table["capture_event_id"]):
         return None
     fixed = base.splits_of_locations if config.split.by == "location" else None
     return base, plan_dataset(config, table, inventory, fixed=fixed, already=base.events)

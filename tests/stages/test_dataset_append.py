@@ -80,13 +80,33 @@ def test_what_is_there_stays_and_what_is_new_comes(
     assert all(after[name] == content for name, content in before.items() if "_" not in name)
     assert (old.rows_out, manifest.rows_in, manifest.rows_out) == (24, 48, 48)
     assert manifest.counts["appended"] == [
-        {"inventory": str(tmp_path / "events"), "images": 24},
+        {
+            "inventory": str(tmp_path / "events"),
+            "images_in_inventory": 48,
+            "images": 24,
+            "left_out": [{"step": "in the dataset already", "events": 12, "images": 24}],
+        },
     ]
     create(config.replaced(append=False, output_uri=str(tmp_path / "whole")))
     assert rows_of(dataset) == rows_of(tmp_path / "whole")
     whole = read_manifest(str(tmp_path / "whole"), "dataset")
     assert (manifest.labels, manifest.classes) == (whole.labels, whole.classes)
-    assert manifest.counts["splits"] == whole.counts["splits"]
+    for name in ("splits", "shares", "classes_not_in_every_split", "leakage"):
+        assert manifest.counts[name] == whole.counts[name], name
+
+
+def test_new_images_of_an_event_that_is_there_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = dataset_config(
+        inventory_of(tmp_path, {"a": ("red", "s"), "b": ("red", "s")}, "one"), tmp_path, tmp_path
+    ).replaced(output_uri=str(tmp_path / "dataset"))
+    create(config)
+    text = (tmp_path / "one.csv").read_text().replace("a-2.jpg,", "a-2.jpg,a-3.jpg")
+    (tmp_path / "two.csv").write_text(text)
+    create_inventory.run(inventory_config(tmp_path / "two.csv", tmp_path / "two"))
+    assert create(config.replaced(inventory_uri=str(tmp_path / "two"), append=True)) is None
+    assert "1 events have another number of images than in the dataset" in caplog.text
 
 
 def test_appending_twice_adds_nothing(grown: tuple[Path, CreateDatasetConfig]) -> None:
@@ -188,6 +208,8 @@ def test_append_equals_from_scratch(first, second, by):
         assert rows_of(folder / "grown") == rows_of(folder / "whole")
         one, other = (read_manifest(str(folder / n), "dataset") for n in ("grown", "whole"))
         assert (one.labels, one.failures) == (other.labels, other.failures)
+        for key in ("splits", "shares", "classes_not_in_every_split", "leakage"):
+            assert one.counts[key] == other.counts[key], key
 
 
 @settings(max_examples=15)
