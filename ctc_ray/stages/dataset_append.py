@@ -108,6 +108,8 @@ def read_base(config: CreateDatasetConfig) -> Base | None:
         raise ConfigError("append: a split by time is made of all events at once; create it anew")
     if config.balance.head is not None:
         raise ConfigError("append: classes are balanced over all events at once; create it anew")
+    if config.filter.min_events_per_class or config.filter.min_images_per_class:
+        raise ConfigError("append: rare classes are counted in all events at once; create it anew")
     old, new = ({**c, "inventory_uri": ""} for c in (manifest.config, config.work()))
     if old != new:
         raise ConfigError(

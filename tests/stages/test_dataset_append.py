@@ -145,6 +145,8 @@ def test_a_killed_append_goes_on_and_the_old_dataset_is_whole_until_it_is_done(
         ({"resize": {"quality": 80}}, r"other settings \(resize.quality: 75 there, 80 now\)"),
         ({"split": {"by": "time"}}, "a split by time is made of all events at once"),
         ({"balance": {"head": "species"}}, "classes are balanced over all events at once"),
+        ({"filter": {"min_events_per_class": 2}}, "rare classes are counted in all events at once"),
+        ({"filter": {"min_images_per_class": 2}}, "rare classes are counted in all events at once"),
         ({"overwrite": True}, "exclude one another"),
     ],
 )
