@@ -21,7 +21,7 @@ from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import label_column
 from ctc_ray.stages.dataset_plan import DatasetPlan
 from ctc_ray.units import Unit
-from ctc_ray.work import WORK_FOLDER, begin_append, difference
+from ctc_ray.work import WORK_FOLDER, begin_append, difference, end_append
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,6 @@ def read_base(config: CreateDatasetConfig) -> Base | None:
             does not allow it to grow.
     """
     manifest = read_manifest(config.output_uri, "dataset")
-    if config.overwrite:
-        raise ConfigError("append and overwrite exclude one another")
     if config.split.by == "time":
         raise ConfigError("append: a split by time is made of all events at once; create it anew")
     if config.balance.head is not None:
@@ -137,7 +135,9 @@ def grown(
         there, here = (", ".join(m) or "none" for m in (base.manifest.meta, inventory.meta))
         raise ConfigError(f"append: metadata fields are {here}, those of the dataset {there}")
     own = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
-    name = begin_append(config.output_uri, own)
+    if config.overwrite:
+        _delete_unfinished(base)
+    name = begin_append(config.output_uri, own, done=base.manifest.inputs)
     classes = {
         head: sorted({*names, *plan.labels.classes[head]})
         for head, names in base.manifest.classes.items()
@@ -152,6 +152,15 @@ def grown(
         }
     )
     return manifest, storage.join(WORK_FOLDER, name)
+
+
+def _delete_unfinished(base: Base) -> None:
+    """Delete the shards that an append has left without finishing, and its plan."""
+    known = {storage.join(base.uri, shard["path"]) for shard in base.manifest.shards}
+    for uri in tables.list_tables(base.uri):
+        if uri not in known:
+            storage.delete_file(uri)
+    end_append(base.uri)
 
 
 def _counts(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> Mapping[str, Any]:

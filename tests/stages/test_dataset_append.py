@@ -10,7 +10,7 @@ from builders import bytes_below, dataset_config, inventory_config, write_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctc_ray import tables
+from ctc_ray import tables, work
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError
 from ctc_ray.manifest import Manifest, read_manifest
@@ -138,6 +138,36 @@ def test_a_killed_append_goes_on_and_the_old_dataset_is_whole_until_it_is_done(
     assert killed == bytes_below(tmp_path / "d2")
 
 
+def test_an_append_whose_inventory_has_changed_can_be_given_up(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path
+) -> None:
+    dataset, config = grown
+    create(config, at_most=2)
+    inventory = inventory_of(tmp_path, {"x": ("red", "s")}, "x")
+    other = config.replaced(inventory_uri=str(inventory))
+    with pytest.raises(ConfigError, match="or add --overwrite to delete what it has left"):
+        create(other)
+    left = create(other.replaced(overwrite=True))
+    assert left is not None
+    assert left.rows_out == 24 + 2
+    assert len(rows_of(dataset)) == 24 + 2
+    assert bytes_below(dataset).keys() >= {shard["path"] for shard in left.shards}
+
+
+def test_an_append_killed_after_its_manifest_is_finished(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, config = grown
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "end_append", lambda _: None)
+        create(config)
+    assert create(config) is None
+    inventory = inventory_of(tmp_path, {"x": ("red", "s")}, "x")
+    create(config.replaced(inventory_uri=str(inventory)))
+    assert len(rows_of(dataset)) == 48 + 2
+    assert not list((dataset / "_work").glob("append*"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -147,7 +177,6 @@ def test_a_killed_append_goes_on_and_the_old_dataset_is_whole_until_it_is_done(
         ({"balance": {"head": "species"}}, "classes are balanced over all events at once"),
         ({"filter": {"min_events_per_class": 2}}, "rare classes are counted in all events at once"),
         ({"filter": {"min_images_per_class": 2}}, "rare classes are counted in all events at once"),
-        ({"overwrite": True}, "exclude one another"),
     ],
 )
 def test_what_does_not_fit_the_dataset_is_refused(
