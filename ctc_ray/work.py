@@ -206,6 +206,18 @@ def _found_append(output_uri: str) -> dict[str, Any] | None:
     return found
 
 
+def growing_by(output_uri: str, *, done: Mapping[str, str]) -> list[str]:
+    """URIs of the inputs that an append, which is not finished, is adding to the folder.
+
+    Args:
+        done: the inputs that the folder is made of.
+    """
+    found = _found_append(output_uri)
+    return [
+        uri for uri, digest in (found or {}).get("inputs", {}).items() if done.get(uri) != digest
+    ]
+
+
 def end_append(output_uri: str) -> None:
     """Clear the plan away, and note that the folder grows no longer."""
     storage.ask(storage.join(output_uri, WORK_FOLDER), _delete_folders_of)
