@@ -1,6 +1,7 @@
 """Appending is tested without Ray: its units are done one after the other, in this process."""
 
 import csv
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -194,6 +195,33 @@ def test_there_must_be_a_finished_dataset(
 ) -> None:
     with pytest.raises(IncompleteDataError, match="no finished dataset"):
         create(grown[1].replaced(output_uri=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("change", [{"append": True}, {"check": 2}, {"overwrite": True}, {}])
+def test_without_the_folder_of_the_images_nothing_is_begun(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path, change: dict[str, object]
+) -> None:
+    config = grown[1]
+    shutil.copytree(tmp_path / "photos", tmp_path / "moved")
+    first = config.replaced(append=False, inventory_uri=str(tmp_path / "first"))
+    moved = first.replaced(image_root_uri=str(tmp_path / "moved"), output_uri=str(tmp_path / "d2"))
+    if change == {"append": True}:
+        create(moved)
+        moved = moved.replaced(inventory_uri=str(tmp_path / "events"))
+    before = bytes_below(tmp_path)
+    shutil.rmtree(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"moved: no such folder; --image-root-uri"):
+        create_dataset.run(moved.replaced(**change))
+    gone = {name for name in before if name.startswith("moved/")}
+    assert bytes_below(tmp_path) == {k: v for k, v in before.items() if k not in gone}
+
+
+def test_a_finished_dataset_needs_no_images(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path
+) -> None:
+    first = grown[1].replaced(append=False, inventory_uri=str(tmp_path / "first"))
+    shutil.rmtree(tmp_path / "photos")
+    assert create(first) is None
 
 
 def test_a_location_keeps_its_split_and_new_classes_come_in(tmp_path: Path) -> None:
