@@ -21,7 +21,7 @@ from ctc_ray.manifest import Manifest, is_complete, manifest_fingerprint, read_m
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
 from ctc_ray.stages import dataset_check, runtime
 from ctc_ray.stages import dataset_report as report
-from ctc_ray.stages.dataset_append import Base, grown, read_base
+from ctc_ray.stages.dataset_append import Base, grown, read_base, require_fitting
 from ctc_ray.stages.dataset_plan import (
     DatasetPlan,
     plan_dataset,
@@ -136,7 +136,9 @@ def _new_events(
     if base.has_all(table["capture_event_id"]):
         return None
     fixed = base.splits_of_locations if config.split.by == "location" else None
-    return base, plan_dataset(config, table, inventory, fixed=fixed, already=base.events)
+    plan = plan_dataset(config, table, inventory, fixed=fixed, already=base.events)
+    require_fitting(base, plan, inventory)
+    return base, plan
 
 
 def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun | None:
@@ -145,7 +147,7 @@ def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun |
         return None
     _require_image_root(config)
     base, plan = new
-    manifest, plans = grown(base, config, plan, inventory)
+    manifest, plans = grown(base, config, plan)
     writers = {
         name: PlanWriter(
             config.output_uri,

@@ -119,14 +119,11 @@ def read_base(config: CreateDatasetConfig) -> Base | None:
     return Base(config.output_uri, manifest)
 
 
-def grown(
-    base: Base, config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest
-) -> tuple[Manifest, str]:
-    """The manifest of the dataset with the plan's images, and the folder for the plan.
+def require_fitting(base: Base, plan: DatasetPlan, inventory: Manifest) -> None:
+    """Check that the plan of this inventory can become a part of the dataset.
 
     Raises:
-        ConfigError: the class mapping or the metadata fields are not those of the dataset, or an
-            append of another inventory is not finished.
+        ConfigError: the class mapping or the metadata fields are not those of the dataset.
     """
     for uri, found in plan.inputs.items():
         if base.manifest.inputs.get(uri) != found:
@@ -134,6 +131,14 @@ def grown(
     if inventory.meta != base.manifest.meta:
         there, here = (", ".join(m) or "none" for m in (base.manifest.meta, inventory.meta))
         raise ConfigError(f"append: metadata fields are {here}, those of the dataset {there}")
+
+
+def grown(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> tuple[Manifest, str]:
+    """The manifest of the dataset with the plan's images, and the folder for the plan.
+
+    Raises:
+        ConfigError: an append of another inventory is not finished.
+    """
     own = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
     if config.overwrite:
         _delete_unfinished(base)

@@ -190,6 +190,22 @@ def test_what_does_not_fit_the_dataset_is_refused(
     assert bytes_below(dataset) == before
 
 
+@pytest.mark.parametrize("check", [None, 2])
+def test_another_class_mapping_is_refused_and_foretold(tmp_path: Path, check: int | None) -> None:
+    mapping = tmp_path / "mapping.csv"
+    mapping.write_text("head,from,to\nspecies,red,blue\n")
+    config = dataset_config(
+        inventory_of(tmp_path, {"a": ("red", "s")}, "a"), tmp_path, tmp_path / "dataset"
+    ).replaced(mapping_uri=str(mapping))
+    create(config)
+    mapping.write_text("head,from,to\nspecies,red,green\n")
+    inventory = inventory_of(tmp_path, {"b": ("red", "s")}, "b")
+    before = bytes_below(tmp_path)
+    with pytest.raises(ConfigError, match=r"mapping.csv: the class mapping is not the one that"):
+        create_dataset.run(config.replaced(inventory_uri=str(inventory), append=True, check=check))
+    assert bytes_below(tmp_path) == before
+
+
 def test_there_must_be_a_finished_dataset(
     grown: tuple[Path, CreateDatasetConfig], tmp_path: Path
 ) -> None:
