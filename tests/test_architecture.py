@@ -35,6 +35,7 @@ HELPERS_OF_STAGES = {
     "gallery",
     "inventory_files",
     "dataset_plan",
+    "image_root",
     "inventory_rows",
     "dataset_check",
     "dataset_append",

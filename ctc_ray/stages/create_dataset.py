@@ -15,7 +15,6 @@ import pyarrow.compute as pc
 
 from ctc_ray import __version__, logs, storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
-from ctc_ray.errors import ConfigError
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
@@ -30,6 +29,7 @@ from ctc_ray.stages.dataset_plan import (
     waiting_columns,
     whole_rows,
 )
+from ctc_ray.stages.image_root import require_image_root
 from ctc_ray.stages.inventory_rows import InventoryRows, find_rows
 from ctc_ray.units import (
     PlanWriter,
@@ -75,7 +75,7 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
     if config.append:
         return _prepare_append(config, inventory)
     if config.overwrite or not is_complete(config.output_uri):
-        _require_image_root(config)
+        require_image_root(config)
     plan = plan_dataset(config, read_columns(config), inventory)
     inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri), **plan.inputs}
     work = {**config.work(), "inputs": inputs}
@@ -104,7 +104,7 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
 
 def _check(config: CreateDatasetConfig) -> Manifest:
     config = _absolute(config)
-    _require_image_root(config)
+    require_image_root(config)
     inventory = read_manifest(config.inventory_uri, "inventory")
     if config.append:
         new = _new_events(config, inventory)
@@ -145,7 +145,7 @@ def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun |
     new = _new_events(config, inventory)
     if new is None:
         return None
-    _require_image_root(config)
+    require_image_root(config)
     base, plan = new
     manifest, plans = grown(base, config, plan)
     writers = {
@@ -161,26 +161,6 @@ def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun |
     }
     units = [*base.units, *_units(plan, writers)]
     return Begun(config, manifest, sorted(units, key=lambda unit: unit.name))
-
-
-def _require_image_root(config: CreateDatasetConfig) -> None:
-    """Stop before every image is found missing, and stays so: a wrong path, a disk not mounted.
-
-    Raises:
-        ConfigError: there is no such folder. A store that does not tell is not asked again.
-    """
-    root = config.image_root_uri
-    try:
-        is_there = root is None or storage.is_folder(root)
-    except FileNotFoundError:
-        is_there = False
-    except PermissionError:  # to read objects does not mean to be allowed to list them
-        return
-    if not is_there:
-        raise ConfigError(
-            f"{root}: no such folder; --image-root-uri names the one that image paths are relative "
-            "to"
-        )
 
 
 def _splits(plan: DatasetPlan) -> list[str]:

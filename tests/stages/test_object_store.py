@@ -13,6 +13,7 @@ from flaky_s3 import Faults
 
 from ctc_ray import storage, tables
 from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.errors import ConfigError
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, predict, runtime
 from ctc_ray.units import Unit
@@ -113,6 +114,22 @@ def test_a_store_that_is_gone_for_a_while_stops_the_stage_and_fails_no_image(
     assert len(done) == 3
     dataset_in_process(inventory, photos, out)
     assert_same(out, events / "dataset")
+
+
+def test_a_store_that_refuses_every_image_stops_the_stage_before_it_begins(
+    events: Path, store: Store, tmp_path: Path
+) -> None:
+    photos = store.put(events / "photos")
+    config = dataset_config(str(events / "inventory"), photos, str(tmp_path / "out"))
+    store.faults.deny = "photos"
+    with pytest.raises(
+        ConfigError, match=r"photos: the store refuses .* are the credentials right"
+    ):
+        create_dataset.run(config)
+    assert not (tmp_path / "out").exists()
+    store.faults.deny = "e003_"
+    dataset_in_process(events / "inventory", photos, tmp_path / "out")
+    assert read_manifest(str(tmp_path / "out"), "dataset").failures == {"unreadable": 1}
 
 
 @pytest.mark.ray
