@@ -115,7 +115,8 @@ class CreateDatasetConfig(StageConfig):
     heads: tuple[str, ...] = Field(min_length=1)
     """Heads to keep as labels."""
     append: bool = False
-    """Add the new events of this inventory to the finished dataset in output_uri."""
+    """Add the new events of this inventory to the finished dataset in output_uri. With overwrite,
+    what another append has left unfinished is deleted first, and nothing else."""
     image_root_uri: str | None = None
     """Folder that the inventory's image paths are relative to."""
     resize: ResizeConfig = ResizeConfig()

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 
 from ctc_ray import __version__, logs, storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.errors import ConfigError
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
-from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
 from ctc_ray.stages import dataset_check, runtime
 from ctc_ray.stages import dataset_report as report
@@ -73,6 +74,8 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
     inventory = read_manifest(config.inventory_uri, "inventory")
     if config.append:
         return _prepare_append(config, inventory)
+    if config.overwrite or not is_complete(config.output_uri):
+        _require_image_root(config)
     plan = plan_dataset(config, read_columns(config), inventory)
     inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri), **plan.inputs}
     work = {**config.work(), "inputs": inputs}
@@ -101,6 +104,7 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
 
 def _check(config: CreateDatasetConfig) -> Manifest:
     config = _absolute(config)
+    _require_image_root(config)
     inventory = read_manifest(config.inventory_uri, "inventory")
     if config.append:
         new = _new_events(config, inventory)
@@ -119,7 +123,17 @@ def _new_events(
     """The dataset that is to grow and what it grows by; None if nothing is new."""
     base = read_base(config)
     table = read_columns(config)
-    if base is None or base.has_all(table["capture_event_id"]):
+    if base is None:
+        return None
+    n_other = base.n_events_with_other_images(table["capture_event_id"])
+    if n_other:
+        logger.warning(
+            "%s: %d events have another number of images than in the dataset, where they stay as "
+            "they are; create it anew to have these images",
+            config.inventory_uri,
+            n_other,
+        )
+    if base.has_all(table["capture_event_id"]):
         return None
     fixed = base.splits_of_locations if config.split.by == "location" else None
     return base, plan_dataset(config, table, inventory, fixed=fixed, already=base.events)
@@ -129,6 +143,7 @@ def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun |
     new = _new_events(config, inventory)
     if new is None:
         return None
+    _require_image_root(config)
     base, plan = new
     manifest, plans = grown(base, config, plan, inventory)
     writers = {
@@ -144,6 +159,26 @@ def _prepare_append(config: CreateDatasetConfig, inventory: Manifest) -> Begun |
     }
     units = [*base.units, *_units(plan, writers)]
     return Begun(config, manifest, sorted(units, key=lambda unit: unit.name))
+
+
+def _require_image_root(config: CreateDatasetConfig) -> None:
+    """Stop before every image is found missing, and stays so: a wrong path, a disk not mounted.
+
+    Raises:
+        ConfigError: there is no such folder. A store that does not tell is not asked again.
+    """
+    root = config.image_root_uri
+    try:
+        is_there = root is None or storage.is_folder(root)
+    except FileNotFoundError:
+        is_there = False
+    except PermissionError:  # to read objects does not mean to be allowed to list them
+        return
+    if not is_there:
+        raise ConfigError(
+            f"{root}: no such folder; --image-root-uri names the one that image paths are relative "
+            "to"
+        )
 
 
 def _splits(plan: DatasetPlan) -> list[str]:

@@ -4,8 +4,10 @@ A helper of `ctc create-dataset --append`. What is there stays as it is, byte fo
 manifest is true until the new one replaces it, so a reader never sees half of an append.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,11 +15,13 @@ import pyarrow.compute as pc
 from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.schemas import label_column
 from ctc_ray.stages.dataset_plan import DatasetPlan
 from ctc_ray.units import Unit
-from ctc_ray.work import WORK_FOLDER, begin_append, difference
+from ctc_ray.work import WORK_FOLDER, begin_append, difference, end_append
 
 
 @dataclass(frozen=True)
@@ -29,13 +33,28 @@ class Base:
 
     @cached_property
     def _rows(self) -> pa.Table:
+        names = _counted_columns(self.manifest)
         parts = []
         for shard in self.manifest.shards:
-            uri = storage.join(self.uri, shard["path"])
-            rows = tables.read_table(uri, ["capture_event_id", "location_id"])
+            rows = tables.read_table(storage.join(self.uri, shard["path"]), names)
             split = pa.array([shard["split"]] * rows.num_rows, pa.string())
             parts.append(rows.append_column("split", split))
         return pa.concat_tables(parts)
+
+    def with_new(self, plan: DatasetPlan) -> tuple[pa.Table, pa.ChunkedArray]:
+        """Event, location and labels of its images and the plan's, and the split of each."""
+        names = _counted_columns(self.manifest)
+        new = {name: plan.rows[name].cast(pa.string()) for name in names}
+        new["split"] = plan.splits.cast(pa.string())
+        rows = pa.table(new, schema=self._rows.schema)
+        both = pa.concat_tables([self._rows, rows])
+        return both.select(names), both["split"]
+
+    def n_events_with_other_images(self, event_ids: pa.ChunkedArray) -> int:
+        """How many of its events have another number of images among these rows."""
+        there, here = (_n_images(ids) for ids in (self.events, event_ids))
+        both = there.join(here, "values", join_type="inner", right_suffix="_here")
+        return int(pc.sum(pc.not_equal(both["counts"], both["counts_here"])).as_py() or 0)
 
     @property
     def events(self) -> pa.ChunkedArray:
@@ -67,6 +86,14 @@ class Base:
         return sum(shard["split"] == split for shard in self.manifest.shards)
 
 
+def _counted_columns(manifest: Manifest) -> list[str]:
+    return ["capture_event_id", "location_id", *(label_column(head) for head in manifest.heads)]
+
+
+def _n_images(event_ids: pa.ChunkedArray) -> pa.Table:
+    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(pc.value_counts(event_ids))])
+
+
 def read_base(config: CreateDatasetConfig) -> Base | None:
     """The dataset that is to grow; None if it has grown by this inventory already.
 
@@ -75,12 +102,12 @@ def read_base(config: CreateDatasetConfig) -> Base | None:
             does not allow it to grow.
     """
     manifest = read_manifest(config.output_uri, "dataset")
-    if config.overwrite:
-        raise ConfigError("append and overwrite exclude one another")
     if config.split.by == "time":
         raise ConfigError("append: a split by time is made of all events at once; create it anew")
     if config.balance.head is not None:
         raise ConfigError("append: classes are balanced over all events at once; create it anew")
+    if config.filter.min_events_per_class or config.filter.min_images_per_class:
+        raise ConfigError("append: rare classes are counted in all events at once; create it anew")
     old, new = ({**c, "inventory_uri": ""} for c in (manifest.config, config.work()))
     if old != new:
         raise ConfigError(
@@ -108,21 +135,54 @@ def grown(
         there, here = (", ".join(m) or "none" for m in (base.manifest.meta, inventory.meta))
         raise ConfigError(f"append: metadata fields are {here}, those of the dataset {there}")
     own = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
-    name = begin_append(config.output_uri, own)
+    if config.overwrite:
+        _delete_unfinished(base)
+    name = begin_append(config.output_uri, own, done=base.manifest.inputs)
     classes = {
         head: sorted({*names, *plan.labels.classes[head]})
         for head, names in base.manifest.classes.items()
     }
-    before = base.manifest.counts.get("appended", [])
-    kept = {key: n for key, n in base.manifest.counts.items() if key in plan.counts}
-    told = {"inventory": config.inventory_uri, "images": plan.rows.num_rows}
     manifest = base.manifest.model_copy(
         update={
             "inputs": {**base.manifest.inputs, **own},
             "rows_in": base.manifest.rows_in + plan.rows.num_rows,
             "classes": LabelSpace.from_json(classes).to_json(),
-            "counts": {**kept, "appended": [*before, told]},
+            "counts": _counts(base, config, plan),
             "shards": [],
         }
     )
     return manifest, storage.join(WORK_FOLDER, name)
+
+
+def _delete_unfinished(base: Base) -> None:
+    """Delete the shards that an append has left without finishing, and its plan."""
+    known = {storage.join(base.uri, shard["path"]) for shard in base.manifest.shards}
+    for uri in tables.list_tables(base.uri):
+        if uri not in known:
+            storage.delete_file(uri)
+    end_append(base.uri)
+
+
+def _counts(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> Mapping[str, Any]:
+    """Of the whole what can be counted in it; of each inventory what was left out of it."""
+    before = base.manifest.counts
+    rows, splits = base.with_new(plan)
+    shares = split_shares(
+        splits, {} if config.split.by.startswith("meta:") else config.split.fractions
+    )
+    names = [share["split"] for share in shares]
+    told = {
+        "inventory": config.inventory_uri,
+        "images_in_inventory": plan.counts["images_in_inventory"],
+        "images": plan.rows.num_rows,
+        "left_out": plan.counts["left_out"],
+    }
+    return {
+        **{key: n for key, n in before.items() if key in plan.counts},
+        "shares": shares,
+        "classes_not_in_every_split": lacking_classes(
+            rows, splits, heads=config.heads, names=names
+        ),
+        "leakage": leakage(rows, splits),
+        "appended": [*before.get("appended", []), told],
+    }

@@ -73,8 +73,7 @@ def _head(config: ShowConfig, manifest: Manifest) -> str | None:
 
 def _candidates(uri: str, manifest: Manifest, head: str | None) -> pa.Table:
     """Images that may be shown; `split` is null where there are none."""
-    folder = storage.join(uri, "images") if manifest.kind == "predictions" else uri
-    names = [part[len(uri.rstrip("/")) + 1 :] for part in tables.list_tables(folder)]
+    names = _files(uri, manifest)
     found, n_rows = [_CANDIDATE.empty_table()], 0
     with ThreadPoolExecutor(_THREADS) as pool:
         in_turn = _in_turn(names)
@@ -86,6 +85,14 @@ def _candidates(uri: str, manifest: Manifest, head: str | None) -> pa.Table:
             if n_rows >= _CANDIDATES:
                 break
     return pa.concat_tables(found)
+
+
+def _files(uri: str, manifest: Manifest) -> list[str]:
+    """The files that hold the images; of a dataset that grows none of the new ones."""
+    if manifest.kind == "dataset":
+        return [shard["path"] for shard in manifest.shards]
+    folder = storage.join(uri, "images") if manifest.kind == "predictions" else uri
+    return [part[len(uri.rstrip("/")) + 1 :] for part in tables.list_tables(folder)]
 
 
 def _in_turn(names: list[str]) -> list[str]:

@@ -256,7 +256,8 @@ def check_failures(output_uri: str, failures: dict[str, int], n_rows: int, allow
         raise TooManyFailuresError(
             f"{n_failed:,} of {n_rows:,} images failed ({logs.counted(failures)}), more than "
             f"max_failure_fraction {allowed:g}; see {storage.join(output_uri, FAILURES_FILE)}. "
-            "What is done is kept: run again with a larger --max-failure-fraction to finish"
+            "What is done is kept: run again with a larger --max-failure-fraction to finish, or "
+            "with --overwrite to read all images again"
         )
 
 

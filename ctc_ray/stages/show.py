@@ -18,7 +18,7 @@ from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete, read
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE
 from ctc_ray.stages import gallery
 from ctc_ray.summaries import Summary
-from ctc_ray.work import begun_work
+from ctc_ray.work import begun_work, growing_by
 
 _CLASSES_SHOWN, _FAILURES_SHOWN = 20, 20
 
@@ -36,6 +36,7 @@ def run(config: ShowConfig) -> Summary:
     findings = _findings(uri, manifest)
     failed = _failed_images(uri, manifest) if config.failures else []
     sheet = gallery.draw(config, uri, manifest) if config.contact_sheet else {}
+    growing = growing_by(uri, done=manifest.inputs)
     facts = [
         short.facts[0],
         ("written by", f"{MADE_BY[manifest.kind]}, version {manifest.ctc_version}"),
@@ -43,6 +44,7 @@ def run(config: ShowConfig) -> Summary:
         *((f"classes of {head}", _classes(names)) for head, names in manifest.classes.items()),
         *((("metadata", ", ".join(manifest.meta)),) if manifest.meta else ()),
         *(("made from", f"{source} {digest}") for source, digest in manifest.inputs.items()),
+        *(("append not finished", f"of {source}; the same command goes on") for source in growing),
         *((name.replace("_", " "), str(value)) for name, value in sheet.items()),
     ]
     cases: list[Mapping[str, Any]] = [
@@ -52,6 +54,7 @@ def run(config: ShowConfig) -> Summary:
     values = {
         "uri": uri,
         "complete": True,
+        "growing_by": growing,
         **manifest.model_dump(mode="json", exclude={"shards"}),
         "findings": findings,
         **({"failed_images": failed} if config.failures else {}),

@@ -1,6 +1,7 @@
 """Appending is tested without Ray: its units are done one after the other, in this process."""
 
 import csv
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from builders import bytes_below, dataset_config, inventory_config, write_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctc_ray import tables
+from ctc_ray import tables, work
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError
 from ctc_ray.manifest import Manifest, read_manifest
@@ -80,13 +81,33 @@ def test_what_is_there_stays_and_what_is_new_comes(
     assert all(after[name] == content for name, content in before.items() if "_" not in name)
     assert (old.rows_out, manifest.rows_in, manifest.rows_out) == (24, 48, 48)
     assert manifest.counts["appended"] == [
-        {"inventory": str(tmp_path / "events"), "images": 24},
+        {
+            "inventory": str(tmp_path / "events"),
+            "images_in_inventory": 48,
+            "images": 24,
+            "left_out": [{"step": "in the dataset already", "events": 12, "images": 24}],
+        },
     ]
     create(config.replaced(append=False, output_uri=str(tmp_path / "whole")))
     assert rows_of(dataset) == rows_of(tmp_path / "whole")
     whole = read_manifest(str(tmp_path / "whole"), "dataset")
     assert (manifest.labels, manifest.classes) == (whole.labels, whole.classes)
-    assert manifest.counts["splits"] == whole.counts["splits"]
+    for name in ("splits", "shares", "classes_not_in_every_split", "leakage"):
+        assert manifest.counts[name] == whole.counts[name], name
+
+
+def test_new_images_of_an_event_that_is_there_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = dataset_config(
+        inventory_of(tmp_path, {"a": ("red", "s"), "b": ("red", "s")}, "one"), tmp_path, tmp_path
+    ).replaced(output_uri=str(tmp_path / "dataset"))
+    create(config)
+    text = (tmp_path / "one.csv").read_text().replace("a-2.jpg,", "a-2.jpg,a-3.jpg")
+    (tmp_path / "two.csv").write_text(text)
+    create_inventory.run(inventory_config(tmp_path / "two.csv", tmp_path / "two"))
+    assert create(config.replaced(inventory_uri=str(tmp_path / "two"), append=True)) is None
+    assert "1 events have another number of images than in the dataset" in caplog.text
 
 
 def test_appending_twice_adds_nothing(grown: tuple[Path, CreateDatasetConfig]) -> None:
@@ -118,6 +139,36 @@ def test_a_killed_append_goes_on_and_the_old_dataset_is_whole_until_it_is_done(
     assert killed == bytes_below(tmp_path / "d2")
 
 
+def test_an_append_whose_inventory_has_changed_can_be_given_up(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path
+) -> None:
+    dataset, config = grown
+    create(config, at_most=2)
+    inventory = inventory_of(tmp_path, {"x": ("red", "s")}, "x")
+    other = config.replaced(inventory_uri=str(inventory))
+    with pytest.raises(ConfigError, match="or add --overwrite to delete what it has left"):
+        create(other)
+    left = create(other.replaced(overwrite=True))
+    assert left is not None
+    assert left.rows_out == 24 + 2
+    assert len(rows_of(dataset)) == 24 + 2
+    assert bytes_below(dataset).keys() >= {shard["path"] for shard in left.shards}
+
+
+def test_an_append_killed_after_its_manifest_is_finished(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, config = grown
+    with monkeypatch.context() as patch:
+        patch.setattr(work, "end_append", lambda _: None)
+        create(config)
+    assert create(config) is None
+    inventory = inventory_of(tmp_path, {"x": ("red", "s")}, "x")
+    create(config.replaced(inventory_uri=str(inventory)))
+    assert len(rows_of(dataset)) == 48 + 2
+    assert not list((dataset / "_work").glob("append*"))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -125,7 +176,8 @@ def test_a_killed_append_goes_on_and_the_old_dataset_is_whole_until_it_is_done(
         ({"resize": {"quality": 80}}, r"other settings \(resize.quality: 75 there, 80 now\)"),
         ({"split": {"by": "time"}}, "a split by time is made of all events at once"),
         ({"balance": {"head": "species"}}, "classes are balanced over all events at once"),
-        ({"overwrite": True}, "exclude one another"),
+        ({"filter": {"min_events_per_class": 2}}, "rare classes are counted in all events at once"),
+        ({"filter": {"min_images_per_class": 2}}, "rare classes are counted in all events at once"),
     ],
 )
 def test_what_does_not_fit_the_dataset_is_refused(
@@ -143,6 +195,33 @@ def test_there_must_be_a_finished_dataset(
 ) -> None:
     with pytest.raises(IncompleteDataError, match="no finished dataset"):
         create(grown[1].replaced(output_uri=str(tmp_path / "none")))
+
+
+@pytest.mark.parametrize("change", [{"append": True}, {"check": 2}, {"overwrite": True}, {}])
+def test_without_the_folder_of_the_images_nothing_is_begun(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path, change: dict[str, object]
+) -> None:
+    config = grown[1]
+    shutil.copytree(tmp_path / "photos", tmp_path / "moved")
+    first = config.replaced(append=False, inventory_uri=str(tmp_path / "first"))
+    moved = first.replaced(image_root_uri=str(tmp_path / "moved"), output_uri=str(tmp_path / "d2"))
+    if change == {"append": True}:
+        create(moved)
+        moved = moved.replaced(inventory_uri=str(tmp_path / "events"))
+    before = bytes_below(tmp_path)
+    shutil.rmtree(tmp_path / "moved")
+    with pytest.raises(ConfigError, match=r"moved: no such folder; --image-root-uri"):
+        create_dataset.run(moved.replaced(**change))
+    gone = {name for name in before if name.startswith("moved/")}
+    assert bytes_below(tmp_path) == {k: v for k, v in before.items() if k not in gone}
+
+
+def test_a_finished_dataset_needs_no_images(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path
+) -> None:
+    first = grown[1].replaced(append=False, inventory_uri=str(tmp_path / "first"))
+    shutil.rmtree(tmp_path / "photos")
+    assert create(first) is None
 
 
 def test_a_location_keeps_its_split_and_new_classes_come_in(tmp_path: Path) -> None:
@@ -188,6 +267,8 @@ def test_append_equals_from_scratch(first, second, by):
         assert rows_of(folder / "grown") == rows_of(folder / "whole")
         one, other = (read_manifest(str(folder / n), "dataset") for n in ("grown", "whole"))
         assert (one.labels, one.failures) == (other.labels, other.failures)
+        for key in ("splits", "shares", "classes_not_in_every_split", "leakage"):
+            assert one.counts[key] == other.counts[key], key
 
 
 @settings(max_examples=15)

@@ -123,8 +123,8 @@ def test_expected_failures_are_the_shares_of_the_sample_times_all(whole: Manifes
     assert whole.counts["failure_share"] == pytest.approx(share, rel=0.01)
 
 
-def test_too_many_failures_are_foretold(config: CreateDatasetConfig) -> None:
-    strict = config.replaced(check=1000, max_failure_fraction=0.01, image_root_uri="nowhere")
+def test_too_many_failures_are_foretold(config: CreateDatasetConfig, tmp_path: Path) -> None:
+    strict = config.replaced(check=1000, max_failure_fraction=0.01, image_root_uri=str(tmp_path))
     made = create_dataset.run(strict)
     assert made.failures == {"missing": 24}
     assert made.counts["would_stop_at_max_failure_fraction"]

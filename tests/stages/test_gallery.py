@@ -1,5 +1,6 @@
 """Contact sheets of an inventory, a dataset and predictions show the photographs' own colours."""
 
+import shutil
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,14 @@ def test_predictions_without_an_image_have_no_sheet(tmp_path: Path) -> None:
     Manifest(kind="predictions", config={}, classes=labels).write(str(tmp_path / "predictions"))
     with pytest.raises(ConfigError, match="holds no image"):
         drawn(tmp_path, "predictions", tmp_path)
+
+
+def test_shards_of_an_unfinished_append_are_not_shown(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "dataset", tmp_path / "dataset")
+    before = drawn(tmp_path, "dataset", tmp_path)
+    for split in ("train", "val"):
+        part = tmp_path / f"dataset/split={split}/part-00000.parquet"
+        shutil.copy(part, part.with_name("part-00009.parquet"))
+    after = drawn(tmp_path, "dataset", tmp_path)
+    assert after[0] == before[0]
+    assert np.array_equal(after[1], before[1])

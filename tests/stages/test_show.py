@@ -20,6 +20,7 @@ from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, show
 from ctc_ray.summaries import Summary
+from ctc_ray.work import begin_append
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,18 @@ def test_dataset_tells_counts_classes_per_split_and_failures(
         assert f"{name} {counts[0]} {counts[1]}" in lines
     inventory = folder / "inventory"
     assert f"made from {inventory} {manifest_fingerprint(str(inventory))}" in lines
+
+
+def test_a_dataset_that_grows_tells_by_what(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "dataset", tmp_path / "dataset")
+    done = read_manifest(str(tmp_path / "dataset")).inputs
+    begin_append(str(tmp_path / "dataset"), {"more": "digest"}, done=done)
+    summary = of(tmp_path / "dataset")
+    assert ("append not finished", "of more; the same command goes on") in summary.facts
+    assert (summary.values["growing_by"], of(folder / "dataset").values["growing_by"]) == (
+        ["more"],
+        [],
+    )
 
 
 def test_configuration_is_yaml_that_says_what_the_manifest_says(folder: Path) -> None:
