@@ -18,7 +18,7 @@ from ctc_ray.inventory.event_facts import TEXT, conflicts_in_words, event_facts
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.hashing import hash_text
 from ctc_ray.inventory.inventory_images import EventColumns, InventoryImages, TableImages, lay_out
-from ctc_ray.inventory.observations import coded, observation_lists
+from ctc_ray.inventory.observations import coded, observation_lists, observations_in_words
 from ctc_ray.inventory.source_rows import Ints, SourceRows
 from ctc_ray.schemas import meta_column
 from ctc_ray.threads import both
@@ -95,7 +95,12 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
         event_ids_E.take(pa.array(events_N[doubles])),
     )
     found = found.listed("events_without_image", ids(~has_image_E))
-    found = found.listed("events_with_several_observations", ids(several_E & has_image_E))
+    conflicting = pa.array(several_E & has_image_E)
+    found = found.listed(
+        "events_with_several_observations",
+        event_ids_E.filter(conflicting),
+        observations_in_words(lists_E.filter(conflicting)),
+    )
     for kind, details_E in conflicts_in_words(conflicts).items():
         chosen_E = details_E.is_valid().to_numpy(zero_copy_only=False) & has_image_E
         found = found.listed(kind, ids(chosen_E), details_E.filter(pa.array(chosen_E)))

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
@@ -61,6 +62,27 @@ def observation_lists(
     )
     times = pa.array(counts[by_event], pa.int32())
     return pa.ListArray.from_arrays(offsets, observations), pa.ListArray.from_arrays(offsets, times)
+
+
+def observations_in_words(lists: pa.Array) -> pa.Array:
+    """Each list of observations as text: "species=zebra, count=2; species=blank, count=missing"."""
+    flat = lists.flatten()
+    if len(flat) == 0:
+        return pa.array([""] * len(lists), pa.large_string())
+    text = pa.large_string()
+    comma, semicolon, equals = (pa.scalar(mark, text) for mark in (", ", "; ", "="))
+    named = [
+        pc.binary_join_element_wise(
+            pa.scalar(field.name, text),
+            pc.fill_null(pc.struct_field(flat, field.name).cast(text), "missing"),
+            equals,
+        )
+        for field in flat.type
+    ]
+    words = named[0] if len(named) == 1 else pc.binary_join_element_wise(*named, comma)
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    return pc.binary_join(pa.ListArray.from_arrays(offsets, words), semicolon)
 
 
 def _distinct(keys: Ints) -> tuple[Ints, Ints]:

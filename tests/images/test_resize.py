@@ -180,7 +180,7 @@ def test_scaled_decoding_is_as_good_as_full_decoding(shared_data: Path) -> None:
             (image.width, image.height), Image.Resampling.HAMMING
         )
         error = pixels(image.jpeg) - np.asarray(reference, np.float64)
-        assert np.mean(error**2) <= 255**2 / 10 ** (33 / 10), photo.name  # 33 dB or more
+        assert np.mean(error**2) <= 255**2 / 10 ** (32 / 10), photo.name  # 32 dB or more
 
 
 def noise(height: int, width: int, n_channels: int) -> Pixels:
@@ -188,7 +188,7 @@ def noise(height: int, width: int, n_channels: int) -> Pixels:
     return rng.integers(0, 256, (height, width, n_channels), np.uint8)
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.02, 1.25, 1.49, 1.51, 1.75, 1.99, 2.0, 3.3, 7.5])
+@pytest.mark.parametrize("factor", [1.0, 1.02, 1.25, 1.49, 1.53, 1.56, 1.75, 1.99, 2.0, 3.3, 7.5])
 def test_no_pixel_of_the_image_is_skipped(factor: float) -> None:
     width = 120
     columns = 255 * np.eye(width, dtype=np.uint8)  # row by row, another one is white
@@ -203,7 +203,7 @@ def test_the_processor_does_not_change_what_is_stored(n_channels: int) -> None:
     images = [noise(*size, n_channels) for size in [(300, 401), (7, 900), (533, 64), (612, 816)]]
 
     def shrunk() -> list[Pixels]:
-        factors = (1.01, 1.3, 1.5, 1.9, 4.2)
+        factors = (1.01, 1.3, 1.55, 1.9, 4.2)
         return [
             shrink(image_HWC, *(max(1, round(n / by)) for n in image_HWC.shape[1::-1]))
             for image_HWC in images
@@ -377,7 +377,7 @@ def test_a_small_jpeg_above_the_limit_of_pixels_is_too_large() -> None:
 
 @pytest.mark.real_data
 def test_real_photographs_are_near_lanczos_from_every_pixel(shared_data: Path) -> None:
-    photos = sorted((shared_data / "photos").rglob("*.JPG"))[::8]
+    photos = sorted((shared_data / "photos").rglob("*.[jJ][pP]*[gG]"))[::3]
     found = []
     for photo in photos:
         whole_HWC = pixels(photo.read_bytes())
@@ -392,5 +392,5 @@ def test_real_photographs_are_near_lanczos_from_every_pixel(shared_data: Path) -
         reference = Image.fromarray(whole_HWC).resize((width, height), Image.Resampling.LANCZOS)
         small_HWC = shrink(scaled.pixels, width, height)  # what is encoded
         found.append(psnr(small_HWC, np.asarray(reference)))
-    assert len(found) >= 5
+    assert len(found) >= 20
     assert np.mean(found) >= 35

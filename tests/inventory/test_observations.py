@@ -3,7 +3,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.observations import coded, observation_lists
+from ctc_ray.inventory.observations import coded, observation_lists, observations_in_words
 
 
 def test_codes_are_minus_one_where_there_is_nothing():
@@ -38,3 +38,18 @@ def test_each_event_has_its_observations_once_in_the_order_of_the_source(rows):
         assert got == (said or own)
         times = [rows.count((event, *observation)) for observation in got]
         assert counts[event].as_py() == times
+
+
+def test_observations_are_told_in_words():
+    lists = pa.array(
+        [[{"species": "zebra", "count": "2"}, {"species": "blank", "count": None}], []],
+        pa.list_(pa.struct([("species", pa.string()), ("count", pa.string())])),
+    )
+    assert observations_in_words(lists).to_pylist() == [
+        "species=zebra, count=2; species=blank, count=missing",
+        "",
+    ]
+    assert observations_in_words(lists[1:]).to_pylist() == [""]
+    assert (
+        observations_in_words(lists[:1]).to_pylist() == observations_in_words(lists).to_pylist()[:1]
+    )
