@@ -36,7 +36,8 @@ class SplitConfig(Config):
     """Share of each split, in the order in which they take their part of the hashes or of the days;
     they add up to 1. Not used by meta:FIELD."""
     salt: str = ""
-    """Changes the assignment of locations as a whole, for cross-validation."""
+    """Changes a split by event or location as a whole, for cross-validation; an event's is the
+    original's without."""
     undated: Literal["error", "train", "drop"] = "error"
     """Of time only, events without a capture time: stop, put them into train, or leave them out."""
 

@@ -39,7 +39,7 @@ def assign_splits(
     Args:
         by: `event`, `location`, `location-hash`, `time`, or `meta:FIELD`.
         fractions: split -> share; not used by `meta:FIELD`.
-        salt: of the splits by location only; see there.
+        salt: changes a split by event or location as a whole.
         fixed: of `location` only: locations whose split is decided already.
         undated: of `time` only; see there.
 
@@ -50,7 +50,7 @@ def assign_splits(
     if kind == "meta" and field:
         return split_by_meta(rows, field)
     if by == "event":
-        return split_by_event(rows["capture_event_id"], fractions)
+        return split_by_event(rows["capture_event_id"], fractions, salt)
     if by in ("location", "location-hash"):
         _tell_of_unplaced(rows, by, may_be_all=fixed is not None)
     if by == "location":
@@ -90,14 +90,25 @@ def _tell_of_unplaced(rows: pa.Table, by: str, *, may_be_all: bool) -> None:
 
 
 def split_by_event(
-    event_ids: pa.Array | pa.ChunkedArray, fractions: Mapping[str, float]
+    event_ids: pa.Array | pa.ChunkedArray, fractions: Mapping[str, float], salt: str = ""
 ) -> pa.Array:
     """The split of each event by the original's rule: the first whose cumulative share reaches it.
+
+    Args:
+        salt: stands before each id; empty: the split is the original's.
 
     Raises:
         ConfigError: fractions do not sum to 1, or a name is no name of a folder.
     """
-    return _split(event_ids, fractions, original_fractions, side="left")
+
+    def places(ids: pa.Array) -> Places:
+        ids = ids.cast(pa.large_string())
+        if salt:
+            prefix, mark = pa.scalar(salt, ids.type), pa.scalar("\0", ids.type)
+            ids = pc.binary_join_element_wise(prefix, ids, mark)
+        return original_fractions(ids)
+
+    return _split(event_ids, fractions, places, side="left")
 
 
 def split_by_location_hash(

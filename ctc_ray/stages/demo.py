@@ -100,7 +100,7 @@ def _split(config: DemoConfig, inventory_uri: str) -> SplitConfig:
     labels = pc.struct_field(pc.list_flatten(rows["observations"]), "class")  # one per image
     n_classes = pc.count_distinct(labels).as_py()
     for salt in map(str, range(_SPLITS_TRIED)):
-        split = SplitConfig(by="location", fractions=_FRACTIONS, salt=salt)
+        split = SplitConfig(by="event", fractions=_FRACTIONS, salt=salt)
         splits = assign_splits(rows, by=split.by, fractions=_FRACTIONS, salt=salt)
         n_trained = pc.count_distinct(labels.filter(pc.equal(splits, "train"))).as_py()
         if len(pc.unique(splits)) == len(_FRACTIONS) and n_trained == n_classes:

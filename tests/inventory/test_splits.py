@@ -242,3 +242,10 @@ def test_metadata_split_is_the_originals(originals, goldens):
     ((name, event_ids),) = goldens["panthera_split_by_meta"].items()
     assert splits == [name, name]
     assert table["capture_event_id"].to_pylist() == event_ids
+
+
+def test_a_salt_changes_the_split_by_event_and_none_is_the_originals():
+    ids = pa.array([str(n) for n in range(200)])
+    salted = split_by_event(ids, HALVES, "a").to_pylist()
+    assert salted != split_by_event(ids, HALVES, "b").to_pylist()
+    assert salted == split_by_event(pa.array([f"a\0{n}" for n in range(200)]), HALVES).to_pylist()
