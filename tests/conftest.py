@@ -1,5 +1,6 @@
 """Fixtures that several test folders share."""
 
+import logging
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -80,3 +81,12 @@ def output_uri(request, tmp_path) -> str:
     if request.param == "s3":
         return request.getfixturevalue("s3_bucket_uri") + "/out"
     return str(tmp_path / "out")
+
+
+@pytest.fixture(autouse=True)
+def messages_reach_caplog() -> Iterator[None]:
+    """A command that a test has run in this process has sent them to stderr alone."""
+    yield
+    ours = logging.getLogger("ctc_ray")
+    ours.handlers.clear()
+    ours.propagate = True

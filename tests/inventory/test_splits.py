@@ -156,7 +156,7 @@ def test_kind_of_split_is_chosen_by_name():
     def assigned(by: str) -> pa.Array:
         return assign_splits(rows, by=by, fractions=HALVES, salt="s")
 
-    assert assigned("event").equals(split_by_event(rows["capture_event_id"], HALVES))
+    assert assigned("event").equals(split_by_event(rows["capture_event_id"], HALVES, "s"))
     assert assigned("location-hash").equals(
         split_by_location_hash(rows, fractions=HALVES, salt="s")
     )
