@@ -112,7 +112,8 @@ def check_clocks(
     micros = captured_at.fill_null(0).cast(pa.int64()).to_numpy()
     days = micros // _DAY_US
     unset = dated & ((days < _day(f"{_FIRST_YEAR}-01-01")) | (days == _day("2000-01-01")))
-    is_named = ~pc.match_substring_regex(image_uris, "^https?://").to_numpy(zero_copy_only=False)
+    is_address = pc.or_(*(pc.starts_with(image_uris, begin) for begin in ("http://", "https://")))
+    is_named = ~is_address.to_numpy(zero_copy_only=False)
     before, later = _jumps_back(image_uris, micros, np.where(dated & is_named, cameras, -1))
     chosen = ~unset[later]  # one finding per image
     details = pc.binary_join_element_wise(
@@ -176,19 +177,33 @@ def _is_by_name(
     uris: pa.Array, cameras: npt.NDArray[np.int32], order: npt.NDArray[np.int64]
 ) -> bool:
     """Whether the images of each camera are ordered by the length of their names, then by name."""
-    names = uris.take(pa.array(order))
-    lengths = pc.binary_length(names)
-    longer = pc.greater(lengths[1:], lengths[:-1])
-    equal = pc.equal(lengths[1:], lengths[:-1])
-    rises = pc.or_(longer, pc.and_(equal, pc.greater_equal(names[1:], names[:-1])))
-    changes = cameras[order[1:]] != cameras[order[:-1]]
-    return bool(np.all(rises.to_numpy(zero_copy_only=False) | changes))
+    before, later = order[:-1], order[1:]
+    same = cameras[before] == cameras[later]
+    before, later = before[same], later[same]
+    are_neighbours = later == before + 1  # most are, and no name of these need be copied
+    if not _rise(uris[:-1], uris[1:])[before[are_neighbours]].all():
+        return False
+    pairs = (uris.take(pa.array(rows[~are_neighbours])) for rows in (before, later))
+    return bool(_rise(*pairs).all())
+
+
+def _rise(before: pa.Array, later: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each later name is longer than the one before, or as long and not smaller."""
+    n_before, n_later = pc.binary_length(before), pc.binary_length(later)
+    is_equal = pc.and_(pc.equal(n_later, n_before), pc.greater_equal(later, before))
+    rises = pc.or_(pc.greater(n_later, n_before), is_equal)
+    result: npt.NDArray[np.bool_] = rises.to_numpy(zero_copy_only=False)
+    return result
 
 
 def _events_of_classes(lists: pa.Array, head: str) -> dict[str, int]:
     """Class -> number of capture events with an observation of it."""
-    events = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
     encoded = labels_of(pc.list_flatten(lists), head).dictionary_encode()
+    if pc.max(pc.list_value_length(lists)).as_py() == 1:  # every observation is another event's
+        counts = pc.value_counts(encoded.indices.drop_null()).to_pylist()
+        names = encoded.dictionary.to_pylist()
+        return {names[row["values"]]: row["counts"] for row in counts}
+    events = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
     valid = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
     n_classes = max(1, len(encoded.dictionary))
     codes = encoded.indices.fill_null(0).to_numpy().astype(np.int64)

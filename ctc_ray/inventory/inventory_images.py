@@ -45,10 +45,11 @@ def lay_out(events_N: Numbers, uris: pa.Array, uri_hashes: Hashes, n_events: int
         uris: of each image, with its hash.
     """
     doubles = repeated(events_N, uris, uri_hashes)
-    place_N = np.arange(len(events_N), dtype=np.int32)
     if len(doubles):
-        place_N = np.delete(place_N, doubles)
-    place_N = place_N[np.argsort(events_N[place_N], kind="stable")]
+        kept = np.delete(np.arange(len(events_N), dtype=np.int32), doubles)
+        place_N = kept[np.argsort(events_N[kept], kind="stable")]
+    else:
+        place_N = np.argsort(events_N, kind="stable").astype(np.int32)
     event_N = events_N[place_N]
     n_images_E = np.bincount(event_N, minlength=n_events).astype(np.int32)
     first_E = (np.cumsum(n_images_E) - n_images_E).astype(np.int32)
@@ -83,7 +84,9 @@ class InventoryImages:
     @property
     def observations(self) -> pa.Array:
         """The list of observations of each event that has an image."""
-        return self.events.observations.filter(pa.array(self.layout.n_images > 0))
+        has_image_E = self.layout.n_images > 0
+        lists_E = self.events.observations
+        return lists_E if has_image_E.all() else lists_E.filter(pa.array(has_image_E))
 
     @property
     def uris(self) -> pa.Array:

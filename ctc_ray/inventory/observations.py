@@ -3,7 +3,7 @@
 E capture events, M observations of the source.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -40,8 +40,13 @@ def observation_lists(
     if not labels:
         return pa.nulls(n_events, pa.list_(pa.string())), pa.nulls(n_events, pa.list_(pa.int32()))
     columns = {head: coded(values) for head, values in labels.items()}
+    # most often equal rows are neighbours; all that follows is then short
+    starts = _run_starts([events_M, *(codes for codes, _ in columns.values())])
+    n_equal = np.diff(starts, append=len(events_M))
+    columns = {head: (codes[starts], names) for head, (codes, names) in columns.items()}
+    events_M = events_M[starts]
     codes, n_codes = _observation_codes(columns)
-    kept, counts = _distinct(events_M * np.int64(n_codes) + codes)
+    kept, counts = _distinct(events_M * np.int64(n_codes) + codes, n_equal)
     if len(kept) and np.bincount(events_M[kept]).max() > 1:
         labelled = np.zeros(len(kept), bool)
         for values, _ in columns.values():
@@ -85,18 +90,28 @@ def observations_in_words(lists: pa.Array) -> pa.Array:
     return pc.binary_join(pa.ListArray.from_arrays(offsets, words), semicolon)
 
 
-def _distinct(keys: Ints) -> tuple[Ints, Ints]:
-    """The places, ascending, where each distinct key is first met, and how often it is there."""
+def _run_starts(columns: Sequence[Numbers]) -> Ints:
+    """The rows that differ from the row before them in any column."""
+    differs = np.ones(len(columns[0]), bool)
+    differs[1:] = False
+    for values in columns:
+        differs[1:] |= values[1:] != values[:-1]
+    return np.flatnonzero(differs)
+
+
+def _distinct(keys: Ints, n_equal: Ints) -> tuple[Ints, Ints]:
+    """The places, ascending, where each distinct key is first met, and how often it is there.
+
+    Args:
+        n_equal: how often each of the keys counts.
+    """
     if len(keys) == 0:
         return keys, keys
-    # most often equal rows are neighbours; what is left to sort is then short
-    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
-    lengths = np.diff(starts, append=len(keys))
-    order = np.argsort(keys[starts], kind="stable")
-    in_order = keys[starts[order]]
+    order = np.argsort(keys, kind="stable")
+    in_order = keys[order]
     is_first = np.append(True, in_order[1:] != in_order[:-1])
-    counts = np.add.reduceat(lengths[order], np.flatnonzero(is_first))
-    places = starts[order[is_first]]
+    counts = np.add.reduceat(n_equal[order], np.flatnonzero(is_first))
+    places = order[is_first]
     by_place = np.argsort(places)
     return places[by_place], counts[by_place]
 
