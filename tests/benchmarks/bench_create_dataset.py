@@ -126,7 +126,8 @@ def dataset(images: list[str], folder: Path) -> dict[str, float]:
         inventory_uri=source.output_uri,
         output_uri=str(folder / "dataset"),
         heads=("species",),
-        images_per_unit=min(1000, max(1, len(images) // 10)),  # 1000 is the default
+        # the default is 1,000; few images are cut smaller, so that every core has some
+        images_per_unit=1000 if len(images) >= 5000 else max(1, len(images) // 10),
     )
     began = time.perf_counter()
     made = create_dataset.run(config)
