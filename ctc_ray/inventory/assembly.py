@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.columns import ascends
 from ctc_ray.inventory.event_facts import TEXT, conflicts_in_words, event_facts
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.hashing import hash_text
@@ -122,7 +123,7 @@ def number_events(event_ids: pa.Array | pa.ChunkedArray) -> tuple[Numbers, pa.Ar
     """The number of each row's event, and the distinct ids, sorted as strings, by that number."""
     if pa.types.is_dictionary(event_ids.type):
         codes, distinct = coded(event_ids)
-        if len(distinct) < 2 or pc.all(pc.less(distinct[:-1], distinct[1:])).as_py():
+        if ascends(distinct):
             return codes, distinct
         event_ids = event_ids.cast(event_ids.type.value_type)
     starts = event_starts(event_ids)  # the rows of an event are most often neighbours

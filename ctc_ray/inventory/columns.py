@@ -29,7 +29,7 @@ def number(values: pa.Array | pa.ChunkedArray) -> tuple[Ints, pa.Array]:
         return _renumber(chunked.unify_dictionaries())
     starts = event_starts(chunked)
     heads = chunked.take(pa.array(starts))
-    if len(heads) > 1 and pc.all(pc.less(heads[:-1], heads[1:]), skip_nulls=False).as_py():
+    if len(heads) > 1 and ascends(heads):
         codes, names = np.arange(len(heads)), heads
     else:
         names = pc.unique(heads).drop_null()
@@ -47,7 +47,7 @@ def _renumber(coded: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     codes = [chunk.indices.fill_null(-1).to_numpy().astype(np.int64) for chunk in coded.chunks]
     codes_N, names = np.concatenate(codes), coded.chunk(0).dictionary
     occurs = np.bincount(codes_N + 1, minlength=len(names) + 1)[1:] > 0
-    if occurs.all() and len(names) > 1 and pc.all(pc.less(names[:-1], names[1:])).as_py():
+    if occurs.all() and ascends(names):
         return codes_N, names
     there = np.flatnonzero(occurs)
     names = names.take(pa.array(there))
@@ -57,13 +57,18 @@ def _renumber(coded: pa.ChunkedArray) -> tuple[Ints, pa.Array]:
     return rank[codes_N], names.take(order)
 
 
-def coded(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
+def ascends(values: pa.Array | pa.ChunkedArray) -> bool:
+    """Whether each value is greater than the one before it; a null is not."""
+    return bool(pc.all(pc.less(values[:-1], values[1:]), skip_nulls=False, min_count=0).as_py())
+
+
+def as_dictionary(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     """The column dictionary-encoded, its distinct values sorted: 4 bytes a row and no text."""
     codes, names = number(values)
-    return in_words(codes, names)
+    return named(codes, names)
 
 
-def in_words(codes: Ints, names: Sequence[str] | pa.Array) -> pa.DictionaryArray:
+def named(codes: Ints, names: Sequence[str] | pa.Array) -> pa.DictionaryArray:
     """The name of each number, null for -1, dictionary-encoded."""
     indices = pa.array(codes.astype(np.int32), mask=codes < 0)
     return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()))

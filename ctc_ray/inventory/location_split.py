@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import Ints, encode, in_words
+from ctc_ray.inventory.columns import Ints, encode, named
 from ctc_ray.inventory.fractions import boundaries, unit_interval
 from ctc_ray.schemas import LABEL_PREFIX
 
@@ -80,7 +80,7 @@ def split_by_location(
 
     n_attempts = _ATTEMPTS if len(given_L) <= _MAX_REPEATED else 1
     best = _best(assignment(attempt) for attempt in range(n_attempts))
-    return in_words(best[place_N], splits)
+    return named(best[place_N], splits)
 
 
 def _best(assignments: Iterable["_Assignment"]) -> Ints:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import in_words, number
+from ctc_ray.inventory.columns import named, number
 from ctc_ray.inventory.fractions import (
     boundaries,
     original_fractions,
@@ -170,7 +170,7 @@ def _split(
     codes, distinct = number(names)
     # the last boundary may be a little below 1, and a place 1: that is still the last split
     numbers = np.minimum(np.searchsorted(ends, place(distinct), side=side), len(splits) - 1)
-    return in_words(numbers[codes], splits)
+    return named(numbers[codes], splits)
 
 
 def _combined(values: pa.Array | pa.ChunkedArray) -> pa.Array:

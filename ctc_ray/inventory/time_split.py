@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import encode, in_words
+from ctc_ray.inventory.columns import encode, named
 from ctc_ray.inventory.fractions import boundaries
 
 Undated = Literal["error", "train", "drop"]
@@ -53,4 +53,4 @@ def split_by_time(rows: pa.Table, fractions: Mapping[str, float], *, undated: Un
     )
     number_E[dated] = number_D[place_E]
     number_N = number_E[event_N]
-    return in_words(number_N, splits)
+    return named(number_N, splits)

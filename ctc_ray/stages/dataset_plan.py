@@ -28,7 +28,7 @@ from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.balance import Limit, balanced
-from ctc_ray.inventory.columns import coded, encode
+from ctc_ray.inventory.columns import as_dictionary, encode
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.leakage import CONTENT_COLUMN, lacking_classes, leakage, split_shares
 from ctc_ray.inventory.mapping import map_classes, read_mapping
@@ -202,7 +202,7 @@ def _numbered(table: pa.Table) -> pa.Table:
     """The table with events and locations as numbers: every step counts by them."""
     for name in ("capture_event_id", "location_id"):
         place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, coded(table[name]))
+        table = table.set_column(place, name, as_dictionary(table[name]))
     return table
 
 

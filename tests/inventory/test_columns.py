@@ -2,7 +2,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.columns import coded, encode, first_rows
+from ctc_ray.inventory.columns import as_dictionary, ascends, encode, first_rows
 from ctc_ray.units import event_starts
 
 
@@ -23,8 +23,16 @@ def test_a_coded_column_is_numbered_as_its_text_is(chunks, start):
         pa.dictionary(pa.int32(), pa.string()),
     )
     codes, names = encode(text)
-    for column in (by_chunk, coded(text), coded(by_chunk)):
+    for column in (by_chunk, as_dictionary(text), as_dictionary(by_chunk)):
         assert (encode(column)[0].tolist(), encode(column)[1]) == (codes.tolist(), names)
         assert event_starts(column).tolist() == event_starts(text).tolist()
-    assert coded(text).to_pylist() == text.to_pylist()
-    assert coded(text).dictionary.to_pylist() == names
+    assert as_dictionary(text).to_pylist() == text.to_pylist()
+    assert as_dictionary(text).dictionary.to_pylist() == names
+
+
+def test_equal_values_and_nulls_do_not_ascend():
+    for values, expected in [
+        (["a", "b"], True), (["a", "a"], False), (["b", "a"], False), (["a", None], False),
+        (["a"], True), ([], True),
+    ]:  # fmt: skip
+        assert ascends(pa.array(values, pa.string())) is expected
