@@ -38,8 +38,12 @@ class InventoryRows:
         Raises:
             IncompleteDataError: it was written anew, or is being written.
         """
-        read_manifest(self.inventory_uri, "inventory")
-        if manifest_fingerprint(self.inventory_uri) != self.fingerprint:
+        try:
+            is_same = manifest_fingerprint(self.inventory_uri) == self.fingerprint
+        except FileNotFoundError:
+            is_same = False
+        if not is_same:
+            read_manifest(self.inventory_uri, "inventory")  # tells what is there instead
             raise IncompleteDataError(
                 f"{self.inventory_uri}: the inventory has changed since this command began; "
                 "run it again with another --output-uri, or with --overwrite"
