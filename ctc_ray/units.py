@@ -70,10 +70,11 @@ def event_starts(event_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]
     if pa.types.is_dictionary(event_ids.type):
         event_ids = _indices(event_ids)
     one, other = event_ids[1:], event_ids[:-1]
-    changes = pc.not_equal(one, other).fill_null(False)
+    changes = pc.not_equal(one, other)
     if event_ids.null_count:
-        changes = pc.or_(changes, pc.not_equal(one.is_null(), other.is_null()))
-    return np.concatenate([[0], np.flatnonzero(np.asarray(changes)) + 1]).astype(np.int64)
+        changes = pc.or_(changes.fill_null(False), pc.not_equal(one.is_null(), other.is_null()))
+    starts: npt.NDArray[np.int64] = np.flatnonzero(np.asarray(changes)) + 1
+    return np.insert(starts, 0, 0)
 
 
 def _indices(coded: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:

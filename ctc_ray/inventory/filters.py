@@ -1,6 +1,7 @@
 """From observations to one label per head and image."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +12,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.checks import head_names, labels_of
-from ctc_ray.inventory.columns import Ints, number
+from ctc_ray.inventory.columns import Ints, as_dictionary, coded, number
 from ctc_ray.schemas import label_column
 
 _REPLACED = ("observations", "observation_counts", "boxes")  # by labels, or not needed any more
@@ -32,6 +33,8 @@ class Labelled:
 
 def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -> Labelled:
     """The images with a column `label_<head>` for each of these heads, null where not labelled.
+
+    These columns are dictionary-encoded.
 
     Of the inventory's other columns the table needs only `capture_event_id` and `observations`;
     those that it has are kept, but for what is said of observations and boxes.
@@ -54,7 +57,7 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
     labels, several_N = _labels(table, heads, by_count=observations == "most-frequent")
     rows = table.drop_columns([name for name in _REPLACED if name in table.column_names])
     for head, values in labels.items():
-        rows = rows.append_column(pa.field(label_column(head), pa.string()), values)
+        rows = rows.append_column(label_column(head), values)
     apart = table.filter(pa.array(several_N)) if several_N.any() else table.slice(0, 0)
     n_events = len(number(apart["capture_event_id"])[1])
     if observations == "error" and n_events:
@@ -66,17 +69,21 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
 
 def _labels(
     table: pa.Table, heads: Sequence[str], *, by_count: bool
-) -> tuple[dict[str, pa.ChunkedArray], npt.NDArray[np.bool_]]:
+) -> tuple[dict[str, pa.DictionaryArray], npt.NDArray[np.bool_]]:
     """The labels of each row by head, and whether its event has several observations."""
     names = ["observations"]
     if by_count and "observation_counts" in table.column_names:
         names.append("observation_counts")
-    chosen = [
-        _choose(batch["observations"], heads, *map(batch.column, names[1:]), by_count=by_count)
-        for batch in table.select(names).to_batches()  # a row has all it needs: no batch another
-    ]
+
+    def choose(batch: pa.RecordBatch) -> _Chosen:  # a row has all it needs: no batch another
+        columns = map(batch.column, names)
+        return _choose(next(columns), heads, *columns, by_count=by_count)
+
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        chosen = list(pool.map(choose, table.select(names).to_batches()))
+    coded_text = pa.dictionary(pa.int32(), pa.string())
     labels = {
-        head: pa.chunked_array([part.labels[head] for part in chosen], pa.string())
+        head: as_dictionary(pa.chunked_array([part.labels[head] for part in chosen], coded_text))
         for head in heads
     }
     return labels, np.concatenate([np.zeros(0, bool), *(part.several for part in chosen)])
@@ -84,7 +91,7 @@ def _labels(
 
 @dataclass(frozen=True)
 class _Chosen:
-    labels: dict[str, pa.Array]  # of the first observation, one per row
+    labels: dict[str, pa.DictionaryArray]  # of the first observation, one per row
     several: npt.NDArray[np.bool_]  # whether there is another one that differs
 
 
@@ -99,7 +106,7 @@ def _choose(
     if not heads:
         return _Chosen({}, np.zeros(n_rows, bool))
     flat = lists.flatten()
-    columns = {head: labels_of(flat, head) for head in heads}
+    columns = {head: labels_of(flat, head).dictionary_encode() for head in heads}
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
     first = np.cumsum(lengths) - lengths
     several = np.zeros(n_rows, bool)
@@ -108,7 +115,7 @@ def _choose(
         labelled = np.flatnonzero(_any_valid(list(columns.values())))
         first[parents[labelled[::-1]]] = labelled[::-1]  # the last assigned, so the foremost, stays
         for values in columns.values():
-            codes = values.dictionary_encode().indices.fill_null(-1).to_numpy()
+            codes = coded(values)[0]
             differs = codes[labelled] != codes[first[parents[labelled]]]
             several[parents[labelled[differs]]] = True
         if by_count and several.any():
@@ -118,16 +125,17 @@ def _choose(
                 weights = times.flatten().to_numpy()
             chosen = _most_frequent(list(columns.values()), parents, inside, weights)
             first[parents[chosen]] = chosen
+    if n_rows == len(flat) and (lengths == 1).all():
+        return _Chosen(columns, several)
     places = pa.array(first, mask=lengths == 0)
-    labels = {head: values.take(places) for head, values in columns.items()}
-    return _Chosen(labels, several)
+    return _Chosen({head: values.take(places) for head, values in columns.items()}, several)
 
 
 def _most_frequent(columns: Sequence[pa.Array], parents: Ints, inside: Ints, weights: Ints) -> Ints:
     """Per parent the first place, of those inside, of the labels with the greatest weight."""
     keys = parents[inside]
     for values in columns:
-        codes = values.dictionary_encode().indices.fill_null(-1).to_numpy()[inside]
+        codes = coded(values)[0][inside]
         keys = np.unique(np.stack([keys, codes], axis=1), axis=0, return_inverse=True)[1].ravel()
     _, firsts, groups = np.unique(keys, return_index=True, return_inverse=True)
     total = np.bincount(groups, weights=weights[inside])

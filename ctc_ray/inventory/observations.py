@@ -3,26 +3,19 @@
 E capture events, M observations of the source.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.inventory.columns import coded, run_starts
+
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
 
 _MAX_CODES = 1 << 31  # codes of events and of observations multiply to less than 2**63
-
-
-def coded(values: pa.Array | pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
-    """A code of each value, -1 of null, and the distinct values by code."""
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    encoded = values.dictionary_encode()
-    codes: Numbers = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-    return codes.astype(np.int32, copy=False), encoded.dictionary
 
 
 def observation_lists(
@@ -41,7 +34,7 @@ def observation_lists(
         return pa.nulls(n_events, pa.list_(pa.string())), pa.nulls(n_events, pa.list_(pa.int32()))
     columns = {head: coded(values) for head, values in labels.items()}
     # most often equal rows are neighbours; all that follows is then short
-    starts = _run_starts([events_M, *(codes for codes, _ in columns.values())])
+    starts = run_starts([events_M, *(codes for codes, _ in columns.values())])
     n_equal = np.diff(starts, append=len(events_M))
     columns = {head: (codes[starts], names) for head, (codes, names) in columns.items()}
     events_M = events_M[starts]
@@ -88,15 +81,6 @@ def observations_in_words(lists: pa.Array) -> pa.Array:
     lengths = pc.list_value_length(lists).fill_null(0).to_numpy()
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
     return pc.binary_join(pa.ListArray.from_arrays(offsets, words), semicolon)
-
-
-def _run_starts(columns: Sequence[Numbers]) -> Ints:
-    """The rows that differ from the row before them in any column."""
-    differs = np.ones(len(columns[0]), bool)
-    differs[1:] = False
-    for values in columns:
-        differs[1:] |= values[1:] != values[:-1]
-    return np.flatnonzero(differs)
 
 
 def _distinct(keys: Ints, n_equal: Ints) -> tuple[Ints, Ints]:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import named, number
+from ctc_ray.inventory.columns import coded, named
 from ctc_ray.inventory.fractions import (
     boundaries,
     original_fractions,
@@ -167,10 +167,10 @@ def _split(
 ) -> pa.Array:
     """The split in whose part of [0, 1] each name has its place; a name is hashed once."""
     splits, ends = boundaries(fractions)
-    codes, distinct = number(names)
+    codes, distinct = coded(names)
     # the last boundary may be a little below 1, and a place 1: that is still the last split
     numbers = np.minimum(np.searchsorted(ends, place(distinct), side=side), len(splits) - 1)
-    return named(numbers[codes], splits)
+    return named(numbers.astype(np.int32)[codes], splits)
 
 
 def _combined(values: pa.Array | pa.ChunkedArray) -> pa.Array:

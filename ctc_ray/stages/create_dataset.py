@@ -31,6 +31,7 @@ from ctc_ray.stages.dataset_plan import (
 )
 from ctc_ray.stages.image_root import require_image_root
 from ctc_ray.stages.inventory_rows import InventoryRows, find_rows
+from ctc_ray.threads import both
 from ctc_ray.units import (
     PlanWriter,
     Unit,
@@ -81,15 +82,6 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
     work = {**config.work(), "inputs": inputs}
     if begin_work(config.output_uri, "dataset", work, overwrite=config.overwrite):
         return None
-    manifest = Manifest(
-        kind="dataset",
-        config=config.work(),
-        inputs=inputs,
-        rows_in=plan.rows.num_rows,
-        classes=plan.labels.to_json(),
-        meta=inventory.meta,
-        counts=plan.counts,
-    )
     writers = {
         name: PlanWriter(
             config.output_uri,
@@ -99,7 +91,17 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
         )
         for name in _splits(plan)
     }
-    return Begun(config, manifest, _units(plan, writers))
+    units, counts = both(lambda: _units(plan, writers), lambda: plan.counts)
+    manifest = Manifest(
+        kind="dataset",
+        config=config.work(),
+        inputs=inputs,
+        rows_in=plan.rows.num_rows,
+        classes=plan.labels.to_json(),
+        meta=inventory.meta,
+        counts=counts,
+    )
+    return Begun(config, manifest, units)
 
 
 def _check(config: CreateDatasetConfig) -> Manifest:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.columns import coded
 from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
@@ -63,7 +65,8 @@ class Base:
 
     def has_all(self, event_ids: pa.ChunkedArray) -> bool:
         """Whether none of these events is new."""
-        return bool(pc.all(pc.is_in(event_ids, value_set=self.events)).as_py())
+        is_there = pc.is_in(coded(event_ids)[1], value_set=self.events.combine_chunks())
+        return bool(pc.all(is_there, min_count=0).as_py())
 
     @property
     def splits_of_locations(self) -> dict[str, str]:
@@ -91,7 +94,8 @@ def _counted_columns(manifest: Manifest) -> list[str]:
 
 
 def _n_images(event_ids: pa.ChunkedArray) -> pa.Table:
-    return pa.Table.from_batches([pa.RecordBatch.from_struct_array(pc.value_counts(event_ids))])
+    event_N, events = coded(event_ids)
+    return pa.table({"values": events, "counts": np.bincount(event_N, minlength=len(events))})
 
 
 def read_base(config: CreateDatasetConfig) -> Base | None:

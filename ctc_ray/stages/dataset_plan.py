@@ -17,6 +17,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.balance import Limit, balanced
-from ctc_ray.inventory.columns import as_dictionary, encode
+from ctc_ray.inventory.columns import as_dictionary, coded, joined
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.leakage import CONTENT_COLUMN, lacking_classes, leakage, split_shares
 from ctc_ray.inventory.mapping import map_classes, read_mapping
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 ROW = "_row"  # column of a plan: number of the row in the inventory
 _ROWS_AT_ONCE = 1 << 20
 _PARTS_AT_ONCE = 4
+_NUMBERED = ("capture_event_id", "location_id")
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,24 @@ class DatasetPlan:
     by, and `label_<head>`."""
     splits: pa.Array
     labels: LabelSpace
-    counts: dict[str, Any]
-    """For the manifest: what each step left out, shares, lacking classes, leakage."""
+    steps: dict[str, Any]
+    """For the manifest: what each step left out, and the shares of the splits."""
     inputs: dict[str, str]
     """URI -> fingerprint of what was read besides the inventory."""
+    splits_with_a_share: tuple[str, ...]
+    """The splits that should, or do, have images."""
+
+    @cached_property
+    def counts(self) -> dict[str, Any]:
+        """For the manifest: the steps, the classes that a split lacks, and the leakage."""
+        lacking = lacking_classes(
+            self.rows, self.splits, heads=self.labels.heads, names=self.splits_with_a_share
+        )
+        return {
+            **self.steps,
+            "classes_not_in_every_split": lacking,
+            "leakage": leakage(self.rows, self.splits),
+        }
 
 
 def plan_dataset(
@@ -88,13 +104,13 @@ def plan_dataset(
         LabelError: there is no such head, or an event has several observations.
     """
     _check_heads(config, inventory)
-    table = table.append_column(ROW, pa.array(np.arange(table.num_rows)))
+    table = _numbered(table.append_column(ROW, pa.array(np.arange(table.num_rows))))
     selection = _Selection(table)
     if already is not None:
-        is_new = pc.invert(pc.is_in(table["capture_event_id"], value_set=already))
-        table = _where(is_new.to_numpy(), table)
+        event_N, events = coded(table["capture_event_id"])
+        is_new = pc.invert(pc.is_in(events, value_set=already.combine_chunks()))
+        table = _where(np.asarray(is_new)[event_N], table)
         selection.note("in the dataset already", table)
-    table = _numbered(table)
     table, inputs = _mapped(config, table, selection)
     labelled = label_rows(table, config.heads, observations=config.observations)
     rows = labelled.rows
@@ -125,21 +141,17 @@ def plan_dataset(
         stays = pa.array(balanced(rows, splits, limit))
         rows, splits = rows.filter(stays), splits.filter(stays)
     selection.note("balance", rows)
-    names = [share["split"] for share in shares]
-    counts = {
+    steps = {
         "events_left_out_for_several_observations": labelled.n_events_dropped,
         "images_left_out_with_them": labelled.n_images_dropped,
         "images_in_inventory": selection.n_images,
         "mapped_classes_that_do_not_occur": selection.n_unused,
         "left_out": selection.steps,
         "shares" if config.balance.head is None else "shares before balancing": shares,
-        "classes_not_in_every_split": lacking_classes(
-            rows, splits, heads=config.heads, names=names
-        ),
-        "leakage": leakage(rows, splits),
     }
     labels = LabelSpace.from_table(rows, {head: label_column(head) for head in config.heads})
-    return DatasetPlan(rows, splits, labels, counts, inputs)
+    names = tuple(share["split"] for share in shares)
+    return DatasetPlan(rows, splits, labels, steps, inputs, names)
 
 
 def waiting_columns(heads: Sequence[str]) -> list[str]:
@@ -153,9 +165,9 @@ def rows_by_split(plan: DatasetPlan) -> Iterator[tuple[str, pa.Table]]:
     They come in parts, those of a split in the order of the inventory.
     """
     names = ["capture_event_id", *waiting_columns(plan.labels.heads)]
-    split_N, splits = encode(plan.splits)
-    for code, name in enumerate(splits):
-        chosen = np.flatnonzero(split_N == code)
+    split_N, splits = coded(plan.splits)
+    for code in pc.sort_indices(splits).to_pylist():
+        name, chosen = splits[code].as_py(), np.flatnonzero(split_N == code)
         for start in range(0, len(chosen), _ROWS_AT_ONCE):
             yield (
                 name,
@@ -192,17 +204,23 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
             names = [name for name in file.schema_arrow.names if name in wanted]
             if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
                 names += meta_columns(file.schema_arrow)  # for the message that names them
-            return storage.ask(uri, lambda *_: file.read(columns=names))
+            return _numbered(storage.ask(uri, lambda *_: file.read(columns=names)))
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-        return pa.concat_tables(pool.map(read, tables.list_tables(config.inventory_uri)))
+        parts = list(pool.map(read, tables.list_tables(config.inventory_uri)))
+    numbered = {name: joined([p[name].chunk(0) for p in parts]) for name in _NUMBERED}
+    table = pa.concat_tables(part.drop_columns(list(numbered)) for part in parts)
+    for name, values in numbered.items():
+        table = table.append_column(name, values)
+    return table
 
 
 def _numbered(table: pa.Table) -> pa.Table:
     """The table with events and locations as numbers: every step counts by them."""
-    for name in ("capture_event_id", "location_id"):
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, as_dictionary(table[name]))
+    for name in _NUMBERED:
+        if not pa.types.is_dictionary(table[name].type) or table[name].num_chunks != 1:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, as_dictionary(table[name]))
     return table
 
 

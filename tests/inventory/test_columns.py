@@ -2,7 +2,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.columns import as_dictionary, ascends, encode, first_rows
+from ctc_ray.inventory.columns import as_dictionary, ascends, encode, first_rows, joined
 from ctc_ray.units import event_starts
 
 
@@ -36,3 +36,19 @@ def test_equal_values_and_nulls_do_not_ascend():
         (["a"], True), ([], True),
     ]:  # fmt: skip
         assert ascends(pa.array(values, pa.string())) is expected
+
+
+@given(st.lists(st.lists(st.sampled_from(["a", "b", "c", "d", None]), max_size=6), max_size=4))
+def test_pieces_that_are_joined_are_the_column_that_was_cut(chunks):
+    for pieces in (chunks, [sorted(filter(None, chunk)) for chunk in sorted(chunks, key=str)]):
+        whole = pa.chunked_array(pieces, pa.string())
+        column = joined([as_dictionary(piece) for piece in whole.chunks])
+        assert column.to_pylist() == whole.to_pylist()
+        assert column.dictionary.to_pylist() == as_dictionary(whole).dictionary.to_pylist()
+
+
+def test_pieces_that_go_on_with_the_last_value_of_the_one_before_share_it():
+    pieces = [as_dictionary(pa.array(list(text), pa.string())) for text in ("aab", "bbc", "", "cd")]
+    column = joined(pieces)
+    assert column.dictionary.to_pylist() == ["a", "b", "c", "d"]
+    assert "".join(column.to_pylist()) == "aabbbccd"

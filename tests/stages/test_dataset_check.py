@@ -53,7 +53,7 @@ def plan_of(n_images: int, *, images_per_event: int = 3) -> DatasetPlan:
             "capture_event_id": [f"event{k}" for k in event_N],
         }
     )
-    return DatasetPlan(rows, pa.array(splits), LabelSpace({"s": ("a",)}), {}, {})
+    return DatasetPlan(rows, pa.array(splits), LabelSpace({"s": ("a",)}), {}, {}, ())
 
 
 def test_failures_and_classes_of_a_whole_check_are_those_of_the_real_run(
