@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.columns import ascends, coded
+from ctc_ray.inventory.columns import number
 from ctc_ray.inventory.event_facts import TEXT, conflicts_in_words, event_facts
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.hashing import hash_text
@@ -23,9 +23,8 @@ from ctc_ray.inventory.observations import observation_lists, observations_in_wo
 from ctc_ray.inventory.source_rows import Ints, SourceRows
 from ctc_ray.schemas import meta_column
 from ctc_ray.threads import both
-from ctc_ray.units import event_starts
 
-__all__ = ["TEXT", "Inventory", "SourceRows", "assemble", "number_events"]
+__all__ = ["TEXT", "Inventory", "SourceRows", "assemble"]
 
 _ROWS_PER_CHUNK = 1 << 20
 
@@ -68,7 +67,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     Raises:
         SchemaError: there is no image at all.
     """
-    events_R, event_ids_E = number_events(rows.event_ids)
+    events_R, event_ids_E = number(rows.event_ids)
     uri_hashes = hash_text(rows.image_uris)
     n_events = len(event_ids_E)
     events_N = _at(events_R, rows.image_rows)
@@ -117,33 +116,6 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
 
 def _at(events_R: Numbers, rows: Ints | None) -> Numbers:
     return events_R if rows is None else events_R[rows]
-
-
-def number_events(event_ids: pa.Array | pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
-    """The number of each row's event, and the distinct ids, sorted as strings, by that number."""
-    if pa.types.is_dictionary(event_ids.type):
-        codes, distinct = coded(event_ids)
-        if ascends(distinct):
-            return codes, distinct
-        event_ids = event_ids.cast(event_ids.type.value_type)
-    starts = event_starts(event_ids)  # the rows of an event are most often neighbours
-    heads = event_ids.take(pa.array(starts))
-    if isinstance(heads, pa.ChunkedArray):
-        heads = heads.combine_chunks()
-    if heads.null_count or _may_repeat(heads):
-        codes, distinct = coded(heads)
-    else:
-        codes, distinct = np.arange(len(heads), dtype=np.int32), heads
-    order = pc.sort_indices(distinct)
-    rank = np.empty(len(order), np.int32)
-    rank[order.to_numpy()] = np.arange(len(order), dtype=np.int32)
-    return np.repeat(rank[codes], np.diff(starts, append=len(event_ids))), distinct.take(order)
-
-
-def _may_repeat(texts: pa.Array) -> bool:
-    """False: no two of them are equal. A third of the time that a dictionary takes."""
-    hashes = np.sort(hash_text(texts))
-    return bool((hashes[1:] == hashes[:-1]).any())
 
 
 def _columns_of_events(rows: SourceRows) -> dict[str, pa.Array | None]:

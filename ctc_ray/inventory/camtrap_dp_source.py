@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from ctc_ray import storage
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble, number_events
+from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists
 from ctc_ray.inventory.camtrap_package import CamtrapPackage, as_numbers, read_package
+from ctc_ray.inventory.columns import number
 from ctc_ray.inventory.event_names import apart_by_deployment
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
@@ -65,9 +66,8 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
     event_ids, order = _all_events(media, event_ids, gap_s=gap_s, max_images=max_images)
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
-    labels, kept, found = _labels(
-        package, rows_of, number_events(event_ids)[0].astype(np.int64), media_of, found
-    )
+    events = number(event_ids)[0].astype(np.int64)
+    labels, kept, found = _labels(package, rows_of, events, media_of, found)
     observed = np.where(rows_of >= 0, places[rows_of], -1)[kept]
     by_row = np.argsort(observed, kind="stable")
     chosen = pa.array(order)

@@ -4,16 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.inventory_images import InventoryImages
-
-_FIRST_YEAR = 2000
-_DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True)
@@ -91,51 +87,12 @@ def check_labels(
     return findings
 
 
-def check_clocks(
-    image_uris: pa.Array, captured_at: pa.Array | None, cameras: npt.NDArray[np.int32]
-) -> Findings:
-    """`clock_resets`: images whose time shows that the camera's clock was set back, or never set.
-
-    1. The year is before 2000, or the day is 2000-01-01: where clocks begin.
-    2. Among the images of one camera, in the order of their names, shorter ones first so that 9
-       comes before 10, the time is more than a day before that of the image before it. Only the
-       first image behind the jump is listed. Images of unknown cameras are left out here: they may
-       be of many; and so are web addresses, which are no names that a camera gave.
-
-    Args:
-        captured_at: timestamp[us]; None: no image has a time.
-        cameras: number of each image's camera; -1 is not known.
-    """
-    if captured_at is None or captured_at.null_count == len(captured_at):
-        return Findings()
-    dated = captured_at.is_valid().to_numpy(zero_copy_only=False)
-    micros = captured_at.fill_null(0).cast(pa.int64()).to_numpy()
-    days = micros // _DAY_US
-    unset = dated & ((days < _day(f"{_FIRST_YEAR}-01-01")) | (days == _day("2000-01-01")))
-    is_address = pc.or_(*(pc.starts_with(image_uris, begin) for begin in ("http://", "https://")))
-    is_named = ~is_address.to_numpy(zero_copy_only=False)
-    before, later = _jumps_back(image_uris, micros, np.where(dated & is_named, cameras, -1))
-    chosen = ~unset[later]  # one finding per image
-    details = pc.binary_join_element_wise(
-        _shown(captured_at, later[chosen]), _shown(captured_at, before[chosen]), " after "
-    )
-    never_set = np.flatnonzero(unset)
-    findings = Findings().listed(
-        "clock_resets", image_uris.take(pa.array(never_set)), _shown(captured_at, never_set)
-    )
-    uris = image_uris.take(pa.array(later[chosen]))
-    return findings.listed("clock_resets", uris, details)
-
-
 def check_images(images: InventoryImages) -> Findings:
     """`images_of_several_events`: images that an earlier event names too, and both events."""
     layout = images.layout
-    hashes_N = images.uri_hashes[layout.places]
-    in_order = np.sort(hashes_N)
-    doubtful = in_order[1:][in_order[1:] == in_order[:-1]]
-    if len(doubtful) == 0:
+    if len(layout.shared) == 0:
         return Findings()
-    chosen = np.flatnonzero(np.isin(hashes_N, doubtful))
+    chosen = np.flatnonzero(np.isin(images.uri_hashes[layout.places], layout.shared))
     uris = images.source.image_uris.take(pa.array(layout.places[chosen]))
     codes = uris.dictionary_encode().indices.to_numpy()
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
@@ -146,54 +103,6 @@ def check_images(images: InventoryImages) -> Findings:
     )
     details = pc.binary_join_element_wise(other, own, pa.scalar(", ", pa.large_string()))
     return Findings().listed("images_of_several_events", uris.take(pa.array(later)), details)
-
-
-def _shown(times: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
-    seconds = times.take(pa.array(places)).cast(pa.timestamp("s"), safe=False)
-    return pc.strftime(seconds, "%Y-%m-%d %H:%M:%S")
-
-
-def _day(date: str) -> int:
-    return int(np.datetime64(date, "D").astype(np.int64))
-
-
-def _jumps_back(
-    uris: pa.Array, micros: npt.NDArray[np.int64], cameras: npt.NDArray[np.int32]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Neighbours of which the later is more than a day before the other: places of both."""
-    order = np.argsort(cameras, kind="stable")
-    order = order[cameras[order] >= 0]
-    if not _is_by_name(uris, cameras, order):  # most sources are, and a sort takes its time
-        names = uris.take(pa.array(order))
-        rows = {"camera": cameras[order], "length": pc.binary_length(names), "name": names}
-        keys = [(name, "ascending") for name in rows]
-        order = order[pc.sort_indices(pa.table(rows), sort_keys=keys).to_numpy()]
-    before, later = order[:-1], order[1:]
-    jumps = (cameras[later] == cameras[before]) & (micros[later] < micros[before] - _DAY_US)
-    return before[jumps], later[jumps]
-
-
-def _is_by_name(
-    uris: pa.Array, cameras: npt.NDArray[np.int32], order: npt.NDArray[np.int64]
-) -> bool:
-    """Whether the images of each camera are ordered by the length of their names, then by name."""
-    before, later = order[:-1], order[1:]
-    same = cameras[before] == cameras[later]
-    before, later = before[same], later[same]
-    are_neighbours = later == before + 1  # most are, and no name of these need be copied
-    if not _rise(uris[:-1], uris[1:])[before[are_neighbours]].all():
-        return False
-    pairs = (uris.take(pa.array(rows[~are_neighbours])) for rows in (before, later))
-    return bool(_rise(*pairs).all())
-
-
-def _rise(before: pa.Array, later: pa.Array) -> npt.NDArray[np.bool_]:
-    """Whether each later name is longer than the one before, or as long and not smaller."""
-    n_before, n_later = pc.binary_length(before), pc.binary_length(later)
-    is_equal = pc.and_(pc.equal(n_later, n_before), pc.greater_equal(later, before))
-    rises = pc.or_(pc.greater(n_later, n_before), is_equal)
-    result: npt.NDArray[np.bool_] = rises.to_numpy(zero_copy_only=False)
-    return result
 
 
 def _events_of_classes(lists: pa.Array, head: str) -> dict[str, int]:

@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble, number_events
+from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists, corners
+from ctc_ray.inventory.columns import number
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.json_file import load_json, objects, text_array, text_column
@@ -117,10 +118,10 @@ def _images(rows: Rows, *, where: str) -> _Images:
 def _names(categories: Rows, *, where: str) -> Mapping[str, str]:
     """Category id -> name."""
     ids, names = (text_column(categories, key, where=where).to_pylist() for key in ("id", "name"))
-    for place, (number, name) in enumerate(zip(ids, names, strict=True)):
-        if number is None or name is None:
+    for place, (category_id, name) in enumerate(zip(ids, names, strict=True)):
+        if category_id is None or name is None:
             raise SchemaError(f"{where}: categories[{place}] must have an id and a name")
-    twice = [number for place, number in enumerate(ids) if number in ids[:place]]
+    twice = [own for place, own in enumerate(ids) if own in ids[:place]]
     if twice:
         raise SchemaError(f"{where}: two categories have the id {twice[0]}")
     return dict(zip(ids, names, strict=True))
@@ -251,7 +252,7 @@ def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
     numbers = observed[order]
     is_blank = pc.is_in(pc.utf8_lower(species), value_set=pa.array(_BLANK, TEXT))
     blank = is_blank.to_numpy(zero_copy_only=False)
-    events = number_events(rows.event_ids)[0].astype(np.int64)
+    events = number(rows.event_ids)[0].astype(np.int64)
     dropped = beside_labelled(events[numbers], species, blank)
     kept = pa.array(order[~dropped])
     labels = {head: values.take(kept) for head, values in rows.labels.items()}

@@ -1,13 +1,18 @@
 """Columns of text as numbers, for counting without a Python object per row."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.inventory.hashing import hash_text, repeated_hashes
 from ctc_ray.units import event_starts
+
+_ROWS_AT_ONCE = 1 << 18
+_LONG_RUN = 64  # texts; where they rise for longer, a sort is short
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
@@ -27,40 +32,77 @@ def coded(values: pa.Array | pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
 
 
 def encode(values: pa.Array | pa.ChunkedArray) -> tuple[Ints, list[str]]:
-    """The number of each value among the distinct ones, -1 for null, and these, sorted."""
+    """What `number` gives, as numbers that can be multiplied, and as a list."""
     codes, names = number(values)
-    return codes, names.to_pylist()
+    return codes.astype(np.int64), names.to_pylist()
 
 
-def number(values: pa.Array | pa.ChunkedArray) -> tuple[Ints, pa.Array]:
-    """The same with the distinct values as a column.
+def number(values: pa.Array | pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
+    """The number of each value among the distinct ones, -1 for null, and these, sorted as strings.
 
     Equal neighbours, as the events of an inventory are, are looked at once; of a column that is
     dictionary-encoded only the numbers are.
     """
-    codes, names = _numbers(values)
-    return codes.astype(np.int64), names
+    if pa.types.is_dictionary(values.type):
+        return _renumber(values)
+    starts, heads = _runs(values)
+    codes, names = _ranked(heads)
+    return np.repeat(codes, np.diff(starts, append=len(values))), names
 
 
-def _numbers(values: pa.Array | pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
-    chunked = values if isinstance(values, pa.ChunkedArray) else pa.chunked_array([values])
-    if pa.types.is_dictionary(chunked.type):
-        return _renumber(chunked.unify_dictionaries())
-    starts = event_starts(chunked)
-    heads = chunked.take(pa.array(starts))
-    if len(heads) > 1 and ascends(heads):
-        codes, names = np.arange(len(heads), dtype=np.int32), heads
-    else:
-        names = pc.unique(heads).drop_null()
-        names = names.take(pc.sort_indices(names))
-        codes = pc.index_in(heads, value_set=names).fill_null(-1).to_numpy()
-    if isinstance(names, pa.ChunkedArray):
-        names = names.combine_chunks()
-    return np.repeat(codes, np.diff(starts, append=len(chunked))), names
+def _runs(values: pa.Array | pa.ChunkedArray) -> tuple[Ints, pa.Array]:
+    """The row at which each run of equal values begins, and its value."""
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    pieces = [c.slice(i, _ROWS_AT_ONCE) for c in chunks for i in range(0, len(c), _ROWS_AT_ONCE)]
+
+    def work(piece: pa.Array) -> tuple[Ints, pa.Array]:
+        starts = event_starts(piece)
+        return starts, piece.take(pa.array(starts))
+
+    with ThreadPoolExecutor(pa.cpu_count()) as pool:
+        found = list(pool.map(work, pieces))
+    starts, heads, n_rows = [np.zeros(0, np.int64)], [pa.array([], values.type)], 0
+    for place, piece in enumerate(pieces):
+        goes_on = place > 0 and piece[0].equals(pieces[place - 1][-1])
+        own, first = found[place]
+        starts.append(own[int(goes_on) :] + n_rows)
+        heads.append(first[int(goes_on) :])
+        n_rows += len(piece)
+    return np.concatenate(starts), pa.concat_arrays(heads)
 
 
-def _renumber(column: pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
-    """`number` of a column whose chunks have one dictionary, which may hold more than occurs."""
+def _ranked(texts: pa.Array) -> tuple[Numbers, pa.Array]:
+    """`number` of texts of which few, or none, are equal to the one before."""
+    if texts.null_count == 0:
+        n_rising = pc.sum(pc.less(texts[:-1], texts[1:])).as_py() or 0
+        n_falling = len(texts) - 1 - n_rising
+        if n_falling <= 0:
+            return np.arange(len(texts), dtype=np.int32), texts
+        if n_falling * _LONG_RUN < len(texts) or not _may_repeat(texts):
+            return _sorted(texts)
+    codes, distinct = coded(texts)
+    rank_K, names = _sorted(distinct)
+    return np.append(rank_K, np.int32(-1))[codes], names
+
+
+def _sorted(texts: pa.Array) -> tuple[Numbers, pa.Array]:
+    """`number` of texts none of which is null, by a sort: short where they come in long runs."""
+    order = pc.sort_indices(texts)
+    in_order = texts.take(order)
+    is_new = np.ones(len(texts), bool)
+    is_new[1:] = np.asarray(pc.not_equal(in_order[1:], in_order[:-1]))
+    rank = np.empty(len(texts), np.int32)
+    rank[order.to_numpy()] = np.cumsum(is_new, dtype=np.int32) - 1
+    return rank, in_order if is_new.all() else in_order.filter(pa.array(is_new))
+
+
+def _may_repeat(texts: pa.Array) -> bool:
+    """False: no two of them are equal. A third of the time that a dictionary takes."""
+    return len(repeated_hashes(hash_text(texts))) > 0
+
+
+def _renumber(column: pa.DictionaryArray | pa.ChunkedArray) -> tuple[Numbers, pa.Array]:
+    """`number` of a coded column; its dictionary may hold more than occurs."""
     codes_N, names = coded(column)
     occurs = np.bincount(codes_N + 1, minlength=len(names) + 1)[1:] > 0
     if occurs.all() and ascends(names):
@@ -80,7 +122,7 @@ def ascends(values: pa.Array | pa.ChunkedArray) -> bool:
 
 def as_dictionary(values: pa.Array | pa.ChunkedArray) -> pa.DictionaryArray:
     """The column dictionary-encoded, its distinct values sorted: 4 bytes a row and no text."""
-    return named(*_numbers(values))
+    return named(*number(values))
 
 
 def joined(parts: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
@@ -119,7 +161,7 @@ def run_starts(columns: Sequence[Numbers]) -> Ints:
     return np.flatnonzero(differs)
 
 
-def first_rows(codes: Ints, n_names: int) -> Ints:
+def first_rows(codes: Ints | Numbers, n_names: int) -> Ints:
     """The first row of each number 0 … n_names - 1; every one of them must occur."""
     rows = np.empty(n_names, np.int64)
     places = np.arange(len(codes))[::-1]

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError, SchemaError
-from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble, number_events
+from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
+from ctc_ray.inventory.columns import number
 from ctc_ray.inventory.csv_table import column_names, line_of_empty_cell, read_columns
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
@@ -217,7 +218,7 @@ def _cells(
 
 def _numbered(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:
     """The events dictionary-encoded, the distinct ids sorted."""
-    numbers, distinct = number_events(event_ids)
+    numbers, distinct = number(event_ids)
     if distinct[0].as_py() == "":
         line = line_of_empty_cell(uri, column)
         place = "a row" if line is None else f"line {line}"
@@ -232,6 +233,8 @@ def _null_if(values: pa.Array, *missing: str) -> pa.Array:
         return pc.if_else(is_missing, pa.scalar(None, values.type), values)
     distinct = values.dictionary
     kept = pc.invert(pc.is_in(distinct, value_set=pa.array(missing, distinct.type)))
+    if pc.all(kept, min_count=0).as_py():
+        return values
     renumbered = pc.if_else(kept, pc.cumulative_sum(kept.cast(pa.int32())), None)
     codes = pc.subtract(renumbered, 1).take(values.indices)
     return pa.DictionaryArray.from_arrays(codes, distinct.filter(kept))

@@ -41,7 +41,7 @@ def _murmur(part: TextPart) -> Hashes:
         own = hashes[:n_values]
         own ^= words
         own *= _MULTIPLIER
-    _mix_rest(part, n_words, hashes)
+    _mix_rest(part, hashes)
     hashes ^= hashes >> _SHIFT
     hashes *= _MULTIPLIER
     hashes ^= hashes >> _SHIFT
@@ -50,11 +50,12 @@ def _murmur(part: TextPart) -> Hashes:
     return result
 
 
-def _mix_rest(part: TextPart, n_words: npt.NDArray[np.int64], hashes: Hashes) -> None:
+def _mix_rest(part: TextPart, hashes: Hashes) -> None:
     """Mix the bytes behind the last whole word into the hashes."""
-    rest = part.words(n_words)
-    mixed = (hashes ^ rest) * _MULTIPLIER
-    np.copyto(hashes, mixed, where=part.lengths % _WORD_BYTES > 0)
+    has_rest = part.lengths % _WORD_BYTES > 0
+    if has_rest.any():
+        mixed = (hashes ^ part.last_words()) * _MULTIPLIER
+        np.copyto(hashes, mixed, where=has_rest)
 
 
 def image_ids(event_hashes: Hashes, uri_hashes: Hashes) -> pa.Array:
@@ -63,6 +64,13 @@ def image_ids(event_hashes: Hashes, uri_hashes: Hashes) -> pa.Array:
     text = _HEX.take(both.view(np.uint8).ravel())
     offsets = np.arange(len(event_hashes) + 1, dtype=np.int32) * _HEX_DIGITS
     return pa.StringArray.from_buffers(len(event_hashes), pa.py_buffer(offsets), pa.py_buffer(text))
+
+
+def repeated_hashes(hashes: Hashes) -> Hashes:
+    """The hashes that occur more than once; those that occur often are repeated in the answer."""
+    in_order = np.sort(hashes)
+    result: Hashes = in_order[1:][in_order[1:] == in_order[:-1]]
+    return result
 
 
 def repeated(
@@ -74,8 +82,7 @@ def repeated(
         events: number of each image's event.
     """
     keys = uri_hashes ^ (events.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    in_order = np.sort(keys)
-    doubtful = in_order[1:][in_order[1:] == in_order[:-1]]
+    doubtful = repeated_hashes(keys)
     if len(doubtful) == 0:
         return np.zeros(0, np.int64)
     places = np.flatnonzero(np.isin(keys, doubtful))

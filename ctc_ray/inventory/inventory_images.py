@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.inventory.columns import coded
-from ctc_ray.inventory.hashing import Hashes, image_ids, repeated
+from ctc_ray.inventory.hashing import Hashes, image_ids, repeated, repeated_hashes
 from ctc_ray.inventory.source_rows import SourceRows
 from ctc_ray.schemas import conform, inventory_schema
 
@@ -35,6 +35,8 @@ class Layout:
     """Of each event."""
     doubles: Ints
     """Places of the source's images that their event has named before."""
+    shared: Hashes
+    """Of the URIs that occur more than once, in one event or in several."""
 
 
 def lay_out(events_N: Numbers, uris: pa.Array, uri_hashes: Hashes, n_events: int) -> Layout:
@@ -44,7 +46,8 @@ def lay_out(events_N: Numbers, uris: pa.Array, uri_hashes: Hashes, n_events: int
         events_N: number of each image's event.
         uris: of each image, with its hash.
     """
-    doubles = repeated(events_N, uris, uri_hashes)
+    shared = repeated_hashes(uri_hashes)
+    doubles = repeated(events_N, uris, uri_hashes) if len(shared) else np.zeros(0, np.int64)
     if len(doubles):
         kept = np.delete(np.arange(len(events_N), dtype=np.int32), doubles)
         place_N = kept[np.argsort(events_N[kept], kind="stable")]
@@ -54,7 +57,7 @@ def lay_out(events_N: Numbers, uris: pa.Array, uri_hashes: Hashes, n_events: int
     n_images_E = np.bincount(event_N, minlength=n_events).astype(np.int32)
     first_E = (np.cumsum(n_images_E) - n_images_E).astype(np.int32)
     indices = np.arange(len(event_N), dtype=np.int32) - np.repeat(first_E, n_images_E)
-    return Layout(event_N, place_N, indices, n_images_E, doubles)
+    return Layout(event_N, place_N, indices, n_images_E, doubles, shared)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class InventoryImages:
         )
         known_E = (places >= 0) | (deployments >= 0)
         both_E = (places + np.int64(1)) * (deployments.max(initial=-1) + 2) + deployments + 1
-        numbers_E = np.where(known_E, np.unique(both_E, return_inverse=True)[1], -1)
+        numbers_E = np.where(known_E, coded(pa.array(both_E))[0], np.int32(-1))
         result = np.full(len(self.source.image_uris), -1, np.int32)
         result[self.layout.places] = numbers_E[self.layout.events_of]
         return result

@@ -40,14 +40,14 @@ def _first_word(part: TextPart) -> Columns:
     """The first word, little-endian, of each value's sum."""
     part, order = part.by_length()
     n_blocks = (part.lengths + _LENGTH_BYTES) // _BLOCK_BYTES + 1
-    state = [np.full(len(order), start, np.uint32) for start in _START]
+    state = [np.full(len(part.starts), start, np.uint32) for start in _START]
     for number in range(int(n_blocks.max(initial=0))):
         n_values = int(np.count_nonzero(n_blocks > number))  # the longest come first
         own = [words[:n_values] for words in state]
         mixed = _mixed(own, _block(part, number, n_values, n_blocks[:n_values] == number + 1))
         for words, more in zip(own, mixed, strict=True):
             words += more
-    result = np.empty(len(order), np.uint32)
+    result = np.empty(len(part.starts), np.uint32)
     result[order] = state[0]
     return result
 

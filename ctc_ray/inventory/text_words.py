@@ -31,11 +31,21 @@ class TextPart:
     """In bytes; 0 of a null."""
     overlapping: Words
     """The word that begins at each byte; not aligned."""
+    length: int | None = None
+    """What all lengths are, if they are equal."""
 
-    def by_length(self) -> tuple["TextPart", Ints]:
+    def by_length(self) -> tuple["TextPart", Ints | slice]:
         """The values, longest first, and the place of each among those that were given."""
+        if self.length is not None:
+            return self, slice(None)
         order = np.argsort(-self.lengths, kind="stable")
         return TextPart(self.starts[order], self.lengths[order], self.overlapping), order
+
+    def last_words(self) -> Words:
+        """Of each value the word that its last whole word is followed by."""
+        if self.length is not None:
+            return self.words(self.length // _WORD_BYTES)
+        return self.words(self.lengths // _WORD_BYTES)
 
     def words(self, number: int | Ints, n_values: int | None = None) -> Words:
         """Word `number` of each of the first `n_values` values, 0 where their text has ended.
@@ -45,9 +55,16 @@ class TextPart:
             n_values: None: all of them.
         """
         skipped = number * _WORD_BYTES
+        lengths = self.lengths[:n_values]
+        if self.length and isinstance(skipped, int):  # the same step from value to value
+            if skipped >= self.length:
+                return np.zeros(len(lengths), np.uint64)
+            words: Words = self.overlapping[skipped :: self.length][: len(lengths)].copy()
+            words &= _MASKS[min(self.length - skipped, _WORD_BYTES)]
+            return words
         at = self.starts[:n_values] + skipped
-        words: Words = self.overlapping[np.minimum(at, len(self.overlapping) - 1)]
-        n_bytes = np.clip(self.lengths[:n_values] - skipped, 0, _WORD_BYTES)
+        words = self.overlapping[np.minimum(at, len(self.overlapping) - 1)]
+        n_bytes = np.clip(lengths - skipped, 0, _WORD_BYTES)
         if n_bytes.min(initial=_WORD_BYTES) < _WORD_BYTES:
             words &= _MASKS[n_bytes]
         return words
@@ -90,4 +107,7 @@ def _text_part(values: pa.Array) -> TextPart:
     if end > first:
         padded[: end - first] = np.frombuffer(text, np.uint8, end - first, first)
     overlapping = np.ndarray(end - first + 1, "<u8", buffer=padded, strides=(1,))
-    return TextPart(offsets[:-1] - first, np.diff(offsets), overlapping)
+    lengths = np.diff(offsets)
+    is_even = len(lengths) > 0 and bool((lengths == lengths[0]).all())
+    length = int(lengths[0]) if is_even else None
+    return TextPart(offsets[:-1] - first, lengths, overlapping, length)

@@ -24,13 +24,12 @@ from ctc_ray.stages.dataset_append import Base, grown, read_base, require_fittin
 from ctc_ray.stages.dataset_plan import (
     DatasetPlan,
     plan_dataset,
-    read_columns,
     rows_by_split,
     waiting_columns,
     whole_rows,
 )
 from ctc_ray.stages.image_root import require_image_root
-from ctc_ray.stages.inventory_rows import InventoryRows, find_rows
+from ctc_ray.stages.inventory_rows import InventoryRows, find_rows, read_columns
 from ctc_ray.threads import both
 from ctc_ray.units import (
     PlanWriter,

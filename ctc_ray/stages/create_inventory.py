@@ -27,7 +27,8 @@ from ctc_ray.config.inventory import (
 from ctc_ray.inventory.assembly import Inventory, SourceRows
 from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
 from ctc_ray.inventory.camtrap_package import package_files
-from ctc_ray.inventory.checks import check_clocks, check_images, check_labels, count_labels
+from ctc_ray.inventory.checks import check_images, check_labels, count_labels
+from ctc_ray.inventory.clocks import check_clocks
 from ctc_ray.inventory.coco_source import read_coco
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.dir_source import read_dir

@@ -15,7 +15,6 @@ Every step keeps or leaves out whole events and counts both.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -25,13 +24,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage, tables
+from ctc_ray import storage
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.balance import Limit, balanced
-from ctc_ray.inventory.columns import as_dictionary, coded, joined
+from ctc_ray.inventory.columns import coded
 from ctc_ray.inventory.filters import label_rows
-from ctc_ray.inventory.leakage import CONTENT_COLUMN, lacking_classes, leakage, split_shares
+from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
 from ctc_ray.inventory.mapping import map_classes, read_mapping
 from ctc_ray.inventory.selection import all_labelled, has_label, in_frequent_classes
 from ctc_ray.inventory.splits import assign_splits
@@ -40,19 +39,15 @@ from ctc_ray.manifest import Manifest
 from ctc_ray.schemas import (
     conform,
     label_column,
-    meta_column,
-    meta_columns,
     planned_schema,
 )
-from ctc_ray.stages.inventory_rows import InventoryRows
+from ctc_ray.stages.inventory_rows import InventoryRows, numbered
 from ctc_ray.units import event_starts
 
 logger = logging.getLogger(__name__)
 
 ROW = "_row"  # column of a plan: number of the row in the inventory
 _ROWS_AT_ONCE = 1 << 20
-_PARTS_AT_ONCE = 4
-_NUMBERED = ("capture_event_id", "location_id")
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ def plan_dataset(
         LabelError: there is no such head, or an event has several observations.
     """
     _check_heads(config, inventory)
-    table = _numbered(table.append_column(ROW, pa.array(np.arange(table.num_rows))))
+    table = numbered(table.append_column(ROW, pa.array(np.arange(table.num_rows))))
     selection = _Selection(table)
     if already is not None:
         event_N, events = coded(table["capture_event_id"])
@@ -186,42 +181,6 @@ def whole_rows(
     for name in labels:
         rows = rows.append_column(name, waiting[name])
     return conform(rows, schema, where=inventory.inventory_uri)
-
-
-def read_columns(config: CreateDatasetConfig) -> pa.Table:
-    """The columns of the inventory by which the plan is made.
-
-    Ten million rows with all columns would be gigabytes.
-    """
-    wanted = {"capture_event_id", "location_id", "observations", CONTENT_COLUMN}
-    by = config.split.by
-    wanted |= {"captured_at"} if by == "time" else set()
-    wanted |= {meta_column(by.partition(":")[2])} if by.startswith("meta:") else set()
-    wanted |= {"observation_counts"} if config.observations == "most-frequent" else set()
-
-    def read(uri: str) -> pa.Table:
-        with tables.open_parquet(uri, coded=("location_id",)) as file:
-            names = [name for name in file.schema_arrow.names if name in wanted]
-            if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
-                names += meta_columns(file.schema_arrow)  # for the message that names them
-            return _numbered(storage.ask(uri, lambda *_: file.read(columns=names)))
-
-    with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-        parts = list(pool.map(read, tables.list_tables(config.inventory_uri)))
-    numbered = {name: joined([p[name].chunk(0) for p in parts]) for name in _NUMBERED}
-    table = pa.concat_tables(part.drop_columns(list(numbered)) for part in parts)
-    for name, values in numbered.items():
-        table = table.append_column(name, values)
-    return table
-
-
-def _numbered(table: pa.Table) -> pa.Table:
-    """The table with events and locations as numbers: every step counts by them."""
-    for name in _NUMBERED:
-        if not pa.types.is_dictionary(table[name].type) or table[name].num_chunks != 1:
-            place = table.schema.get_field_index(name)
-            table = table.set_column(place, name, as_dictionary(table[name]))
-    return table
 
 
 def _where(is_kept: npt.NDArray[np.bool_], rows: pa.Table) -> pa.Table:

@@ -12,11 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ctc_ray import tables
+from ctc_ray import storage, tables
+from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import IncompleteDataError
+from ctc_ray.inventory.columns import as_dictionary, joined
+from ctc_ray.inventory.leakage import CONTENT_COLUMN
 from ctc_ray.manifest import manifest_fingerprint, read_manifest
+from ctc_ray.schemas import meta_column, meta_columns
 
 _FOOTERS_AT_ONCE = 8
+_PARTS_AT_ONCE = 4
+_NUMBERED = ("capture_event_id", "location_id")
 
 Ints = npt.NDArray[np.int64]
 
@@ -85,3 +91,38 @@ def _rows_of_part(uri: str, numbers: Ints, columns: list[str]) -> list[pa.Table]
             rows = tables.read_row_group(file, uri, int(group), columns)
             found.append(rows.take(pa.array(own)))
     return found
+
+
+def read_columns(config: CreateDatasetConfig) -> pa.Table:
+    """The columns of the inventory by which the plan is made.
+
+    Ten million rows with all columns would be gigabytes.
+    """
+    wanted = {"capture_event_id", "location_id", "observations", CONTENT_COLUMN}
+    by = config.split.by
+    wanted |= {"captured_at"} if by == "time" else set()
+    wanted |= {meta_column(by.partition(":")[2])} if by.startswith("meta:") else set()
+    wanted |= {"observation_counts"} if config.observations == "most-frequent" else set()
+
+    def read(uri: str) -> pa.Table:
+        with tables.open_parquet(uri, coded=("location_id",)) as file:
+            names = [name for name in file.schema_arrow.names if name in wanted]
+            if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
+                names += meta_columns(file.schema_arrow)  # for the message that names them
+            return numbered(storage.ask(uri, lambda *_: file.read(columns=names)))
+
+    with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
+        parts = list(pool.map(read, tables.list_tables(config.inventory_uri)))
+    table = pa.concat_tables(part.drop_columns(list(_NUMBERED)) for part in parts)
+    for name in _NUMBERED:
+        table = table.append_column(name, joined([part[name].chunk(0) for part in parts]))
+    return table
+
+
+def numbered(table: pa.Table) -> pa.Table:
+    """The table with events and locations as numbers: every step counts by them."""
+    for name in _NUMBERED:
+        if not pa.types.is_dictionary(table[name].type) or table[name].num_chunks != 1:
+            place = table.schema.get_field_index(name)
+            table = table.set_column(place, name, as_dictionary(table[name]))
+    return table

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.assembly import Inventory, SourceRows, assemble, number_events
+from ctc_ray.inventory.assembly import Inventory, SourceRows, assemble
+from ctc_ray.inventory.columns import number
 from ctc_ray.schemas import inventory_schema
 
 text = pa.large_string()
@@ -241,7 +242,7 @@ def test_text_may_be_coded_and_rows_may_come_in_parts():
 
 
 def test_events_are_numbered_in_the_order_of_their_ids():
-    numbers, ids = number_events(pa.array(["b", "a", "c", "a"]))
+    numbers, ids = number(pa.array(["b", "a", "c", "a"]))
 
     assert numbers.tolist() == [1, 0, 2, 0]
     assert ids.to_pylist() == ["a", "b", "c"]
@@ -311,5 +312,5 @@ def test_events_have_the_same_numbers_however_their_ids_are_stored(ids):
     plain = pa.array(ids, pa.large_string())
     stored = [plain, pa.chunked_array([plain[:2], plain[2:]]), plain.dictionary_encode()]
     for column in stored:
-        numbers, distinct = number_events(column)
+        numbers, distinct = number(column)
         assert (numbers.tolist(), distinct.to_pylist()) == (expected, sorted(set(ids)))
