@@ -146,14 +146,15 @@ def _grouped(
     """
     cells = {name: table[name].combine_chunks() for name in table.column_names}
     images = [_null_if(cells[name], "") for name in columns.image_columns]
-    numbers = pc.cast(pa.array(np.arange(table.num_rows)), TEXT)
-    none = pc.binary_join_element_wise(pa.scalar("row", TEXT), numbers, pa.scalar("\0", TEXT))
-    uris = pc.coalesce(*images, none)
+    uris = pc.coalesce(*images)
+    is_blank = uris.is_null()
+    blank_rows = np.flatnonzero(np.asarray(is_blank))
+    uris = pc.replace_with_mask(uris, is_blank, _names_by_content(cells, blank_rows))
     cameras = _camera(cells, columns)
     keys = pc.binary_join_element_wise(pc.fill_null(cameras, ""), uris, pa.scalar("\0", TEXT))
     codes_R = keys.dictionary_encode().indices.to_numpy().astype(np.int64)
     times = _times(cells, columns.captured_at_column)[0]
-    times = pc.if_else(pc.equal(uris, none), pa.scalar(None, pa.timestamp("us")), times)
+    times = pc.if_else(is_blank, pa.scalar(None, pa.timestamp("us")), times)
     micros_R = times.cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     by_image = np.lexsort((micros_R, codes_R))
     first_U = pa.array(by_image[np.unique(codes_R[by_image], return_index=True)[1]])
@@ -169,6 +170,17 @@ def _grouped(
     order = np.lexsort((micros_R, rank_U[codes_R]))
     event_ids = grouped.event_ids.take(pa.array(rank_U[codes_R][order]))
     return table.take(pa.array(order)), event_ids
+
+
+def _names_by_content(cells: Mapping[str, Cells], rows: Ints) -> pa.Array:
+    """A name of each of these rows that tells what is in it, and which it is of equal ones."""
+    columns = [cells[name].take(pa.array(rows)).to_pylist() for name in sorted(cells)]
+    n_equal: Counter[tuple[str, ...]] = Counter()
+    names = []
+    for row in zip(*columns, strict=True):
+        n_equal[row] += 1
+        names.append(f"\0{n_equal[row]} {row!r}")  # no name of a file
+    return pa.array(names, TEXT)
 
 
 def _camera(cells: Mapping[str, Cells], columns: CsvColumns) -> pa.Array:

@@ -244,6 +244,24 @@ def test_rows_of_one_image_are_one_image_and_a_row_without_image_gives_no_label(
     assert inventory.findings.counts["events_without_image"] == 2
 
 
+def test_ids_of_rows_without_image_tell_what_is_in_them_in_any_order_of_the_rows(write):
+    lines = [
+        f",ghost,S,1,{DAY}00:01\n",
+        f",ghost,S,1,{DAY}00:01\n",
+        f",lion,S,1,{DAY}00:01\n",
+        f"a,lion,S,1,{DAY}00:00\n",
+    ]
+
+    found = [
+        read_csv(write("file,species,site,cam,when\n" + "".join(order)), BY_TIME).findings
+        for order in permutations(lines)
+    ]
+
+    ids = [sorted(findings.table()["row"].to_pylist()) for findings in found]
+    assert ids == [ids[0]] * len(ids)
+    assert len(set(ids[0])) == 3
+
+
 def test_of_several_times_of_one_image_the_earliest_is_its_time_in_any_order_of_the_rows(write):
     header = "file,species,site,cam,when\n"
     lines = [
