@@ -12,6 +12,7 @@ import pyarrow.fs as pafs
 
 from ctc_ray import storage
 from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.inventory.unquoted import QuoteFoundError, UnquotedStream
 
 _BLOCK_BYTES = 8 << 20  # also the longest row that can be read
 _LONGEST_NAME = 1 << 17  # of a column; a file without line ends is no table
@@ -76,6 +77,20 @@ def _parse(
     uri: str, kinds: Mapping[int, pa.DataType], header: _Header
 ) -> tuple[pa.Table, pa.ChunkedArray]:
     """The columns at these places, and the last one of all."""
+    try:
+        return _read(uri, kinds, header, is_quoted=False)
+    except QuoteFoundError:
+        return _read(uri, kinds, header, is_quoted=True)
+
+
+def _read(
+    uri: str, kinds: Mapping[int, pa.DataType], header: _Header, *, is_quoted: bool
+) -> tuple[pa.Table, pa.ChunkedArray]:
+    """`_parse`.
+
+    Raises:
+        QuoteFoundError: a cell is quoted, and `is_quoted` is False.
+    """
     wrong: list[pacsv.InvalidRow] = []
     blank = " \t\r\n".replace(header.delimiter, "")  # tabs between no text are cells, not blanks
 
@@ -91,7 +106,7 @@ def _parse(
     try:
         with file_system.open_input_stream(path) as stream:
             table = pacsv.read_csv(
-                stream,
+                stream if is_quoted else UnquotedStream(stream),
                 read_options=pacsv.ReadOptions(
                     column_names=own_names,
                     skip_rows_after_names=header.n_blank + 1,
@@ -99,7 +114,7 @@ def _parse(
                 ),
                 parse_options=pacsv.ParseOptions(
                     delimiter=header.delimiter,
-                    newlines_in_values=True,
+                    newlines_in_values=is_quoted,
                     invalid_row_handler=remember,
                 ),
                 convert_options=pacsv.ConvertOptions(
@@ -237,16 +252,10 @@ def _in_one_line(error: pa.ArrowInvalid) -> str:
 
 def _long_row(uri: str, header: _Header) -> int | None:
     """The line of the first row that may be longer than Arrow can read."""
-    with _open_text(uri) as text:
-        reader = csv.reader(text, delimiter=header.delimiter)
-        first_line = 1
-        try:
-            for cells in reader:
-                if sum(map(len, cells)) > _BLOCK_BYTES // 4:  # a character has up to four bytes
-                    return first_line
-                first_line = reader.line_num + 1
-        except csv.Error:  # one cell alone is longer
-            return first_line
+    for line, cells in _rows(uri, header):
+        # one cell alone may be longer than Python reads; a character has up to four bytes
+        if cells is None or sum(map(len, cells)) > _BLOCK_BYTES // 4:
+            return line
     return None
 
 
@@ -254,17 +263,25 @@ def _first_row(
     uri: str, header: _Header, is_meant: Callable[[Cells], bool]
 ) -> tuple[int, Cells] | None:
     """The first such row and its line; None where Python reads the file differently."""
+    for line, cells in _rows(uri, header):
+        if cells is None:
+            return None
+        if cells and is_meant(cells):
+            return line, cells
+    return None
+
+
+def _rows(uri: str, header: _Header) -> Iterator[tuple[int, Cells | None]]:
+    """The first line of each row, and its cells; None, and no further row, if it is unreadable."""
     with _open_text(uri) as text:
         reader = csv.reader(text, delimiter=header.delimiter)
         first_line = 1
         try:
             for cells in reader:
-                if cells and is_meant(cells):
-                    return first_line, cells
+                yield first_line, cells
                 first_line = reader.line_num + 1
         except csv.Error:
-            return None
-    return None
+            yield first_line, None
 
 
 def _is_utf8(cell: str) -> bool:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.columns import coded
+from ctc_ray.inventory.columns import coded, run_starts
 
 TEXT = pa.large_string()  # while columns are whole: 10 million URIs are more than 2 GiB of text
 
@@ -36,17 +36,18 @@ def event_facts(
         if values is None:
             facts[name] = pa.nulls(n_events, pa.string())
             continue
-        codes, distinct = coded(values)
-        valid = np.flatnonzero(codes >= 0)
+        codes_R, distinct = coded(values)
+        starts = run_starts([events_R, codes_R])  # most often the rows of an event are neighbours
+        starts = starts[codes_R[starts] >= 0]
+        events, codes = events_R[starts], codes_R[starts]
         first_E = np.full(n_events, -1, np.int32)
-        first_E[events_R[valid[::-1]]] = codes[valid[::-1]]  # of several, the last assigned stays
+        first_E[events[::-1]] = codes[::-1]  # of several, the last assigned stays
         facts[name] = distinct.take(pa.array(first_E, mask=first_E < 0)).cast(pa.string())
-        if n_events < len(events_R):
-            differs_E = np.zeros(n_events, bool)
-            differs_E[events_R[valid[codes[valid] != first_E[events_R[valid]]]]] = True
-            if differs_E.any():
-                told = valid[differs_E[events_R[valid]]]
-                conflicts[name] = _joined(distinct, codes, events_R, told, n_events)
+        differs_E = np.zeros(n_events, bool)
+        differs_E[events[codes != first_E[events]]] = True
+        if differs_E.any():
+            told = differs_E[events]
+            conflicts[name] = _joined(distinct, codes[told], events[told], n_events)
     return facts, conflicts
 
 
@@ -74,15 +75,13 @@ def _first_occurrences(keys: Ints) -> Ints:
     return np.sort(np.unique(keys, return_index=True)[1]).astype(np.int64)
 
 
-def _joined(
-    distinct: pa.Array, codes: Numbers, events_R: Numbers, told: Ints, n_events: int
-) -> pa.Array:
-    """The different values among the rows `told`, joined per event; null for the other events."""
-    kept = told[_first_occurrences(events_R[told] * np.int64(len(distinct)) + codes[told])]
-    kept = kept[np.argsort(events_R[kept], kind="stable")]
-    events, counts = np.unique(events_R[kept], return_counts=True)
+def _joined(distinct: pa.Array, codes_T: Numbers, events_T: Numbers, n_events: int) -> pa.Array:
+    """The different ones of these values, joined per event; null for the other events."""
+    kept = _first_occurrences(events_T * np.int64(len(distinct)) + codes_T)
+    kept = kept[np.argsort(events_T[kept], kind="stable")]
+    events, counts = np.unique(events_T[kept], return_counts=True)
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
-    lists = pa.ListArray.from_arrays(offsets, distinct.take(pa.array(codes[kept])).cast(TEXT))
+    lists = pa.ListArray.from_arrays(offsets, distinct.take(pa.array(codes_T[kept])).cast(TEXT))
     place_E = np.full(n_events, -1, np.int64)
     place_E[events] = np.arange(len(events))
     return pc.binary_join(lists, pa.scalar(", ", TEXT)).take(pa.array(place_E, mask=place_E < 0))

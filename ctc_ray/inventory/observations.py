@@ -38,9 +38,12 @@ def observation_lists(
     n_equal = np.diff(starts, append=len(events_M))
     columns = {head: (codes[starts], names) for head, (codes, names) in columns.items()}
     events_M = events_M[starts]
-    codes, n_codes = _observation_codes(columns)
-    kept, counts = _distinct(events_M * np.int64(n_codes) + codes, n_equal)
-    if len(kept) and np.bincount(events_M[kept]).max() > 1:
+    if np.bincount(events_M).max(initial=0) <= 1:  # each is the only one of its event
+        kept, counts = np.arange(len(events_M)), n_equal
+    else:
+        codes, n_codes = _observation_codes(columns)
+        kept, counts = _distinct(events_M * np.int64(n_codes) + codes, n_equal)
+    if np.bincount(events_M[kept]).max(initial=0) > 1:
         labelled = np.zeros(len(kept), bool)
         for values, _ in columns.values():
             labelled |= values[kept] >= 0
