@@ -67,19 +67,16 @@ _ENCODINGS = (
 def run(config: InventoryConfig) -> Manifest:
     """Read the source whole, check it, and write the inventory; on an error nothing is written."""
     config = _absolute(config)
-    if _is_complete(config):
-        logger.info("%s is complete already", config.output_uri)
+    inputs = _inputs_if_begun(config)
+    if inputs and _is_complete(config, inputs):
         return read_manifest(config.output_uri, "inventory")
-    inventory, inputs = both(lambda: _read(config), lambda: _inputs_of_files(config))
+    inventory, inputs = both(lambda: _read(config), lambda: inputs or _inputs_of_files(config))
     missing = _missing_files(config, inventory.images)
     if config.same_content:
         inventory = _compared(config, inventory)
     if not inputs and isinstance(inventory.images, InventoryImages):
         inputs = _inputs_of_folder(config, inventory.images.source)
-    if begin_work(
-        config.output_uri, "inventory", _work(config, inputs), overwrite=config.overwrite
-    ):
-        logger.info("%s is complete already", config.output_uri)
+    if _is_complete(config, inputs):
         return read_manifest(config.output_uri, "inventory")
     _, (checked, statistics) = both(
         lambda: _write_parts(config.output_uri, inventory.images),
@@ -113,20 +110,26 @@ def _absolute(config: InventoryConfig) -> InventoryConfig:
     return config
 
 
-def _is_complete(config: InventoryConfig) -> bool:
-    """Whether this very inventory is there, as far as the bytes of a source that is a file tell it.
+def _inputs_if_begun(config: InventoryConfig) -> dict[str, str]:
+    """The bytes of a source that is a file, if its inventory may be there; else nothing.
 
     What a folder holds is known only when it has been read.
+    """
+    may_be_there = not config.overwrite and is_begun(config.output_uri)
+    return _inputs_of_files(config) if may_be_there and storage.is_file(config.source_uri) else {}
+
+
+def _is_complete(config: InventoryConfig, inputs: dict[str, str]) -> bool:
+    """Whether this very inventory is there; if not, it is begun.
 
     Raises:
         ConfigError: the output is that of another source or configuration.
     """
-    if config.overwrite or not is_begun(config.output_uri):
+    work = _work(config, inputs)
+    if not begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
         return False
-    if not storage.is_file(config.source_uri):
-        return False
-    work = _work(config, _inputs_of_files(config))
-    return begin_work(config.output_uri, "inventory", work, overwrite=False)
+    logger.info("%s is complete already", config.output_uri)
+    return True
 
 
 def _work(config: InventoryConfig, inputs: dict[str, str]) -> dict[str, Any]:
