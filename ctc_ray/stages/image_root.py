@@ -1,4 +1,4 @@
-"""Whether the folder of the images can be read at all, before an image is asked for.
+"""Whether the images can be read at all, before the work begins.
 
 A helper of `ctc create-dataset`.
 """
@@ -12,38 +12,43 @@ from ctc_ray.schemas import Failure
 from ctc_ray.stages import runtime
 from ctc_ray.stages.inventory_rows import find_rows
 
-_IMAGES_ASKED_FOR = 8  # where a folder must not be listed
+_IMAGES_ASKED_FOR = 8  # of an object store
 
 
 def require_image_root(config: CreateDatasetConfig) -> None:
     """Stop before every image is found missing, and stays so: a wrong path, a disk not mounted.
 
     Raises:
-        ConfigError: there is no such folder, or the store refuses it and the first images.
+        ConfigError: there is no such folder, or an object store refuses all images asked for.
     """
-    root = config.image_root_uri
+    root, refusal = config.image_root_uri, None
     try:
         is_there = root is None or storage.is_folder(root)
     except FileNotFoundError:
         is_there = False
     except PermissionError as error:  # to read objects does not mean to be allowed to list them
-        _require_access(config, error)
-        return
+        is_there, refusal = True, error
     if not is_there:
         raise ConfigError(
             f"{root}: no such folder; --image-root-uri names the one that image paths are relative "
             "to"
         )
+    _require_access(config, refusal)
 
 
-def _require_access(config: CreateDatasetConfig, refusal: PermissionError) -> None:
+def _require_access(config: CreateDatasetConfig, refusal: PermissionError | None) -> None:
     inventory = find_rows(config.inventory_uri)
-    first = np.arange(min(_IMAGES_ASKED_FOR, inventory.part_ends[-1]))
-    for uri in inventory.read(first, ["image_uri"])["image_uri"].to_pylist():
-        raw = runtime.fetch(storage.under_root(config.image_root_uri, uri))
-        if raw is not Failure.UNREADABLE:
+    n_rows = inventory.part_ends[-1]
+    rows = np.unique(np.linspace(0, n_rows - 1, _IMAGES_ASKED_FOR).astype(np.int64))
+    found = inventory.read(rows, ["image_uri"])["image_uri"].to_pylist()
+    uris = [storage.under_root(config.image_root_uri, uri) for uri in found]
+    if not all(map(storage.is_remote, uris)):
+        return
+    for uri in uris:
+        if runtime.fetch(uri) is not Failure.UNREADABLE:
             return
+    asked = f"{len(uris)} of {n_rows} images that were asked for"
     raise ConfigError(
-        f"{config.image_root_uri}: the store refuses this folder and the first images in it; are "
-        f"the credentials right? ({refusal})"
+        f"{config.image_root_uri or uris[0]}: the store refuses all {asked}; are the credentials "
+        f"right?{f' ({refusal})' if refusal else ''}"
     )

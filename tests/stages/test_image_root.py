@@ -1,9 +1,10 @@
 from pathlib import Path
 
 import pytest
-from builders import dataset_config
+from builders import dataset_config, inventory_config, write_events
 
 from ctc_ray.errors import ConfigError
+from ctc_ray.stages import create_inventory
 from ctc_ray.stages.image_root import require_image_root
 
 
@@ -16,7 +17,9 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_folder_or_none_is_fine(tmp_path: Path) -> None:
-    config = dataset_config("inventory", tmp_path, "out")
+    csv_path = write_events(tmp_path, n_events=2)
+    create_inventory.run(inventory_config(csv_path, tmp_path / "inventory"))
+    config = dataset_config(tmp_path / "inventory", tmp_path, "out")
     require_image_root(config)
     require_image_root(config.replaced(image_root_uri=None))
 

@@ -12,6 +12,7 @@ from builders import dataset_config, dataset_in_process, inventory_config, write
 from flaky_s3 import Faults
 
 from ctc_ray import storage, tables
+from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.manifest import Manifest, read_manifest
@@ -130,6 +131,26 @@ def test_a_store_that_refuses_every_image_stops_the_stage_before_it_begins(
     store.faults.deny = "e003_"
     dataset_in_process(events / "inventory", photos, tmp_path / "out")
     assert read_manifest(str(tmp_path / "out"), "dataset").failures == {"unreadable": 1}
+
+
+def test_a_store_that_refuses_every_image_of_a_full_address_stops_the_stage_too(
+    events: Path, store: Store, tmp_path: Path
+) -> None:
+    photos = store.put(events / "photos")
+    source = tmp_path / "rows.csv"
+    images = [uri for uri in storage.list_files(photos) if uri.endswith(".jpg")][:9]
+    source.write_text("id,file,species\n" + "".join(f"{n},{u},a\n" for n, u in enumerate(images)))
+    columns = {"event_column": "id", "image_columns": ("file",), "head_columns": ("species",)}
+    uris = {"source_uri": str(source), "output_uri": str(tmp_path / "inventory")}
+    create_inventory.run(CsvInventoryConfig(**uris, **columns))
+    config = dataset_config(tmp_path / "inventory", "", tmp_path / "out")
+    config = config.replaced(image_root_uri=None, heads=("species",))
+    store.faults.deny = "photos"
+    with pytest.raises(ConfigError, match=r"jpg: the store refuses all 8 of 9 images"):
+        create_dataset.prepare(config)
+    assert not (tmp_path / "out").exists()
+    store.faults.deny = images[0].rpartition("/")[2]
+    assert create_dataset.prepare(config) is not None
 
 
 @pytest.mark.ray
