@@ -131,18 +131,18 @@ def joined(parts: Sequence[pa.DictionaryArray]) -> pa.DictionaryArray:
     Of parts that go on where the one before ended, as those of an inventory do, no value is looked
     up again.
     """
-    parts = [part for part in parts if len(part)]
-    last = [part.dictionary[-1].as_py() for part in parts if len(part.dictionary)]
-    first = [part.dictionary[0].as_py() for part in parts if len(part.dictionary)]
-    if len(last) < max(len(parts), 1) or any(a > b for a, b in zip(last, first[1:], strict=False)):
-        return as_dictionary(pa.chunked_array(parts, pa.dictionary(pa.int32(), pa.string())))
-    indices, names, n_names = [], [], 0
-    for place, part in enumerate(parts):
-        goes_on = place > 0 and first[place] == last[place - 1]
+    indices = [pa.array([], pa.int32())]
+    names, n_names, last = [pa.array([], pa.string())], 0, None
+    for part in parts:
+        goes_on = int(last is not None and part.dictionary[:1].to_pylist() == [last])
         indices.append(pc.add(part.indices, pa.scalar(n_names - goes_on, pa.int32())))
-        names.append(part.dictionary[int(goes_on) :])
+        names.append(part.dictionary[goes_on:])
         n_names += len(names[-1])
-    return pa.DictionaryArray.from_arrays(pa.concat_arrays(indices), pa.concat_arrays(names))
+        last = part.dictionary[-1].as_py() if len(part.dictionary) else last
+    distinct = pa.concat_arrays(names)
+    if not ascends(distinct):
+        return as_dictionary(pa.chunked_array(parts, pa.dictionary(pa.int32(), pa.string())))
+    return pa.DictionaryArray.from_arrays(pa.concat_arrays(indices), distinct)
 
 
 def named(codes: Ints | Numbers, names: Sequence[str] | pa.Array) -> pa.DictionaryArray:

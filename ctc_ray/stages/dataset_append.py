@@ -65,7 +65,7 @@ class Base:
 
     def has_all(self, event_ids: pa.ChunkedArray) -> bool:
         """Whether none of these events is new."""
-        is_there = pc.is_in(coded(event_ids)[1], value_set=self.events.combine_chunks())
+        is_there = pc.is_in(coded(event_ids)[1], value_set=self.events)
         return bool(pc.all(is_there, min_count=0).as_py())
 
     @property
@@ -94,6 +94,9 @@ def _counted_columns(manifest: Manifest) -> list[str]:
 
 
 def _n_images(event_ids: pa.ChunkedArray) -> pa.Table:
+    if not pa.types.is_dictionary(event_ids.type):
+        counts = pc.value_counts(event_ids)
+        return pa.Table.from_batches([pa.RecordBatch.from_struct_array(counts)])
     event_N, events = coded(event_ids)
     return pa.table({"values": events, "counts": np.bincount(event_N, minlength=len(events))})
 

@@ -41,7 +41,7 @@ from ctc_ray.schemas import (
     label_column,
     planned_schema,
 )
-from ctc_ray.stages.inventory_rows import InventoryRows, numbered
+from ctc_ray.stages.inventory_rows import InventoryRows
 from ctc_ray.units import event_starts
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def plan_dataset(
     """The images of an inventory that become a dataset.
 
     Args:
-        table: the inventory's rows, at least with the columns of `read_columns`.
+        table: the inventory's rows as `read_columns` gives them, or with more columns.
         fixed: location -> split that is decided already; of `split.by location` only.
         already: ids of events that are left out, because the dataset has them.
 
@@ -99,11 +99,11 @@ def plan_dataset(
         LabelError: there is no such head, or an event has several observations.
     """
     _check_heads(config, inventory)
-    table = numbered(table.append_column(ROW, pa.array(np.arange(table.num_rows))))
+    table = table.append_column(ROW, pa.array(np.arange(table.num_rows)))
     selection = _Selection(table)
     if already is not None:
         event_N, events = coded(table["capture_event_id"])
-        is_new = pc.invert(pc.is_in(events, value_set=already.combine_chunks()))
+        is_new = pc.invert(pc.is_in(events, value_set=already))
         table = _where(np.asarray(is_new)[event_N], table)
         selection.note("in the dataset already", table)
     table, inputs = _mapped(config, table, selection)

@@ -114,15 +114,13 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
         parts = list(pool.map(read, tables.list_tables(config.inventory_uri)))
     table = pa.concat_tables(part.drop_columns(list(_NUMBERED)) for part in parts)
-    for name in _NUMBERED:
-        table = table.append_column(name, joined([part[name].chunk(0) for part in parts]))
-    return table
+    whole = {name: joined([part[name].chunk(0) for part in parts]) for name in _NUMBERED}
+    return pa.table({**{name: table[name] for name in table.column_names}, **whole})
 
 
 def numbered(table: pa.Table) -> pa.Table:
     """The table with events and locations as numbers: every step counts by them."""
     for name in _NUMBERED:
-        if not pa.types.is_dictionary(table[name].type) or table[name].num_chunks != 1:
-            place = table.schema.get_field_index(name)
-            table = table.set_column(place, name, as_dictionary(table[name]))
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, as_dictionary(table[name]))
     return table

@@ -52,3 +52,10 @@ def test_pieces_that_go_on_with_the_last_value_of_the_one_before_share_it():
     column = joined(pieces)
     assert column.dictionary.to_pylist() == ["a", "b", "c", "d"]
     assert "".join(column.to_pylist()) == "aabbbccd"
+
+
+def test_pieces_whose_values_are_not_sorted_are_joined_too():
+    pieces = [pa.array(list(text), pa.string()).dictionary_encode() for text in ("za", "bz", "zc")]
+    column = joined(pieces)
+    assert column.dictionary.to_pylist() == ["a", "b", "c", "z"]
+    assert "".join(column.to_pylist()) == "zabzzc"
