@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,29 +23,37 @@ from builders import (
 
 from ctc_ray.stages import create_inventory
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # three runs, each with a Ray of its own
 
 
-def start(argv: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
+@contextmanager
+def started(argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A command that does not outlive its test, and slow down all that come behind it."""
+    run = subprocess.Popen(
         [sys.executable, "-m", "ctc_ray", *argv],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "RAY_ADDRESS": "local"},
     )
+    try:
+        yield run
+    finally:
+        run.terminate()
+        run.wait(timeout=30)
 
 
 def finish(argv: list[str]) -> None:
-    assert start(argv).wait(timeout=240) == 0
+    with started(argv) as run:
+        assert run.wait() == 0
 
 
 def kill_when(argv: list[str], is_midway: Callable[[], bool]) -> None:
-    run = start(argv)
-    while not is_midway():
-        assert run.poll() is None, "the run ended before it could be killed"
-        time.sleep(0.02)
-    run.send_signal(signal.SIGKILL)
-    run.wait()
+    with started(argv) as run:
+        while not is_midway():
+            assert run.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
 
 
 def test_create_dataset_goes_on_after_a_kill(tmp_path: Path) -> None:
