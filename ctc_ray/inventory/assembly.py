@@ -1,7 +1,6 @@
 """From what a source says, row by row, to an inventory: one row per image, events united.
 
-R source rows, E capture events, N images, M observations. Everything is done on whole columns:
-10 million rows cost a Python object each only for a moment, for the hash that is the image's id.
+R source rows, E capture events, N images, M observations. Everything is done on whole columns.
 """
 
 from collections.abc import Mapping

@@ -46,13 +46,11 @@ def check_clocks(
     if captured_at is None or captured_at.null_count == len(captured_at):
         return Findings()
     micros_N = captured_at.fill_null(0).cast(pa.int64()).to_numpy()
-    is_unset_N = micros_N < _SET_US
-    if captured_at.null_count:
-        is_unset_N &= np.asarray(captured_at.is_valid())
-    is_named_N = ~np.asarray(pc.match_substring_regex(image_uris, "^https?://"))
-    if captured_at.null_count:
-        is_named_N &= np.asarray(captured_at.is_valid())
-    before, later = _jumps_back(image_uris, micros_N, np.where(is_named_N, cameras_N, -1))
+    is_dated_N = np.asarray(captured_at.is_valid())
+    is_unset_N = is_dated_N & (micros_N < _SET_US)
+    is_address_N = np.asarray(pc.match_substring_regex(image_uris, "^https?://"))
+    compared_N = np.where(is_dated_N & ~is_address_N, cameras_N, -1)
+    before, later = _jumps_back(image_uris, micros_N, compared_N)
     chosen = ~is_unset_N[later]  # one finding per image
     details = pc.binary_join_element_wise(
         _shown(captured_at, later[chosen]), _shown(captured_at, before[chosen]), " after "

@@ -90,7 +90,8 @@ def plan_dataset(
     """The images of an inventory that become a dataset.
 
     Args:
-        table: the inventory's rows as `read_columns` gives them, or with more columns.
+        table: the inventory's rows, at least with the columns of `read_columns`; best as it gives
+            them, with events and locations as numbers.
         fixed: location -> split that is decided already; of `split.by location` only.
         already: ids of events that are left out, because the dataset has them.
 

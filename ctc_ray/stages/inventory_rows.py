@@ -109,7 +109,7 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
             names = [name for name in file.schema_arrow.names if name in wanted]
             if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
                 names += meta_columns(file.schema_arrow)  # for the message that names them
-            return numbered(storage.ask(uri, lambda *_: file.read(columns=names)))
+            return _numbered(storage.ask(uri, lambda *_: file.read(columns=names)))
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
         parts = list(pool.map(read, tables.list_tables(config.inventory_uri)))
@@ -118,7 +118,7 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
     return pa.table({**{name: table[name] for name in table.column_names}, **whole})
 
 
-def numbered(table: pa.Table) -> pa.Table:
+def _numbered(table: pa.Table) -> pa.Table:
     """The table with events and locations as numbers: every step counts by them."""
     for name in _NUMBERED:
         place = table.schema.get_field_index(name)

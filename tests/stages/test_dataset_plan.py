@@ -11,7 +11,6 @@ from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.assembly import SourceRows, assemble
 from ctc_ray.manifest import Manifest
 from ctc_ray.stages.dataset_plan import plan_dataset
-from ctc_ray.stages.inventory_rows import numbered
 
 MANIFEST = Manifest(kind="inventory", config={}, classes={"s": ["a", "b"], "n": ["1"]})
 
@@ -55,7 +54,7 @@ ROWS = [("e", "a", "1", "A"), ("f", "b", "1", "B"), ("g", "b", None, "C"), ("h",
     ],
 )
 def test_filters_keep_these_events(values, events):
-    plan = plan_dataset(config(**values), numbered(table_of(ROWS)), MANIFEST)
+    plan = plan_dataset(config(**values), table_of(ROWS), MANIFEST)
     assert "".join(plan.rows["capture_event_id"].to_pylist()) == events
 
 
@@ -83,7 +82,7 @@ def test_most_frequent_observation_counts_repeated_rows_and_ties_go_to_the_first
 
 def test_nothing_left_is_an_error():
     with pytest.raises(ConfigError, match="no image is left"):
-        plan_dataset(config(filter={"keep": ["s=zebra"]}), numbered(table_of(ROWS)), MANIFEST)
+        plan_dataset(config(filter={"keep": ["s=zebra"]}), table_of(ROWS), MANIFEST)
 
 
 rows = st.lists(

@@ -23,7 +23,7 @@ from builders import (
 
 from ctc_ray.stages import create_inventory
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]  # three runs, each with a Ray of its own
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def started(argv: list[str]) -> Iterator[subprocess.Popen[bytes]]:
 
 def finish(argv: list[str]) -> None:
     with started(argv) as run:
-        assert run.wait() == 0
+        assert run.wait(timeout=240) == 0
 
 
 def kill_when(argv: list[str], is_midway: Callable[[], bool]) -> None:
