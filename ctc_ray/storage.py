@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 _FILE_SCHEME = "file://"
+HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)  # name of a file not yet renamed
 
 
 def is_remote(uri: str) -> bool:

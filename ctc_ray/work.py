@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -226,8 +227,18 @@ def end_append(output_uri: str) -> None:
 
 def finish_work(output_uri: str, manifest: Manifest) -> None:
     """Declare the output complete, then clear the plan away; `work.json` stays."""
+    _delete_half_written(output_uri)
     manifest.write(output_uri)
     end_append(output_uri)
+
+
+def _delete_half_written(output_uri: str) -> None:
+    """Delete what processes that were killed have left beside the results; a store has none."""
+    if storage.is_remote(output_uri):
+        return
+    for uri in list(storage.list_files(output_uri)):
+        if storage.HALF_WRITTEN.fullmatch(os.path.basename(storage.local_path(uri))):
+            storage.delete_file(uri)
 
 
 def _delete_folders_of(file_system: pafs.FileSystem, path: str) -> None:

@@ -1,4 +1,7 @@
 import json
+import signal
+import subprocess
+import sys
 import tempfile
 
 import pytest
@@ -49,6 +52,35 @@ def test_finished_work_keeps_the_results_and_clears_the_plan_away(output_uri):
     finish_work(output_uri, Manifest(kind="bundle", config=WORK))
     assert files_below(output_uri) == [
         "_work/work.json",
+        "images/part-00000.parquet",
+        "manifest.json",
+    ]
+
+
+_KILLED_WHILE_WRITING = """
+import os, signal, sys
+from ctc_ray import storage
+
+def chunks():
+    yield b"half"
+    os.kill(os.getpid(), signal.SIGKILL)
+
+storage.write_chunks(sys.argv[1], chunks())
+"""
+
+
+def test_finished_work_has_no_file_that_a_killed_process_has_half_written(tmp_path):
+    begin_work(str(tmp_path), "bundle", WORK, overwrite=False)
+    put_file(str(tmp_path), "images/part-00000.parquet")
+    put_file(str(tmp_path), "images/.notes")
+    uri = str(tmp_path / "images" / "part-00001.parquet")
+    killed = subprocess.run([sys.executable, "-c", _KILLED_WHILE_WRITING, uri], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "images").iterdir())) == 3
+    finish_work(str(tmp_path), Manifest(kind="bundle", config=WORK))
+    assert files_below(str(tmp_path)) == [
+        "_work/work.json",
+        "images/.notes",
         "images/part-00000.parquet",
         "manifest.json",
     ]
