@@ -1,0 +1,135 @@
+"""Locations that splits exchange, so that the splits have their shares of all images and classes.
+
+L movable locations and none, S splits, C classes of all heads together, P pairs (location, class).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+
+from ctc_ray.inventory.columns import Ints
+from ctc_ray.inventory.location_assignment import Assignment, Bools, Floats
+
+NEAR = 0.001  # sum of the deviations of all splits, as a share of all images
+_MAX_STEPS = 1000  # each helps; a few dozen are usual
+_WEIGHTS = (1, 30, 1000)
+# Parts of a class: whole numbers, of whose products the sums are exact in whatever order they are
+# added up, so the same locations are chosen on every machine.
+_PARTS = 1 << 20
+
+# how a measure changes by exchanging: source, target, rows given, rows taken -> [given, taken]
+_Change = Callable[[int, int, Ints, Ints], Floats]
+
+
+class Exchange:
+    """Exchanges of two movable locations between two splits, or moves of one, while one helps.
+
+    No exchange takes the last location of a class from a split.
+    """
+
+    def __init__(self, work: Assignment, movable_L: Bools) -> None:
+        self._work = work
+        self._places = np.append(np.flatnonzero(movable_L), -1)  # -1: none, without an image
+        self._sizes = np.append(work.sizes, 0)[self._places]
+        n_images_C = np.bincount(work.pair_classes, work.pair_counts, work.n_classes)
+        parts_P = np.rint(work.pair_counts / n_images_C[work.pair_classes] * _PARTS)
+        is_movable_P = movable_L[work.pair_locations]
+        rows = np.searchsorted(self._places[:-1], work.pair_locations[is_movable_P])
+        at = (rows, work.pair_classes[is_movable_P])
+        self._has_LC = np.zeros((len(self._places), work.n_classes), np.float32)
+        self._has_LC[at] = 1
+        self._parts_LC = np.zeros(self._has_LC.shape)
+        self._parts_LC[at] = parts_P[is_movable_P]
+        self._wanted_S = work.targets / max(work.targets.sum(), 1)
+        self._surplus_SC = np.zeros((len(work.targets), work.n_classes))
+        np.add.at(self._surplus_SC, (work.chosen[work.pair_locations], work.pair_classes), parts_P)
+        self._surplus_SC -= np.rint(np.outer(self._wanted_S, self._surplus_SC.sum(axis=0)))
+
+    def shares_first(self) -> None:
+        """Bring the shares as near as this can, then even the classes without a loss of that."""
+        self._improve(self._of_shares)
+        self._even()
+
+    def classes_first(self) -> None:
+        """Even the classes, with more and more regard to the shares; these have the last word."""
+        for weight in _WEIGHTS:
+            self._improve(self._of_squares(weight))
+        if self._work.fault()[1] > NEAR:
+            self._improve(self._of_shares)
+        self._even()
+
+    def unevenness(self) -> float:
+        """Sum of (share of a class's images in a split - wanted share)^2, of all of both."""
+        return float((self._surplus_SC**2).sum()) / _PARTS**2
+
+    def _even(self) -> None:
+        n_images = max(self._work.targets.sum(), 1)
+        limit = max(self._work.fault()[1], NEAR) * n_images + 1e-6
+        self._improve(partial(self._within, limit, self._of_squares(0)))
+
+    def _improve(self, change: _Change) -> None:
+        pairs = list(combinations(range(len(self._wanted_S)), 2))
+        for _ in range(_MAX_STEPS if pairs else 0):
+            found = [self._best(change, *pair) for pair in pairs]
+            number = int(np.argmin([of_pair for of_pair, _, _ in found]))
+            (of_pair, given, taken), (source, target) = found[number], pairs[number]
+            if of_pair >= -1e-6:
+                return
+            self._move(given, source, target)
+            self._move(taken, target, source)
+
+    def _best(self, change: _Change, source: int, target: int) -> tuple[float, int, int]:
+        """The least change, and which row is given for which."""
+        split_L = np.where(self._places < 0, -1, self._work.chosen[self._places])
+        given, taken = (np.flatnonzero((split_L == k) | (split_L < 0)) for k in (source, target))
+        after = change(source, target, given, taken)
+        has_given, has_taken = self._has_LC[given], self._has_LC[taken]
+        sole_source, sole_target = (self._work.n_having[:, k] == 1 for k in (source, target))
+        n_lost = (has_given * sole_source) @ (1 - has_taken).T
+        n_lost += (1 - has_given) @ (has_taken * sole_target).T
+        after[n_lost > 0] = np.inf
+        row, column = np.unravel_index(int(np.argmin(after)), after.shape)
+        return float(after[row, column]), int(given[row]), int(taken[column])
+
+    def _move(self, row: int, source: int, target: int) -> None:
+        if self._places[row] < 0:
+            return
+        self._work.move(int(self._places[row]), target)
+        self._surplus_SC[source] -= self._parts_LC[row]
+        self._surplus_SC[target] += self._parts_LC[row]
+
+    def _of_shares(self, source: int, target: int, given: Ints, taken: Ints) -> Floats:
+        """Of the sum of the deviations of all splits, in images."""
+        moved = self._sizes[given][:, np.newaxis] - self._sizes[taken]
+        lack, other_lack = self._work.deficits[source], self._work.deficits[target]
+        after = np.abs(lack + moved) + np.abs(other_lack - moved)
+        return np.asarray(after - abs(lack) - abs(other_lack))
+
+    def _of_squares(self, weight: float) -> _Change:
+        """Of half the unevenness, all images being one more class that weighs `weight`."""
+        work, scale = self._work, np.sqrt(weight) * _PARTS / max(self._work.targets.sum(), 1)
+        parts_LX = np.column_stack([self._parts_LC, np.rint(self._sizes * scale)])
+        squares_L = (parts_LX**2).sum(axis=1)
+
+        def change(source: int, target: int, given: Ints, taken: Ints) -> Floats:
+            lacks = work.deficits[target] - work.deficits[source]
+            slope = np.append(
+                self._surplus_SC[source] - self._surplus_SC[target], np.rint(lacks * scale)
+            )
+            slope_L = parts_LX @ slope
+            of_given, of_taken = squares_L - slope_L, squares_L + slope_L
+            cross = parts_LX[given] @ parts_LX[taken].T
+            return np.asarray(of_given[given][:, np.newaxis] + of_taken[taken] - 2 * cross)
+
+        return change
+
+    def _within(
+        self, limit: float, change: _Change, source: int, target: int, given: Ints, taken: Ints
+    ) -> Floats:
+        """A change, of exchanges alone after which the deviations are within the limit, images."""
+        fault = np.abs(self._work.deficits).sum()
+        after = change(source, target, given, taken)
+        after[fault + self._of_shares(source, target, given, taken) > limit] = np.inf
+        return after
