@@ -193,26 +193,31 @@ class _Typed(DottedNames):
 
 
 @cache
-def _as_typed(model: type[BaseModel], *, without: str = "") -> type[BaseModel]:
+def _as_typed(model: type[BaseModel], *, without: str = "", below: str = "") -> type[BaseModel]:
     """The model with every field optional: what a user may type, validated later as a whole."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         if name == without:
             continue
-        below = submodel(field.annotation)
-        if below is not None:
-            fields[name] = (Annotated[_as_typed(below) | None, Parameter(group=Group(name))], None)
+        key = f"{below}{name}"
+        part = submodel(field.annotation)
+        if part is not None:
+            typed = _as_typed(part, below=f"{key}.")
+            fields[name] = (Annotated[typed | None, Parameter(group=Group(name))], None)
         else:
-            fields[name] = (_typed_annotation(name, field), None)
+            fields[name] = (_typed_annotation(key, field), None)
     return create_model(f"Typed{model.__name__}", __base__=_Typed, **fields)
 
 
-def _typed_annotation(name: str, field: FieldInfo) -> Any:
+def _typed_annotation(key: str, field: FieldInfo) -> Any:
     annotation = field.annotation
+    description = field.description or ""
+    if get_origin(annotation) is dict:
+        description += f" Given one by one, {option_name(key)}.NAME VALUE."
     if get_origin(annotation) in (Union, types.UnionType) and bool in get_args(annotation):
         annotation = str  # FILE | true | false: one word on the command line
-    help_text = f"{' '.join((field.description or '').split())} {_default_text(field)}".strip()
-    switch_off = option_name(f"no-{name}") if field.default is True else ""
+    help_text = f"{' '.join(description.split())} {_default_text(field)}".strip()
+    switch_off = option_name(f"no-{key.rpartition('.')[2]}") if field.default is True else ""
     negative = switch_off if annotation is bool else None
     shown = Parameter(help=help_text, show_default=False, negative=negative)
     return Annotated[Optional[annotation], shown]  # noqa: UP045  # a value, no type known to mypy

@@ -150,6 +150,8 @@ def _describe(model: type[BaseModel], details: ErrorDetails) -> str:
     message = details["msg"].removeprefix("Value error, ")
     if not name:
         return message
+    if details["type"] in ("dict_type", "model_type"):
+        message = f"its values are given one by one, {option_name(name)}.NAME VALUE; in YAML a map"
     return f"{name} is {details['input']!r}: {message}"
 
 
