@@ -61,6 +61,12 @@ def test_missing_table_is_one_line(folder, shared_data):
         read_package(str(folder))
 
 
+def test_file_that_is_no_package_is_one_line(tmp_path):
+    (tmp_path / "media.csv").write_text("mediaID")
+    with pytest.raises(ConfigError, match=r"media\.csv/datapackage\.json: no such file"):
+        read_package(str(tmp_path / "media.csv"))
+
+
 @pytest.mark.real_data
 def test_short_row_is_filled_up_and_a_long_one_is_an_error(folder):
     before = read_package(str(folder)).tables["deployments"]
