@@ -1,6 +1,7 @@
 """What all stage configurations share: strict models, reading YAML, merging, errors in one line."""
 
 import difflib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 
@@ -85,6 +86,17 @@ class StageConfig(Config):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
+class _Yaml(yaml.SafeLoader):
+    """With 1e-5 a number, as in YAML 1.2 and JSON: in YAML 1.1 it would have to be 1.0e-5."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
 def read_yaml(uri: str) -> dict[str, Any]:
     """The keys of a YAML file.
 
@@ -94,7 +106,7 @@ def read_yaml(uri: str) -> dict[str, Any]:
     from ctc_ray import storage  # pyarrow takes 0.2 s to import; `ctc --help` needs none of it
 
     try:
-        value = yaml.safe_load(storage.read_bytes(uri))
+        value = yaml.load(storage.read_bytes(uri), _Yaml)  # a SafeLoader
     except FileNotFoundError:
         raise ConfigError(f"{uri}: no such configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:

@@ -195,6 +195,12 @@ def test_yaml_reads_as_its_keys(tmp_path):
     assert values == {"names": ["a"], "lens": {"maker": "ü"}}
 
 
+@pytest.mark.parametrize("number", ["1e-5", "1E-5", "1.e-5", ".1e-4", "0.00001", "+1.0e-5"])
+def test_yaml_number_may_be_written_as_in_json(tmp_path, number):
+    (tmp_path / "a.yaml").write_text(f"range: [{number}, -{number.lstrip('+')}]\nname: 1e-5x\n")
+    assert read_yaml(str(tmp_path / "a.yaml")) == {"range": [1e-5, -1e-5], "name": "1e-5x"}
+
+
 @pytest.mark.parametrize("content", ["", "# nothing but a note\n", "---\n"])
 def test_yaml_without_keys_is_no_values(tmp_path, content):
     (tmp_path / "a.yaml").write_text(content)
