@@ -40,12 +40,16 @@ class Exchange:
         at = (rows, work.pair_classes[is_movable_P])
         self._has_LC = np.zeros((len(self._places), work.n_classes), np.float32)
         self._has_LC[at] = 1
-        self._parts_LC = np.zeros(self._has_LC.shape)
-        self._parts_LC[at] = parts_P[is_movable_P]
-        self._wanted_S = work.targets / max(work.targets.sum(), 1)
-        self._surplus_SC = np.zeros((len(work.targets), work.n_classes))
-        np.add.at(self._surplus_SC, (work.chosen[work.pair_locations], work.pair_classes), parts_P)
-        self._surplus_SC -= np.rint(np.outer(self._wanted_S, self._surplus_SC.sum(axis=0)))
+        # of each class, and in the last column of all images
+        parts = np.rint(work.sizes * (_PARTS / max(work.targets.sum(), 1)))
+        self._parts_LX = np.zeros((len(self._places), work.n_classes + 1))
+        self._parts_LX[at] = parts_P[is_movable_P]
+        self._parts_LX[:, -1] = np.append(parts, 0)[self._places]
+        self._surplus_SX = np.zeros((len(work.targets), work.n_classes + 1))
+        np.add.at(self._surplus_SX, (work.chosen[work.pair_locations], work.pair_classes), parts_P)
+        np.add.at(self._surplus_SX[:, -1], work.chosen, parts)
+        wanted_S = work.targets / max(work.targets.sum(), 1)
+        self._surplus_SX -= np.rint(np.outer(wanted_S, self._surplus_SX.sum(axis=0)))
 
     def shares_first(self) -> None:
         """Bring the shares as near as this can, then even the classes without a loss of that."""
@@ -62,7 +66,7 @@ class Exchange:
 
     def unevenness(self) -> float:
         """Sum of (share of a class's images in a split - wanted share)^2, of all of both."""
-        return float((self._surplus_SC**2).sum()) / _PARTS**2
+        return float((self._surplus_SX[:, :-1] ** 2).sum()) / _PARTS**2
 
     def _even(self) -> None:
         n_images = max(self._work.targets.sum(), 1)
@@ -70,7 +74,7 @@ class Exchange:
         self._improve(partial(self._within, limit, self._of_squares(0)))
 
     def _improve(self, change: _Change) -> None:
-        pairs = list(combinations(range(len(self._wanted_S)), 2))
+        pairs = list(combinations(range(len(self._surplus_SX)), 2))
         for _ in range(_MAX_STEPS if pairs else 0):
             found = [self._best(change, *pair) for pair in pairs]
             number = int(np.argmin([of_pair for of_pair, _, _ in found]))
@@ -97,8 +101,8 @@ class Exchange:
         if self._places[row] < 0:
             return
         self._work.move(int(self._places[row]), target)
-        self._surplus_SC[source] -= self._parts_LC[row]
-        self._surplus_SC[target] += self._parts_LC[row]
+        self._surplus_SX[source] -= self._parts_LX[row]
+        self._surplus_SX[target] += self._parts_LX[row]
 
     def _of_shares(self, source: int, target: int, given: Ints, taken: Ints) -> Floats:
         """Of the sum of the deviations of all splits, in images."""
@@ -107,20 +111,16 @@ class Exchange:
         after = np.abs(lack + moved) + np.abs(other_lack - moved)
         return np.asarray(after - abs(lack) - abs(other_lack))
 
-    def _of_squares(self, weight: float) -> _Change:
+    def _of_squares(self, weight: int) -> _Change:
         """Of half the unevenness, all images being one more class that weighs `weight`."""
-        work, scale = self._work, np.sqrt(weight) * _PARTS / max(self._work.targets.sum(), 1)
-        parts_LX = np.column_stack([self._parts_LC, np.rint(self._sizes * scale)])
-        squares_L = (parts_LX**2).sum(axis=1)
+        weight_X = np.append(np.ones(self._work.n_classes), weight)
+        weighted_LX = self._parts_LX * weight_X
+        squares_L = (self._parts_LX * weighted_LX).sum(axis=1)
 
         def change(source: int, target: int, given: Ints, taken: Ints) -> Floats:
-            lacks = work.deficits[target] - work.deficits[source]
-            slope = np.append(
-                self._surplus_SC[source] - self._surplus_SC[target], np.rint(lacks * scale)
-            )
-            slope_L = parts_LX @ slope
+            slope_L = weighted_LX @ (self._surplus_SX[source] - self._surplus_SX[target])
             of_given, of_taken = squares_L - slope_L, squares_L + slope_L
-            cross = parts_LX[given] @ parts_LX[taken].T
+            cross = self._parts_LX[given] @ weighted_LX[taken].T
             return np.asarray(of_given[given][:, np.newaxis] + of_taken[taken] - 2 * cross)
 
         return change

@@ -143,6 +143,18 @@ def test_unevenness_after_all_exchanges_is_that_of_the_result(rows, salt):
         assert work.deficits == pytest.approx(targets - reached)
 
 
+@pytest.mark.parametrize("labels", ["xxxxxxxxxx", "yyxxxxyyxy"])
+def test_exchanges_come_to_an_end_where_no_share_can_be_met(labels, monkeypatch):
+    places = [place for place, n_images in enumerate([4, 3, 3]) for _ in range(n_images)]
+    table = rows_of([(str(n), f"L{place}", labels[n]) for n, place in enumerate(places)])
+    moved, move = [], Assignment.move
+    monkeypatch.setattr(
+        Assignment, "move", lambda self, *where: (moved.append(where), move(self, *where))
+    )
+    split_by_location(table, fractions={"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, salt="")
+    assert len(moved) < 200  # in all attempts together; of a thousand steps each has two
+
+
 def test_fixed_split_that_is_none_is_an_error():
     with pytest.raises(ConfigError, match="location 'A' is in the split 'dev' already"):
         split_by_location(
