@@ -20,7 +20,8 @@ from ctc_ray.schemas import LABEL_PREFIX
 
 _MAX_EXCHANGED = 400  # locations, the largest: of the others each matters little
 _ATTEMPTS = 20
-_TRIED_LOCATIONS = 3000  # of all attempts together
+_MAX_REPEATED = 10_000  # locations; with more of them the first attempt is near enough
+_TRIED_FOR_CLASSES = 1500  # locations, of all attempts together
 _GOOD_ENOUGH = 0.005  # sum of the deviations of all splits, as a share of all images
 _EVEN_ENOUGH = 0.001  # sum of the squares of how far each class is off in each split
 
@@ -79,15 +80,20 @@ def split_by_location(
         rank_L[np.argsort(hashes, kind="stable")] = np.arange(len(places))
         return Assignment(given_L, n_images_L, rank_L, targets, *pairs)
 
-    n_attempts = max(1, min(_ATTEMPTS, _TRIED_LOCATIONS // max(len(given_L), 1)))
-    best = _best(assignment(attempt) for attempt in range(n_attempts))
+    n_attempts = _ATTEMPTS if len(given_L) <= _MAX_REPEATED else 1
+    n_for_classes = _TRIED_FOR_CLASSES // max(len(given_L), 1)
+    best = _best((assignment(attempt) for attempt in range(n_attempts)), n_for_classes)
     return named(best[place_N], splits)
 
 
-def _best(assignments: Iterable[Assignment]) -> Ints:
-    """The split of each location by the first assignment that is good enough, else the best."""
+def _best(assignments: Iterable[Assignment], n_for_classes: int) -> Ints:
+    """The split of each location by the first assignment that is good enough, else the best.
+
+    Args:
+        n_for_classes: assignments after which none is made for the sake of even classes alone.
+    """
     best, least = np.empty(0, np.int64), (math.inf, math.inf, math.inf)
-    for work in assignments:
+    for number, work in enumerate(assignments, start=1):
         is_free_L = work.chosen < 0
         work.cover()
         work.fill()
@@ -95,7 +101,8 @@ def _best(assignments: Iterable[Assignment]) -> Ints:
         for chosen, lacking, fault, unevenness in _settled(work, is_free_L):
             if (lacking, max(fault, NEAR), unevenness) < least:
                 best, least = chosen, (lacking, max(fault, NEAR), unevenness)
-        if least[0] == 0 and least[1] <= _GOOD_ENOUGH and least[2] <= _EVEN_ENOUGH:
+        is_even = least[2] <= _EVEN_ENOUGH or number >= n_for_classes
+        if least[:2] <= (0, _GOOD_ENOUGH) and is_even:
             break
     return best
 
