@@ -89,13 +89,19 @@ class Exchange:
         split_L = np.where(self._places < 0, -1, self._work.chosen[self._places])
         given, taken = (np.flatnonzero((split_L == k) | (split_L < 0)) for k in (source, target))
         after = change(source, target, given, taken)
+        row, column = np.unravel_index(int(np.argmin(after)), after.shape)
+        if self._loses(source, target, given[[row]], taken[[column]]).any():
+            after[self._loses(source, target, given, taken)] = np.inf
+            row, column = np.unravel_index(int(np.argmin(after)), after.shape)
+        return float(after[row, column]), int(given[row]), int(taken[column])
+
+    def _loses(self, source: int, target: int, given: Ints, taken: Ints) -> Bools:
+        """Whether an exchange takes the last location of a class from either split."""
         has_given, has_taken = self._has_LC[given], self._has_LC[taken]
         sole_source, sole_target = (self._work.n_having[:, k] == 1 for k in (source, target))
         n_lost = (has_given * sole_source) @ (1 - has_taken).T
         n_lost += (1 - has_given) @ (has_taken * sole_target).T
-        after[n_lost > 0] = np.inf
-        row, column = np.unravel_index(int(np.argmin(after)), after.shape)
-        return float(after[row, column]), int(given[row]), int(taken[column])
+        return np.asarray(n_lost > 0)
 
     def _move(self, row: int, source: int, target: int) -> None:
         if self._places[row] < 0:

@@ -1,7 +1,6 @@
 import csv
 import itertools
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -9,11 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import encode
 from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
-from ctc_ray.inventory.location_assignment import Assignment
-from ctc_ray.inventory.location_exchange import Exchange
-from ctc_ray.inventory.location_split import location_classes, split_by_location
+from ctc_ray.inventory.location_split import split_by_location
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -120,39 +116,6 @@ def test_class_that_few_images_have_is_shared_out_as_all_images_are():
         rare = splits.filter(pc.equal(table["label_s"], "rare"))
         for share in split_shares(rare, FRACTIONS):  # 35, 7.5 and 7.5 images
             assert share["images"] == pytest.approx(50 * share["wanted"], abs=0.5)
-
-
-@given(some_rows, st.sampled_from(["", "s"]))
-def test_unevenness_after_all_exchanges_is_that_of_the_result(rows, salt):
-    table = rows_of([("e", "A", "x"), *(row for row in rows if row[1])])
-    place_N, _ = encode(table["location_id"])
-    sizes = np.bincount(place_N)
-    free = np.ones(len(sizes), bool)
-    targets = len(place_N) * np.array(list(FRACTIONS.values()))
-    work = Assignment(
-        np.full(len(sizes), -1), sizes, np.arange(len(sizes)), targets,
-        *location_classes(table, place_N, len(sizes)),
-    )  # fmt: skip
-    work.cover()
-    work.fill()
-    for settle in (Exchange.shares_first, Exchange.classes_first):
-        exchange = Exchange(work, free)
-        settle(exchange)
-        assert exchange.unevenness() == Exchange(work, free).unevenness()
-        reached = np.bincount(work.chosen, sizes, len(targets))
-        assert work.deficits == pytest.approx(targets - reached)
-
-
-@pytest.mark.parametrize("labels", ["xxxxxxxxxx", "yyxxxxyyxy"])
-def test_exchanges_come_to_an_end_where_no_share_can_be_met(labels, monkeypatch):
-    places = [place for place, n_images in enumerate([4, 3, 3]) for _ in range(n_images)]
-    table = rows_of([(str(n), f"L{place}", labels[n]) for n, place in enumerate(places)])
-    moved, move = [], Assignment.move
-    monkeypatch.setattr(
-        Assignment, "move", lambda self, *where: (moved.append(where), move(self, *where))
-    )
-    split_by_location(table, fractions={"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, salt="")
-    assert len(moved) < 200  # in all attempts together; of a thousand steps each has two
 
 
 def test_fixed_split_that_is_none_is_an_error():

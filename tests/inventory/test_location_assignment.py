@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray.inventory.location_assignment import Assignment
+
+
+def undecided(images_LC, shares, chosen=None):
+    counts = np.array(images_LC)
+    locations, classes = np.nonzero(counts)
+    sizes = counts.sum(axis=1)
+    return Assignment(
+        np.full(len(counts), -1) if chosen is None else np.array(chosen),
+        sizes,
+        np.arange(len(counts)),
+        sizes.sum() * np.array(shares),
+        locations,
+        classes,
+        counts[locations, classes],
+        counts.shape[1],
+    )
+
+
+def test_rarest_class_is_covered_first():
+    work = undecided([(9, 0), (9, 1), (9, 0), (9, 1), (9, 0), (9, 0)], (0.5, 0.5))
+    work.cover()
+    assert sorted(work.chosen[[1, 3]]) == [0, 1]
+    assert work.fault()[0] == 0
+
+
+def test_class_of_fewer_locations_than_splits_is_nobodys_fault():
+    work = undecided([(9, 0), (9, 1), (9, 0)], (0.4, 0.3, 0.3))
+    work.cover()
+    work.fill()
+    assert work.fault()[0] == 0
+    assert sorted(work.chosen) == [0, 1, 2]
+
+
+def test_decided_location_stays_and_counts():
+    work = undecided([(8,), (1,), (1,)], (0.8, 0.2), chosen=[1, -1, -1])
+    free = work.chosen < 0
+    work.cover()
+    work.fill()
+    work.even(free)
+    assert work.chosen.tolist() == [1, 0, 0]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 9)), min_size=1, max_size=12),
+    st.lists(st.tuples(st.integers(0, 11), st.integers(0, 2)), max_size=20),
+)
+def test_moves_keep_the_counts_right(images_LC, moves):
+    shares = (0.5, 0.3, 0.2)
+    work = undecided(images_LC, shares)
+    work.cover()
+    work.fill()
+    for place, split in moves:
+        work.move(place % len(images_LC), split)
+    again = undecided(images_LC, shares, chosen=work.chosen)
+    assert work.deficits == pytest.approx(again.deficits)
+    assert np.array_equal(work.n_having, again.n_having)
+    assert np.array_equal(work.n_open, again.n_open)
