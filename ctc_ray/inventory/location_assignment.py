@@ -3,7 +3,7 @@
 L locations, S splits, C classes of all heads together, P pairs (location, class that it has).
 """
 
-from collections.abc import Sequence
+import copy
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,8 +45,15 @@ class Assignment:
             1,
         )
         self.n_open = np.bincount(self.pair_classes[~decided], minlength=self.n_classes)
-        self.of_location = _groups(self.pair_locations, self.pair_classes, len(self.chosen))
-        self.of_class = _groups(self.pair_classes, self.pair_locations, self.n_classes)
+        self.of_location = _Groups(self.pair_locations, self.pair_classes, len(self.chosen))
+        self.of_class = _Groups(self.pair_classes, self.pair_locations, self.n_classes)
+
+    def copy(self) -> "Assignment":
+        """The same decisions, to be changed on their own."""
+        other = copy.copy(self)
+        for name in ("chosen", "ranks", "deficits", "n_having", "n_open"):
+            setattr(other, name, getattr(self, name).copy())
+        return other
 
     def fault(self) -> tuple[int, float]:
         """Splits that lack a class which could be in all, and the sum of all deviations."""
@@ -118,11 +125,12 @@ class Assignment:
         self.put(location, split)
 
 
-def _groups(keys: Ints, values: Ints, n_keys: int) -> Sequence[Ints]:
+class _Groups:
     """The values of each key."""
-    order = np.argsort(keys, kind="stable")
-    return (
-        np.split(values[order], np.cumsum(np.bincount(keys, minlength=n_keys))[:-1])
-        if n_keys
-        else []
-    )
+
+    def __init__(self, keys: Ints, values: Ints, n_keys: int) -> None:
+        self._values = values[np.argsort(keys, kind="stable")]
+        self._starts = np.append(0, np.cumsum(np.bincount(keys, minlength=n_keys)))
+
+    def __getitem__(self, key: int) -> Ints:
+        return self._values[self._starts[key] : self._starts[key + 1]]

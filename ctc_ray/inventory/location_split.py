@@ -4,8 +4,7 @@ L locations, S splits, N images.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +17,10 @@ from ctc_ray.inventory.location_assignment import Assignment, Bools
 from ctc_ray.inventory.location_exchange import NEAR, Exchange
 from ctc_ray.schemas import LABEL_PREFIX
 
-_MAX_EXCHANGED = 400  # locations, the largest: of the others each matters little
+_MAX_EXCHANGED = 400  # locations; of the others each has little of any class
 _ATTEMPTS = 20
 _MAX_REPEATED = 10_000  # locations; with more of them the first attempt is near enough
-_TRIED_FOR_CLASSES = 1500  # locations, of all attempts together
+_TRIED_FOR_CLASSES = 4500  # locations times pairs of splits, of all attempts together
 _GOOD_ENOUGH = 0.005  # sum of the deviations of all splits, as a share of all images
 _EVEN_ENOUGH = 0.001  # sum of the squares of how far each class is off in each split
 
@@ -73,16 +72,20 @@ def split_by_location(
     n_images_L = np.bincount(place_N, minlength=len(given_L))
     pairs = location_classes(rows, place_N, len(given_L))
 
-    def assignment(attempt: int) -> Assignment:
-        own_salt = f"{salt}\0{attempt}" if attempt else salt
-        hashes = [unit_interval(name, own_salt) for name in places]
-        rank_L = np.full(len(given_L), len(given_L))
-        rank_L[np.argsort(hashes, kind="stable")] = np.arange(len(places))
-        return Assignment(given_L, n_images_L, rank_L, targets, *pairs)
+    free = np.flatnonzero(given_L < 0)
+    base = Assignment(given_L, n_images_L, np.full_like(given_L, len(places)), targets, *pairs)
 
-    n_attempts = _ATTEMPTS if len(given_L) <= _MAX_REPEATED else 1
-    n_for_classes = _TRIED_FOR_CLASSES // max(len(given_L), 1)
-    best = _best((assignment(attempt) for attempt in range(n_attempts)), n_for_classes)
+    def attempted(number: int) -> Assignment:
+        own_salt = f"{salt}\0{number}" if number else salt
+        hashes = [unit_interval(name, own_salt) for name in places]
+        work = base.copy()
+        work.ranks[np.argsort(hashes, kind="stable")] = np.arange(len(places))
+        return work
+
+    n_attempts = _ATTEMPTS if 0 < len(free) <= _MAX_REPEATED else 1
+    n_pairs = len(splits) * (len(splits) - 1) // 2
+    n_for_classes = max(1, _TRIED_FOR_CLASSES // max(len(free) * n_pairs, 1))
+    best = _best((attempted(number) for number in range(n_attempts)), n_for_classes)
     return named(best[place_N], splits)
 
 
@@ -90,7 +93,7 @@ def _best(assignments: Iterable[Assignment], n_for_classes: int) -> Ints:
     """The split of each location by the first assignment that is good enough, else the best.
 
     Args:
-        n_for_classes: assignments after which none is made for the sake of even classes alone.
+        n_for_classes: assignments after which others are tried for the shares alone.
     """
     best, least = np.empty(0, np.int64), (math.inf, math.inf, math.inf)
     for number, work in enumerate(assignments, start=1):
@@ -98,29 +101,43 @@ def _best(assignments: Iterable[Assignment], n_for_classes: int) -> Ints:
         work.cover()
         work.fill()
         work.even(is_free_L)
-        for chosen, lacking, fault, unevenness in _settled(work, is_free_L):
-            if (lacking, max(fault, NEAR), unevenness) < least:
-                best, least = chosen, (lacking, max(fault, NEAR), unevenness)
+        ways = [Exchange.shares_first, Exchange.classes_first][: 1 + (number <= n_for_classes)]
+        for chosen, lacking, fault, unevenness in _settled(work, is_free_L, ways):
+            fault = max(round(fault, 9), NEAR)  # sums that differ by their last bits are equal
+            if (lacking, fault, unevenness) < least:
+                best, least = chosen, (lacking, fault, unevenness)
         is_even = least[2] <= _EVEN_ENOUGH or number >= n_for_classes
         if least[:2] <= (0, _GOOD_ENOUGH) and is_even:
             break
     return best
 
 
-def _settled(work: Assignment, free_L: Bools) -> Iterator[tuple[Ints, int, float, float]]:
+def _settled(
+    work: Assignment, free_L: Bools, ways: Sequence[Callable[[Exchange], None]]
+) -> Iterator[tuple[Ints, int, float, float]]:
     """The split of each location after exchanges, and what is wrong with that, the worst first."""
     if not free_L.any():
         yield work.chosen, *work.fault(), 0.0
         return
-    free = np.flatnonzero(free_L)
-    movable_L = np.zeros(len(free_L), bool)
-    largest = free[np.lexsort((work.ranks[free], -work.sizes[free]))]
-    movable_L[largest[:_MAX_EXCHANGED]] = True
-    for settle in (Exchange.shares_first, Exchange.classes_first):
-        own = replace(work)
+    movable_L = _with_most(work, free_L)
+    for settle in ways:
+        own = work.copy()
         exchange = Exchange(own, movable_L)
         settle(exchange)
         yield own.chosen, *own.fault(), exchange.unevenness()
+
+
+def _with_most(work: Assignment, free_L: Bools) -> Bools:
+    """The free locations that have the largest parts of all images or of a class."""
+    n_images_C = np.bincount(work.pair_classes, work.pair_counts, work.n_classes)
+    most_L = work.sizes / max(work.targets.sum(), 1)
+    parts_P = work.pair_counts / n_images_C[work.pair_classes]
+    np.maximum.at(most_L, work.pair_locations, parts_P)
+    free = np.flatnonzero(free_L)
+    order = np.lexsort((work.ranks[free], -most_L[free]))
+    found = np.zeros(len(free_L), bool)
+    found[free[order[:_MAX_EXCHANGED]]] = True
+    return found
 
 
 def location_classes(rows: pa.Table, place_N: Ints, n_places: int) -> tuple[Ints, Ints, Ints, int]:

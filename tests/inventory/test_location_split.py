@@ -1,6 +1,7 @@
 import csv
 import itertools
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -118,6 +119,28 @@ def test_class_that_few_images_have_is_shared_out_as_all_images_are():
             assert share["images"] == pytest.approx(50 * share["wanted"], abs=0.5)
 
 
+def test_events_without_location_cost_no_location_its_place():
+    sizes = [1150, 390, 610, 1700, 240, 820, 1330, 570, 960, 1490]  # images of the locations
+    rows = [(f"{n}-{k}", f"L{n}", "x") for n, size in enumerate(sizes) for k in range(size)]
+    rows += [(f"lone-{k}", None, None) for k in range(1600)]
+    for salt in "abcde":
+        splits = split_by_location(rows_of(rows), fractions=FRACTIONS, salt=salt)
+        shares = split_shares(splits, FRACTIONS)
+        assert sum(abs(share["share"] - share["wanted"]) for share in shares) < 0.005
+
+
+@pytest.mark.parametrize("seed", [8, 13, 17])
+def test_rare_classes_are_in_every_split_also_of_many_locations(seed):
+    random = np.random.default_rng(seed)
+    rows = [(f"{n}-{k}", f"L{n}", "x") for n in range(1600) for k in range(1 + n % 3)]
+    for rare in range(40):  # each at four of the same forty locations
+        places = random.choice(40, 4, replace=False)
+        rows += [(f"r{rare}-{n}", f"L{n}", f"rare {rare}") for n in places]
+    table = rows_of(rows)
+    splits = split_by_location(table, fractions=FRACTIONS, salt="")
+    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+
+
 def test_fixed_split_that_is_none_is_an_error():
     with pytest.raises(ConfigError, match="location 'A' is in the split 'dev' already"):
         split_by_location(
@@ -126,14 +149,15 @@ def test_fixed_split_that_is_none_is_an_error():
 
 
 @pytest.mark.real_data
-def test_real_cameras_keep_the_shares_and_every_class(shared_data):
+@pytest.mark.parametrize("salt", ["", "1", "2", "3", "4", "5"])
+def test_real_cameras_keep_the_shares_and_every_class(shared_data, salt):
     uri = shared_data / "annotations" / "snapshot_safari_capture_events" / "data.csv"
     with uri.open() as file:
         rows = [
             (str(n), r["cameraID"], r["snapshotName"]) for n, r in enumerate(csv.DictReader(file))
         ]
     table = rows_of(rows)
-    splits = split_by_location(table, fractions=FRACTIONS, salt="")
+    splits = split_by_location(table, fractions=FRACTIONS, salt=salt)
     assert pc.count_distinct(table["location_id"]).as_py() == 180
     assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
     assert [found["in_several_splits"] for found in leakage(table, splits)] == [0, 0]
