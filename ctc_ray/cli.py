@@ -212,7 +212,7 @@ def _as_typed(model: type[BaseModel], *, without: str = "", below: str = "") -> 
 def _typed_annotation(key: str, field: FieldInfo) -> Any:
     annotation = field.annotation
     description = field.description or ""
-    if get_origin(annotation) is dict:
+    if annotation == dict[str, float]:
         description += f" Given one by one, {option_name(key)}.NAME VALUE."
     if get_origin(annotation) in (Union, types.UnionType) and bool in get_args(annotation):
         annotation = str  # FILE | true | false: one word on the command line

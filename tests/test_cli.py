@@ -195,8 +195,8 @@ def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]])
         (["--optimizer.name", "foo"], "optimizer.name is 'foo': Input should be 'sgd' or 'adamw'"),
         (["--batch-size", "many"], "batch_size is 'many': Input should be a valid integer"),
         (["--loss-weights.a", "x"], "loss_weights.a is 'x': Input should be a valid number"),
-        (["--loss-weights", "a=1"], "given one by one, --loss-weights.NAME VALUE; in YAML a map"),
-        (["--optimizer", "sgd"], "given one by one, --optimizer.NAME VALUE; in YAML a map"),
+        (["--loss-weights", "a=1"], "its values are given one by one, as loss_weights.NAME"),
+        (["--optimizer", "sgd"], "its values are given one by one, as optimizer.NAME"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_told_in_the_words_of_the_user(

@@ -86,15 +86,20 @@ class StageConfig(Config):
 ConfigT = TypeVar("ConfigT", bound=Config)
 
 
-class _Yaml(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):
     """With 1e-5 a number, as in YAML 1.2 and JSON: in YAML 1.1 it would have to be 1.0e-5."""
 
 
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+.0123456789"),
-)
+class _Dumper(yaml.SafeDumper):
+    """Puts the text 1e-5 into quotes, so that it is read as text again."""
+
+
+for _one in (_Loader, _Dumper):
+    _one.add_implicit_resolver(
+        "tag:yaml.org,2002:float",
+        re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        list("-+.0123456789"),
+    )
 
 
 def read_yaml(uri: str) -> dict[str, Any]:
@@ -106,8 +111,8 @@ def read_yaml(uri: str) -> dict[str, Any]:
     from ctc_ray import storage  # pyarrow takes 0.2 s to import; `ctc --help` needs none of it
 
     try:
-        value = yaml.load(storage.read_bytes(uri), _Yaml)  # a SafeLoader
-    except FileNotFoundError:
+        value = yaml.load(storage.read_bytes(uri), _Loader)  # a SafeLoader
+    except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{uri}: no such configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ConfigError(f"{uri}: not YAML: {' '.join(str(error).split())}") from error
@@ -116,6 +121,11 @@ def read_yaml(uri: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{uri}: expected `key: value` lines, found a {type(value).__name__}")
     return value
+
+
+def to_yaml(values: Mapping[str, Any]) -> str:
+    """Text that `read_yaml` reads as these values, in their order."""
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,7 +173,7 @@ def _describe(model: type[BaseModel], details: ErrorDetails) -> str:
     if not name:
         return message
     if details["type"] in ("dict_type", "model_type"):
-        message = f"its values are given one by one, {option_name(name)}.NAME VALUE; in YAML a map"
+        message = f"its values are given one by one, as {name}.NAME"
     return f"{name} is {details['input']!r}: {message}"
 
 

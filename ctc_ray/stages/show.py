@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 from ctc_ray import storage, summaries, tables
+from ctc_ray.config.base import to_yaml
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete, read_manifest
@@ -108,8 +108,7 @@ def _classes(names: list[str]) -> str:
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:
-    plain = json.loads(json.dumps(config))
-    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100).rstrip()
+    return to_yaml(json.loads(json.dumps(config))).rstrip()
 
 
 def _findings(uri: str, manifest: Manifest) -> list[Mapping[str, Any]]:

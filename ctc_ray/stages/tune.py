@@ -17,13 +17,12 @@ from dataclasses import replace
 from typing import Any
 
 import ray.tune
-import yaml
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 
 from ctc_ray import storage
-from ctc_ray.config.base import merge
+from ctc_ray.config.base import merge, to_yaml
 from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
@@ -203,7 +202,7 @@ def _finish(
     best = choose(done, key=lambda row: row[config.metric])
     sample = {name: best[name] for name in names}
     chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
-    text = yaml.safe_dump(chosen.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    text = to_yaml(chosen.model_dump(mode="json"))
     storage.write_bytes(storage.join(config.output_uri, "best.yaml"), text.encode())
     storage.write_bytes(storage.join(config.output_uri, "trials.csv"), _csv(rows))
     manifest = Manifest(

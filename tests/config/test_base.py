@@ -16,6 +16,7 @@ from ctc_ray.config.base import (
     option_name,
     read_yaml,
     submodel,
+    to_yaml,
 )
 from ctc_ray.errors import ConfigError
 
@@ -199,6 +200,14 @@ def test_yaml_reads_as_its_keys(tmp_path):
 def test_yaml_number_may_be_written_as_in_json(tmp_path, number):
     (tmp_path / "a.yaml").write_text(f"range: [{number}, -{number.lstrip('+')}]\nname: 1e-5x\n")
     assert read_yaml(str(tmp_path / "a.yaml")) == {"range": [1e-5, -1e-5], "name": "1e-5x"}
+
+
+def test_written_yaml_is_read_as_what_it_was(tmp_path):
+    values = {"b": ["1e5", "12e4", "1.5", "ü", None], "a": {"x": 1e-5, "1e3": True}, "c": 1e300}
+    (tmp_path / "a.yaml").write_text(to_yaml(values), encoding="utf-8")
+    again = read_yaml(str(tmp_path / "a.yaml"))
+    assert again == values
+    assert list(again) == list(values)
 
 
 @pytest.mark.parametrize("content", ["", "# nothing but a note\n", "---\n"])
