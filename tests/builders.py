@@ -15,6 +15,7 @@ from ctc_ray import storage
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.inventory.location_assignment import Assignment
 from ctc_ray.stages import create_dataset, create_inventory, runtime
 from ctc_ray.units import Unit
 
@@ -175,6 +176,27 @@ def put_file(output_uri: str, name: str, content: bytes = b"x") -> None:
 def files_below(output_uri: str) -> list[str]:
     """The names of all files below a folder."""
     return [uri.removeprefix(output_uri + "/") for uri in storage.list_files(output_uri)]
+
+
+def undecided(
+    images_LC: Sequence[Sequence[int]],
+    shares: Sequence[float],
+    chosen: Sequence[int] | None = None,
+) -> Assignment:
+    """Locations with so many images of each class; all are open, or in the splits `chosen`."""
+    counts = np.array(images_LC)
+    locations, classes = np.nonzero(counts)
+    sizes = counts.sum(axis=1)
+    return Assignment(
+        np.full(len(counts), -1) if chosen is None else np.array(chosen),
+        sizes,
+        np.arange(len(counts)),
+        sizes.sum() * np.array(shares),
+        locations,
+        classes,
+        counts[locations, classes],
+        counts.shape[1],
+    )
 
 
 def numbered_rows(lengths: list[int]) -> pa.Table:

@@ -1,25 +1,8 @@
 import numpy as np
 import pytest
+from builders import undecided
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ctc_ray.inventory.location_assignment import Assignment
-
-
-def undecided(images_LC, shares, chosen=None):
-    counts = np.array(images_LC)
-    locations, classes = np.nonzero(counts)
-    sizes = counts.sum(axis=1)
-    return Assignment(
-        np.full(len(counts), -1) if chosen is None else np.array(chosen),
-        sizes,
-        np.arange(len(counts)),
-        sizes.sum() * np.array(shares),
-        locations,
-        classes,
-        counts[locations, classes],
-        counts.shape[1],
-    )
 
 
 def test_rarest_class_is_covered_first():

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from builders import undecided
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,19 +14,7 @@ places = st.lists(  # each with its images of the classes 0, 1 and 2
 
 def assigned(images_LC, shares):
     """Locations with so many images of each class, given to splits without regard to classes."""
-    counts = np.array(images_LC)
-    locations, classes = np.nonzero(counts)
-    sizes = counts.sum(axis=1)
-    work = Assignment(
-        np.full(len(counts), -1),
-        sizes,
-        np.arange(len(counts)),
-        sizes.sum() * np.array(shares),
-        locations,
-        classes,
-        counts[locations, classes],
-        counts.shape[1],
-    )
+    work = undecided(images_LC, shares)
     work.fill()
     return work
 
