@@ -14,7 +14,7 @@ from ctc_ray.inventory.location_assignment import Assignment, Bools, Floats
 
 NEAR = 0.001  # sum of the deviations of all splits, as a share of all images
 _MAX_STEPS = 1000  # each helps; a few dozen are usual
-_WEIGHTS = (1, 30, 1000)
+_WEIGHTS = (1, 30, 1000)  # of all images, beside each class
 # Parts of a class: whole numbers, of whose products the sums are exact in whatever order they are
 # added up, so the same locations are chosen on every machine.
 _PARTS = 1 << 20
