@@ -8,6 +8,7 @@ Object stores are asked again when they fail; a ConnectionError says that this w
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import json
@@ -161,6 +162,8 @@ def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
             with open(local_path(uri), "rb", opener=_open_without_waiting) as file:
                 return file.read(n_bytes) or b""
         return ask(uri, lambda file_system, path: _read(file_system, path, n_bytes))
+    except NotADirectoryError as error:  # what should be its folder is a file
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from error
     except ValueError as error:  # a zero byte in a path, an empty part in an object's name
         raise OSError(f"{uri!r}: {error}") from error
 

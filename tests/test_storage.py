@@ -113,6 +113,12 @@ def test_a_file_that_is_not_there_cannot_be_read(folder_uri):
         storage.read_bytes(storage.join(folder_uri, "no"))
 
 
+def test_a_file_below_a_file_is_not_there(tmp_path):
+    (tmp_path / "a.csv").write_text("x")
+    with pytest.raises(FileNotFoundError, match=r"No such file.*a\.csv/b"):
+        storage.read_bytes(str(tmp_path / "a.csv" / "b"))
+
+
 def test_a_name_that_no_file_can_have_cannot_be_read(folder_uri):
     for name in ("a\0b", "x//y\0"):
         with pytest.raises(OSError, match="no"):

@@ -112,7 +112,7 @@ def read_yaml(uri: str) -> dict[str, Any]:
 
     try:
         value = yaml.load(storage.read_bytes(uri), _Loader)  # a SafeLoader
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise ConfigError(f"{uri}: no such configuration file") from None
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         raise ConfigError(f"{uri}: not YAML: {' '.join(str(error).split())}") from error

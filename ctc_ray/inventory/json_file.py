@@ -43,7 +43,7 @@ def read_file(uri: str) -> bytes:
     """
     try:
         return storage.read_bytes(uri)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise ConfigError(f"{uri}: no such file") from None
     except IsADirectoryError:
         raise ConfigError(f"{uri}: a folder, not a file") from None
