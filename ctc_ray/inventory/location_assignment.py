@@ -33,6 +33,10 @@ class Assignment:
     def __post_init__(self) -> None:
         self.chosen = self.chosen.copy()
         n_splits = len(self.targets)
+        self.n_images = max(float(self.targets.sum()), 1.0)
+        self.n_locations = np.bincount(self.pair_classes, minlength=self.n_classes)  # by class
+        n_images_C = np.bincount(self.pair_classes, self.pair_counts, self.n_classes)
+        self.pair_parts = self.pair_counts / n_images_C[self.pair_classes]  # of the class's images
         done = self.chosen >= 0
         self.deficits = self.targets - np.bincount(
             self.chosen[done], weights=self.sizes[done], minlength=n_splits
@@ -57,10 +61,9 @@ class Assignment:
 
     def fault(self) -> tuple[int, float]:
         """Splits that lack a class which could be in all, and the sum of all deviations."""
-        n_locations_C = np.bincount(self.pair_classes, minlength=self.n_classes)
-        could_C = n_locations_C >= len(self.targets)
+        could_C = self.n_locations >= len(self.targets)
         n_lacking = int(np.count_nonzero(self.n_having[could_C] == 0))
-        return n_lacking, float(np.abs(self.deficits).sum() / max(self.targets.sum(), 1))
+        return n_lacking, float(np.abs(self.deficits).sum() / self.n_images)
 
     def put(self, location: int, split: int) -> None:
         """Decide a location that is open."""
@@ -71,9 +74,8 @@ class Assignment:
 
     def cover(self) -> None:
         """Give every split a location of every class that has enough of them, rarest first."""
-        n_locations_C = np.bincount(self.pair_classes, minlength=self.n_classes)
-        for number in np.argsort(n_locations_C, kind="stable"):
-            if n_locations_C[number] < len(self.targets):
+        for number in np.argsort(self.n_locations, kind="stable"):
+            if self.n_locations[number] < len(self.targets):
                 continue
             for split in np.argsort(-self.deficits, kind="stable"):
                 if self.n_having[number, split] == 0:

@@ -33,22 +33,21 @@ class Exchange:
         self._work = work
         self._places = np.append(np.flatnonzero(movable_L), -1)  # -1: none, without an image
         self._sizes = np.append(work.sizes, 0)[self._places]
-        n_images_C = np.bincount(work.pair_classes, work.pair_counts, work.n_classes)
-        parts_P = np.rint(work.pair_counts / n_images_C[work.pair_classes] * _PARTS)
+        parts_P = np.rint(work.pair_parts * _PARTS)
         is_movable_P = movable_L[work.pair_locations]
         rows = np.searchsorted(self._places[:-1], work.pair_locations[is_movable_P])
         at = (rows, work.pair_classes[is_movable_P])
         self._has_LC = np.zeros((len(self._places), work.n_classes), np.float32)
         self._has_LC[at] = 1
         # of each class, and in the last column of all images
-        parts = np.rint(work.sizes * (_PARTS / max(work.targets.sum(), 1)))
+        parts = np.rint(work.sizes * (_PARTS / work.n_images))
         self._parts_LX = np.zeros((len(self._places), work.n_classes + 1))
         self._parts_LX[at] = parts_P[is_movable_P]
         self._parts_LX[:, -1] = np.append(parts, 0)[self._places]
         self._surplus_SX = np.zeros((len(work.targets), work.n_classes + 1))
         np.add.at(self._surplus_SX, (work.chosen[work.pair_locations], work.pair_classes), parts_P)
         np.add.at(self._surplus_SX[:, -1], work.chosen, parts)
-        wanted_S = work.targets / max(work.targets.sum(), 1)
+        wanted_S = work.targets / work.n_images
         self._surplus_SX -= np.rint(np.outer(wanted_S, self._surplus_SX.sum(axis=0)))
 
     def shares_first(self) -> None:
@@ -69,8 +68,7 @@ class Exchange:
         return float((self._surplus_SX[:, :-1] ** 2).sum()) / _PARTS**2
 
     def _even(self) -> None:
-        n_images = max(self._work.targets.sum(), 1)
-        limit = max(self._work.fault()[1], NEAR) * n_images + 1e-6
+        limit = max(self._work.fault()[1], NEAR) * self._work.n_images + 1e-6
         self._improve(partial(self._within, limit, self._of_squares(0)))
 
     def _improve(self, change: _Change) -> None:

@@ -101,7 +101,9 @@ def _best(assignments: Iterable[Assignment], n_for_classes: int) -> Ints:
         work.cover()
         work.fill()
         work.even(is_free_L)
-        ways = [Exchange.shares_first, Exchange.classes_first][: 1 + (number <= n_for_classes)]
+        ways = [Exchange.shares_first]
+        if number <= n_for_classes:
+            ways.append(Exchange.classes_first)
         for chosen, lacking, fault, unevenness in _settled(work, is_free_L, ways):
             fault = max(round(fault, 9), NEAR)  # sums that differ by their last bits are equal
             if (lacking, fault, unevenness) < least:
@@ -129,10 +131,8 @@ def _settled(
 
 def _with_most(work: Assignment, free_L: Bools) -> Bools:
     """The free locations that have the largest parts of all images or of a class."""
-    n_images_C = np.bincount(work.pair_classes, work.pair_counts, work.n_classes)
-    most_L = work.sizes / max(work.targets.sum(), 1)
-    parts_P = work.pair_counts / n_images_C[work.pair_classes]
-    np.maximum.at(most_L, work.pair_locations, parts_P)
+    most_L = work.sizes / work.n_images
+    np.maximum.at(most_L, work.pair_locations, work.pair_parts)
     free = np.flatnonzero(free_L)
     order = np.lexsort((work.ranks[free], -most_L[free]))
     found = np.zeros(len(free_L), bool)
