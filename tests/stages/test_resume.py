@@ -25,6 +25,7 @@ from builders import (
     write_events,
 )
 
+from ctc_ray import logs
 from ctc_ray.config.base import StageConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import ModelConfig, TuneConfig
@@ -93,16 +94,26 @@ def test_predict_goes_on_after_a_kill(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_train_goes_on_after_a_kill_and_ends_with_the_same_weights(
-    dataset: Path, tmp_path: Path
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     config = train_config(dataset, killed).replaced(
         model=ModelConfig(image_size=48, dropout=0.3), batch_size=4, max_epochs=4
     )
-    checkpoints = killed / "_work" / "run"
-    kill_when("train", config, lambda: len(list(checkpoints.glob("checkpoint_*"))) >= 1)
+
+    def checkpoints() -> list[Path]:
+        """Those that Ray has noted, so that it goes on from them."""
+        run = killed / "_work" / "run"
+        noted = "".join(file.read_text() for file in run.glob("checkpoint_manager_*.json"))
+        return [folder for folder in run.glob("checkpoint_*") if f'"{folder.name}"' in noted]
+
+    kill_when("train", config, lambda: len(checkpoints()) >= 1)
     assert not (killed / "weights.safetensors").exists()
+    logs.set_up()
     train.run(config)
+    told = capsys.readouterr().err
+    assert "epoch 4/4" in told
+    assert "epoch 1/4" not in told  # done before the kill
     train.run(config.replaced(output_uri=str(whole)))
     weights = [(folder / "weights.safetensors").read_bytes() for folder in (killed, whole)]
     assert weights[0] == weights[1]
