@@ -8,7 +8,6 @@ Object stores are asked again when they fail; a ConnectionError says that this w
 """
 
 import contextlib
-import errno
 import functools
 import hashlib
 import json
@@ -93,10 +92,8 @@ def ask(uri: str, call: Callable[[pafs.FileSystem, str], Answer]) -> Answer:
         PermissionError: the store refuses it.
         ConnectionError: the store has failed to the last attempt; the file may be fine.
     """
-    file_system, path = filesystem(uri)
-    if not is_remote(uri):
-        return call(file_system, path)
-    return patiently(uri, lambda: call(file_system, path))
+    where = filesystem(uri)
+    return patiently(uri, lambda: call(*where)) if is_remote(uri) else call(*where)
 
 
 def absolute(uri: str) -> str:
@@ -163,7 +160,7 @@ def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
                 return file.read(n_bytes) or b""
         return ask(uri, lambda file_system, path: _read(file_system, path, n_bytes))
     except NotADirectoryError as error:  # what should be its folder is a file
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), uri) from error
+        raise FileNotFoundError(f"{uri}: no such file") from error
     except ValueError as error:  # a zero byte in a path, an empty part in an object's name
         raise OSError(f"{uri!r}: {error}") from error
 

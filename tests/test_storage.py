@@ -115,7 +115,7 @@ def test_a_file_that_is_not_there_cannot_be_read(folder_uri):
 
 def test_a_file_below_a_file_is_not_there(tmp_path):
     (tmp_path / "a.csv").write_text("x")
-    with pytest.raises(FileNotFoundError, match=r"No such file.*a\.csv/b"):
+    with pytest.raises(FileNotFoundError, match=r"a\.csv/b: no such file"):
         storage.read_bytes(str(tmp_path / "a.csv" / "b"))
 
 
