@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ctc_ray import __version__, storage
+from ctc_ray import __version__
 from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.schemas import SCHEMA_VERSION
 
 MANIFEST_NAME = "manifest.json"

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage, tables
+from ctc_ray.files import parquet, storage
 from ctc_ray.work import WORK_FOLDER
 
 _FILES_WAITING = 8  # laid by another thread, so memory must not grow with them
@@ -170,7 +170,7 @@ class PlanWriter:
 
 def _write_once(uri: str, batches: list[pa.Table]) -> None:
     if not storage.exists(uri):  # a killed run has laid it: the work is the same
-        tables.write_batches(uri, batches)
+        parquet.write_batches(uri, batches)
 
 
 def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: int) -> list[Unit]:
@@ -182,7 +182,7 @@ def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: in
 
 def read_unit(output_uri: str, unit: Unit) -> pa.Table:
     """The rows of a unit."""
-    return tables.read_batch(storage.join(output_uri, unit.plan_file), unit.place)
+    return parquet.read_batch(storage.join(output_uri, unit.plan_file), unit.place)
 
 
 def missing_units(output_uri: str, units: list[Unit]) -> list[Unit]:

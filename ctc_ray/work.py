@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow.fs as pafs
 
-from ctc_ray import storage, tables
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
 from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Kind, Manifest, fingerprint
 
 WORK_FOLDER = "_work"
@@ -152,7 +152,7 @@ def begun_work(output_uri: str) -> Begun | None:
         n_files = sum(not name.startswith(f"{WORK_FOLDER}/") for name in results)
         return Begun(found["kind"], n_files, None)
     folders = {_PLAN.sub(r"\1", name) for name in plans}
-    n_planned = sum(tables.count_batches(storage.join(output_uri, plan)) for plan in plans)
+    n_planned = sum(parquet.count_batches(storage.join(output_uri, plan)) for plan in plans)
     n_files = sum(name.rpartition("/")[0] in folders for name in results)
     return Begun(found["kind"], n_files, n_planned)
 

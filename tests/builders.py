@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 import simplejpeg
 
-from ctc_ray import storage
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.files import storage
 from ctc_ray.inventory.location_assignment import Assignment
 from ctc_ray.stages import create_dataset, create_inventory, runtime
 from ctc_ray.units import Unit

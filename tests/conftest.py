@@ -9,7 +9,7 @@ import pytest
 from flaky_s3 import Faults, flaky_s3
 from hypothesis import HealthCheck, settings
 
-from ctc_ray import retries
+from ctc_ray.files import retries
 
 # A busy machine is slow, which says nothing about the code; what hangs runs into pytest's timeout.
 settings.register_profile("ctc", deadline=None, suppress_health_check=[HealthCheck.too_slow])

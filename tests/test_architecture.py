@@ -8,12 +8,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ctc_ray"
-NOUNS = {"inventory", "images", "models", "training", "predictions"}
+NOUNS = {
+    "inventory", "selection", "splits", "images", "scenes", "models", "training", "predictions",
+}  # fmt: skip
 GROUND = {
     "schemas", "labels", "config", "manifest", "units", "storage", "errors", "logs", "summaries",
     "tables",
     "work",
     "retries",
+    "columns",
+    "files",
+    "runs",
+    "console",
+    "observations",
 }  # fmt: skip
 FORBIDDEN = {
     "ground": {"torch", "torchvision", "PIL", "ray", "timm"},

@@ -6,7 +6,7 @@ from builders import numbered_rows, put_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray import storage
+from ctc_ray.files import storage
 from ctc_ray.units import (
     PlanWriter,
     cut_by_events,

@@ -9,8 +9,8 @@ from builders import files_below, numbered_rows, put_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.units import write_plan
 from ctc_ray.work import Begun, begin_work, begun_work, finish_work, is_begun
@@ -59,7 +59,7 @@ def test_finished_work_keeps_the_results_and_clears_the_plan_away(output_uri):
 
 _KILLED_WHILE_WRITING = """
 import os, signal, sys
-from ctc_ray import storage
+from ctc_ray.files import storage
 
 def chunks():
     yield b"half"

@@ -108,7 +108,9 @@ def read_yaml(uri: str) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such file, it is not YAML, or its top level is no mapping.
     """
-    from ctc_ray import storage  # pyarrow takes 0.2 s to import; `ctc --help` needs none of it
+    from ctc_ray.files import (
+        storage,  # pyarrow takes 0.2 s to import; `ctc --help` needs none of it
+    )
 
     try:
         value = yaml.load(storage.read_bytes(uri), _Loader)  # a SafeLoader

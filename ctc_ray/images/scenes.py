@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 
-from ctc_ray import storage
+from ctc_ray.files import storage
 from ctc_ray.images.animals import SPECIES, draw_animal
 from ctc_ray.images.landscapes import draw_landscape
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage
 from ctc_ray.errors import SchemaError
+from ctc_ray.files import storage
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists

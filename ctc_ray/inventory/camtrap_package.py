@@ -16,8 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.inventory.assembly import TEXT
 from ctc_ray.inventory.json_file import load_json, objects, read_file
 

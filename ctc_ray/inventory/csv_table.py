@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.fs as pafs
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.inventory.unquoted import QuoteFoundError, UnquotedStream
 
 _BLOCK_BYTES = 8 << 20  # also the longest row that can be read

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 
 import pyarrow.fs as pafs
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.inventory.assembly import Inventory, assemble
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.folders import (

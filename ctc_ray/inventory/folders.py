@@ -8,7 +8,7 @@ from urllib.parse import quote
 import numpy as np
 import pyarrow as pa
 
-from ctc_ray import storage
+from ctc_ray.files import storage
 from ctc_ray.inventory.assembly import TEXT, SourceRows
 from ctc_ray.inventory.findings import Findings
 

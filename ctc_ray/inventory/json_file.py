@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.inventory.assembly import TEXT
 
 

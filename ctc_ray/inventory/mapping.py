@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.inventory.checks import head_names, labels_of
 
 ClassMapping = Mapping[str, Mapping[str, str | None]]

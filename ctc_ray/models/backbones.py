@@ -14,8 +14,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.models.small_cnn import SmallCnn
 
 SMALL_CNN = "small_cnn"

@@ -11,9 +11,10 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from ctc_ray import __version__, storage
+from ctc_ray import __version__
 from ctc_ray.config.base import Config, build
 from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.card import model_card

@@ -13,8 +13,9 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import __version__, logs, storage, tables
+from ctc_ray import __version__, logs
 from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.files import parquet, storage
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
@@ -229,7 +230,7 @@ def write_shard(
     shard = conform(_with_images(rows, images), shard_schema(config.heads, meta), where=unit.name)
     cuts = cut_by_events(shard["capture_event_id"], _IMAGES_PER_ROW_GROUP)
     groups = [shard.slice(start, stop - start) for start, stop in cuts]
-    tables.write_row_groups(
+    parquet.write_row_groups(
         storage.join(config.output_uri, unit.name),
         groups,
         metadata={

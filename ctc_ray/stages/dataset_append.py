@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
 from ctc_ray.inventory.columns import coded
 from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
 from ctc_ray.labels import LabelSpace
@@ -38,7 +38,7 @@ class Base:
         names = _counted_columns(self.manifest)
         parts = []
         for shard in self.manifest.shards:
-            rows = tables.read_table(storage.join(self.uri, shard["path"]), names)
+            rows = parquet.read_table(storage.join(self.uri, shard["path"]), names)
             split = pa.array([shard["split"]] * rows.num_rows, pa.string())
             parts.append(rows.append_column("split", split))
         return pa.concat_tables(parts)
@@ -169,7 +169,7 @@ def grown(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> tuple[M
 def _delete_unfinished(base: Base) -> None:
     """Delete the shards that an append has left without finishing, and its plan."""
     known = {storage.join(base.uri, shard["path"]) for shard in base.manifest.shards}
-    for uri in tables.list_tables(base.uri):
+    for uri in parquet.list_tables(base.uri):
         if uri not in known:
             storage.delete_file(uri)
     end_append(base.uri)

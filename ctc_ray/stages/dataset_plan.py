@@ -24,9 +24,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
+from ctc_ray.files import storage
 from ctc_ray.inventory.balance import Limit, balanced
 from ctc_ray.inventory.columns import coded
 from ctc_ray.inventory.filters import label_rows

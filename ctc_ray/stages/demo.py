@@ -16,13 +16,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
 from ctc_ray.images.scenes import write_scenes
 from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.manifest import Manifest, read_manifest
@@ -96,7 +96,7 @@ def _split(config: DemoConfig, inventory_uri: str) -> SplitConfig:
     """
     if config.images is None:
         return SplitConfig(by="location", fractions=_FRACTIONS)
-    rows = tables.read_folder(inventory_uri, ["capture_event_id", "location_id", "observations"])
+    rows = parquet.read_folder(inventory_uri, ["capture_event_id", "location_id", "observations"])
     labels = pc.struct_field(pc.list_flatten(rows["observations"]), "class")  # one per image
     n_classes = pc.count_distinct(labels).as_py()
     for salt in map(str, range(_SPLITS_TRIED)):
@@ -189,12 +189,12 @@ def _command() -> str:
 def _accuracy(uri: dict[str, str], head: str) -> dict[str, Any]:
     """Shares of images and of events that are right, among those labelled and answered."""
     label, pred = label_column(head), f"pred_{head}"
-    shards = tables.read_folder(
+    shards = parquet.read_folder(
         storage.join(uri["dataset"], "split=test"), ["image_id", "capture_event_id", label]
     )
     answers = uri["predictions"]
-    images = tables.read_folder(storage.join(answers, "images"), ["image_id", pred])
-    events = tables.read_folder(storage.join(answers, "events"), ["capture_event_id", pred])
+    images = parquet.read_folder(storage.join(answers, "images"), ["image_id", pred])
+    events = parquet.read_folder(storage.join(answers, "events"), ["capture_event_id", pred])
     by_event = shards.group_by("capture_event_id").aggregate([(label, "max")])
     by_event = by_event.rename_columns(["capture_event_id", label])
     n_images, right_images = _share_right(shards.join(images, "image_id"), label, pred)

@@ -6,8 +6,8 @@ out: model.onnx or model.pt2, labels.json, manifest.json
 
 import logging
 
-from ctc_ray import storage
 from ctc_ray.config.prediction import ExportConfig
+from ctc_ray.files import storage
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.models.exports import export_onnx, export_torch

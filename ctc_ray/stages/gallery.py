@@ -12,9 +12,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ctc_ray import logs, storage, tables
+from ctc_ray import logs
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError, CtcError, LabelError
+from ctc_ray.files import parquet, storage
 from ctc_ray.images.contact_sheet import Tile, contact_sheet, thumbnail
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.samples import spread_sample
@@ -92,7 +93,7 @@ def _files(uri: str, manifest: Manifest) -> list[str]:
     if manifest.kind == "dataset":
         return [shard["path"] for shard in manifest.shards]
     folder = storage.join(uri, "images") if manifest.kind == "predictions" else uri
-    return [part[len(uri.rstrip("/")) + 1 :] for part in tables.list_tables(folder)]
+    return [part[len(uri.rstrip("/")) + 1 :] for part in parquet.list_tables(folder)]
 
 
 def _in_turn(names: list[str]) -> list[str]:
@@ -108,7 +109,7 @@ def _read_part(uri: str, name: str, manifest: Manifest, head: str | None) -> pa.
     columns = _columns(manifest, head)
     split = name.partition("/")[0].removeprefix("split=") if "split=" in name else None
     found, n_rows = [_CANDIDATE.empty_table()], 0
-    with tables.open_parquet(storage.join(uri, name)) as file:
+    with parquet.open_parquet(storage.join(uri, name)) as file:
         for group in sorted(range(file.num_row_groups), key=lambda g: fingerprint([name, g])):
             rows = _as_shared(file.read_row_group(group, columns=columns), manifest, head)
             places = {
@@ -155,7 +156,7 @@ def _from_shards(uri: str, rows: list[dict[str, Any]], side: int) -> list[Thumbn
 
     def read(at: tuple[tuple[str, int], list[int]]) -> list[tuple[int, Thumbnail]]:
         (name, group), places = at
-        with tables.open_parquet(storage.join(uri, name)) as file:
+        with parquet.open_parquet(storage.join(uri, name)) as file:
             jpegs = file.read_row_group(group, columns=["jpeg"])["jpeg"]
         jpegs = jpegs.take(pa.array([rows[place]["row"] for place in places])).to_pylist()
         return [

@@ -5,9 +5,9 @@ A helper of `ctc create-dataset`.
 
 import numpy as np
 
-from ctc_ray import storage
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import runtime
 from ctc_ray.stages.inventory_rows import find_rows

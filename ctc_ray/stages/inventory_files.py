@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.images import exif, signatures
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.folders import FoundFile, unique_text

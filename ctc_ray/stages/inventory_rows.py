@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import IncompleteDataError
+from ctc_ray.files import parquet, storage
 from ctc_ray.inventory.columns import as_dictionary, joined
 from ctc_ray.inventory.leakage import CONTENT_COLUMN
 from ctc_ray.manifest import manifest_fingerprint, read_manifest
@@ -68,7 +68,7 @@ class InventoryRows:
 
 def find_rows(inventory_uri: str) -> InventoryRows:
     """Where the rows of a finished inventory lie; the footers of its files are read."""
-    uris = tables.list_tables(inventory_uri)
+    uris = parquet.list_tables(inventory_uri)
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         n_rows = list(pool.map(_n_rows, uris))
     fingerprint = manifest_fingerprint(inventory_uri)
@@ -76,19 +76,19 @@ def find_rows(inventory_uri: str) -> InventoryRows:
 
 
 def _n_rows(uri: str) -> int:
-    with tables.open_parquet(uri) as file:
+    with parquet.open_parquet(uri) as file:
         return int(file.metadata.num_rows)
 
 
 def _rows_of_part(uri: str, numbers: Ints, columns: list[str]) -> list[pa.Table]:
-    with tables.open_parquet(uri) as file:
+    with parquet.open_parquet(uri) as file:
         sizes = [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)]
         ends = np.cumsum(sizes)
         group_of = np.searchsorted(ends, numbers, side="right")
         found = []
         for group in np.unique(group_of):
             own = numbers[group_of == group] - (ends[group] - sizes[group])
-            rows = tables.read_row_group(file, uri, int(group), columns)
+            rows = parquet.read_row_group(file, uri, int(group), columns)
             found.append(rows.take(pa.array(own)))
     return found
 
@@ -105,14 +105,14 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
     wanted |= {"observation_counts"} if config.observations == "most-frequent" else set()
 
     def read(uri: str) -> pa.Table:
-        with tables.open_parquet(uri, coded=("location_id",)) as file:
+        with parquet.open_parquet(uri, coded=("location_id",)) as file:
             names = [name for name in file.schema_arrow.names if name in wanted]
             if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
                 names += meta_columns(file.schema_arrow)  # for the message that names them
             return _numbered(storage.ask(uri, lambda *_: file.read(columns=names)))
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
-        parts = list(pool.map(read, tables.list_tables(config.inventory_uri)))
+        parts = list(pool.map(read, parquet.list_tables(config.inventory_uri)))
     table = pa.concat_tables(part.drop_columns(list(_NUMBERED)) for part in parts)
     whole = {name: joined([part[name].chunk(0) for part in parts]) for name in _NUMBERED}
     return pa.table({**{name: table[name] for name in table.column_names}, **whole})

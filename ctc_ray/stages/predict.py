@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from ctc_ray import logs, storage, tables
+from ctc_ray import logs
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import CtcError
+from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.bundle import load_bundle
@@ -184,8 +185,8 @@ def _commit(
     """Write a unit's events, then its images: that file says that the unit is done."""
     images = pa.concat_tables([source.from_ipc(part) for part in parts])
     events = aggregate_by_event(images, labels, method=config.aggregation)
-    tables.write_table(storage.join(config.output_uri, _events_name(unit)), events)
-    tables.write_table(storage.join(config.output_uri, unit.name), images)
+    parquet.write_table(storage.join(config.output_uri, _events_name(unit)), events)
+    parquet.write_table(storage.join(config.output_uri, unit.name), images)
     return images.num_rows, images.num_rows - images["failure"].null_count
 
 
@@ -200,7 +201,7 @@ def _write_empty_events(
     if found.empty_events is not None and found.empty_events.num_rows:
         logger.warning("%d events name no image: no prediction", found.empty_events.num_rows)
         uri = storage.join(config.output_uri, f"{_EVENTS}/part-{n_units:05d}.parquet")
-        tables.write_table(uri, without_images(found.empty_events, labels))
+        parquet.write_table(uri, without_images(found.empty_events, labels))
 
 
 def _finish(
@@ -237,11 +238,11 @@ def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table,
     """The image and event rows of each unit, and of the events that name no image."""
     images = None
     for unit in units:
-        images = tables.read_table(storage.join(config.output_uri, unit.name))
-        yield images, tables.read_table(storage.join(config.output_uri, _events_name(unit)))
+        images = parquet.read_table(storage.join(config.output_uri, unit.name))
+        yield images, parquet.read_table(storage.join(config.output_uri, _events_name(unit)))
     empty_uri = storage.join(config.output_uri, f"{_EVENTS}/part-{len(units):05d}.parquet")
     if images is not None and storage.exists(empty_uri):
-        yield images.slice(0, 0), tables.read_table(empty_uri)
+        yield images.slice(0, 0), parquet.read_table(empty_uri)
 
 
 def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[str, Any]]:
@@ -249,7 +250,7 @@ def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[
     columns = [f"pred_{head}" for head in labels.heads]
     n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
     for uri in storage.list_files(storage.join(config.output_uri, _EVENTS)):
-        events = tables.read_table(uri, columns)
+        events = parquet.read_table(uri, columns)
         n_events += events.num_rows
         for head in labels.heads:
             for row in pc.value_counts(events[f"pred_{head}"]).to_pylist():

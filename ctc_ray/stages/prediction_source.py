@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import storage, tables
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.inventory.images_source import read_images
@@ -49,7 +49,7 @@ def read_source(config: PredictConfig) -> Source:
     if config.inventory_uri is not None:
         meta = read_manifest(config.inventory_uri, "inventory").meta
         columns = [field.name for field in image_fields(meta)]
-        return Source(_image_rows(tables.read_folder(config.inventory_uri, columns)))
+        return Source(_image_rows(parquet.read_folder(config.inventory_uri, columns)))
     if config.csv_uri is not None:
         found = read_csv(config.csv_uri, _csv_columns(config))
     else:
@@ -85,7 +85,7 @@ def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
     for shard in manifest.shards:
         if split in (None, shard["split"]):
             uri = storage.join(dataset_uri, shard["path"])
-            rows = tables.read_table(uri, schema.names).cast(schema)
+            rows = parquet.read_table(uri, schema.names).cast(schema)
             parts.append(rows.append_column(_SHARD, pa.array([uri] * rows.num_rows)))
     return pa.concat_tables(parts)
 
@@ -120,7 +120,7 @@ def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[bytes | Fa
 
 def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
     for shard in pc.unique(rows[_SHARD]).to_pylist():  # in the order of the rows
-        jpegs = tables.read_table(shard, ["image_id", "jpeg", "failure"])
+        jpegs = parquet.read_table(shard, ["image_id", "jpeg", "failure"])
         wanted = rows.filter(pc.equal(rows[_SHARD], shard))["image_id"].to_pylist()
         place = {image_id: i for i, image_id in enumerate(jpegs["image_id"].to_pylist())}
         for image_id in wanted:

@@ -19,8 +19,9 @@ import ray.data
 from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.data._internal.logging import configure_logging
 
-from ctc_ray import logs, storage, tables
+from ctc_ray import logs
 from ctc_ray.errors import ConfigError, CtcError, TooManyFailuresError
+from ctc_ray.files import parquet, storage
 from ctc_ray.schemas import FAILURES_FILE, Failure, failure_schema
 from ctc_ray.units import Unit
 
@@ -211,7 +212,7 @@ def read_footers(output_uri: str, units: list[Unit]) -> list[Footer]:
     """The footers of all units' files, in their order: what lies there, not what tasks reported."""
 
     def read(unit: Unit) -> Footer:
-        with tables.open_parquet(storage.join(output_uri, unit.name)) as file:
+        with parquet.open_parquet(storage.join(output_uri, unit.name)) as file:
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
             failed = sum(group.num_rows - _n_null_failures(group) for group in groups)
             metadata = {
@@ -235,10 +236,10 @@ def write_failures(output_uri: str, footers: list[Footer]) -> dict[str, int]:
     parts = [schema.empty_table()]
     for footer in footers:
         if footer.n_failed:
-            rows = tables.read_table(storage.join(output_uri, footer.name), columns=schema.names)
+            rows = parquet.read_table(storage.join(output_uri, footer.name), columns=schema.names)
             parts.append(rows.filter(pc.is_valid(rows["failure"])).cast(schema))
     failures = pa.concat_tables(parts)
-    tables.write_table(storage.join(output_uri, FAILURES_FILE), failures)
+    parquet.write_table(storage.join(output_uri, FAILURES_FILE), failures)
     counts = {
         row["values"]: row["counts"] for row in pc.value_counts(failures["failure"]).to_pylist()
     }

@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctc_ray import storage, summaries, tables
+from ctc_ray import summaries
 from ctc_ray.config.base import to_yaml
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
 from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete, read_manifest
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE
 from ctc_ray.stages import gallery
@@ -156,6 +157,6 @@ def _failed_images(uri: str, manifest: Manifest) -> list[Mapping[str, Any]]:
 
 def _row_groups(uri: str) -> Iterator[pa.Table]:
     if storage.exists(uri):
-        with tables.open_parquet(uri) as file:
+        with parquet.open_parquet(uri) as file:
             for place in range(file.num_row_groups):
                 yield file.read_row_group(place)

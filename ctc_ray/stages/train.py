@@ -20,9 +20,10 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from ctc_ray import logs, storage
+from ctc_ray import logs
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError, CtcError, LabelError
+from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.backbones import make_backbone

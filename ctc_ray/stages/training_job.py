@@ -16,9 +16,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ctc_ray import logs, storage
+from ctc_ray import logs
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace

@@ -21,11 +21,11 @@ from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 
-from ctc_ray import storage
 from ctc_ray.config.base import merge, to_yaml
 from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import runtime, train
 from ctc_ray.stages.training_job import HISTORY_FILE

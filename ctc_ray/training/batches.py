@@ -21,8 +21,8 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from ctc_ray import tables
 from ctc_ray.errors import SchemaError
+from ctc_ray.files import parquet
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
 from ctc_ray.training.plans import ImageChoice, Plan, Slice, batch_sizes
@@ -141,7 +141,7 @@ def _read_windows(plan: Plan, label_space: LabelSpace) -> Iterator[_Window]:
 def _read_slice(part: Slice, plan: Plan, heads: Sequence[str]) -> pa.Table:
     """The rows of the slice's items, in the order of the file."""
     columns = ["image_id", "capture_event_id", "failure", "jpeg", *map(label_column, heads)]
-    with tables.open_parquet(part.group.uri) as file:
+    with parquet.open_parquet(part.group.uri) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise SchemaError(f"{part.group.uri}: column {missing[0]!r} not found")

@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 
 ImageChoice = Literal["random", "all"]
 

@@ -246,7 +246,7 @@ def test_a_yaml_file_that_is_not_there_is_an_error(tmp_path):
 
 @pytest.mark.s3
 def test_yaml_is_read_from_an_object_store(s3_bucket_uri):
-    from ctc_ray import storage
+    from ctc_ray.files import storage
 
     storage.write_bytes(s3_bucket_uri + "/a.yaml", b"flashes: 2")
     assert read_yaml(s3_bucket_uri + "/a.yaml") == {"flashes": 2}

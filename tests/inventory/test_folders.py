@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 from ctc_ray.inventory.folders import (
     FoundFile,
     as_valid_text,

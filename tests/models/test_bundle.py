@@ -5,8 +5,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from ctc_ray import storage
 from ctc_ray.errors import IncompleteDataError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance, load_bundle, save_bundle

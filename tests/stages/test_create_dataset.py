@@ -5,9 +5,9 @@ import pyarrow.compute as pc
 import pytest
 from builders import bytes_below, dataset_config, inventory_config, write_events
 
-from ctc_ray import tables
 from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError, LabelError, TooManyFailuresError
+from ctc_ray.files import parquet
 from ctc_ray.manifest import read_manifest
 from ctc_ray.schemas import shard_schema
 from ctc_ray.stages import create_dataset, create_inventory
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.ray
 
 def test_rows_are_conserved_and_failures_are_rows(dataset: Path, inventory: Path) -> None:
     manifest = read_manifest(str(dataset), "dataset")
-    rows = tables.read_folder(str(dataset))
+    rows = parquet.read_folder(str(dataset))
     assert manifest.rows_in == manifest.rows_out == rows.num_rows
     assert rows.num_rows == read_manifest(str(inventory), "inventory").rows_out
     assert manifest.failures == {"missing": 1}
@@ -26,14 +26,14 @@ def test_rows_are_conserved_and_failures_are_rows(dataset: Path, inventory: Path
 
 
 def test_failures_have_a_table_of_their_own(dataset: Path) -> None:
-    failures = tables.read_table(str(dataset / "_failures.parquet"))
+    failures = parquet.read_table(str(dataset / "_failures.parquet"))
     assert failures["image_uri"].to_pylist() == ["images/e003_0.jpg"]
 
 
 def test_shards_have_the_schema_and_hold_whole_events_in_order(dataset: Path) -> None:
     seen: set[str] = set()
     for uri in sorted(dataset.glob("split=*/*.parquet")):
-        rows = tables.read_table(str(uri))
+        rows = parquet.read_table(str(uri))
         assert rows.schema.remove_metadata() == shard_schema(("species", "count"), ["site"])
         frame = rows.select(["capture_event_id", "image_index", "n_images"]).to_pandas()
         for event, images in frame.groupby("capture_event_id", sort=False):
@@ -45,7 +45,7 @@ def test_shards_have_the_schema_and_hold_whole_events_in_order(dataset: Path) ->
 
 def test_manifest_counts_what_lies_in_each_row_group(dataset: Path) -> None:
     for shard in read_manifest(str(dataset), "dataset").shards:
-        with tables.open_parquet(str(dataset / shard["path"])) as file:
+        with parquet.open_parquet(str(dataset / shard["path"])) as file:
             assert file.num_row_groups == len(shard["groups"])
             for place, counts in enumerate(shard["groups"]):
                 rows = file.read_row_group(place)
@@ -61,13 +61,13 @@ def test_a_split_opens_in_pandas(dataset: Path) -> None:
 
 def test_missing_label_is_null_and_not_a_class(dataset: Path) -> None:
     assert read_manifest(str(dataset), "dataset").classes["count"] == ["1", "2"]
-    assert tables.read_folder(str(dataset))["label_count"].null_count == 24  # 8 events of 3
+    assert parquet.read_folder(str(dataset))["label_count"].null_count == 24  # 8 events of 3
 
 
 def test_manifest_counts_usable_labels_per_split(dataset: Path) -> None:
     manifest = read_manifest(str(dataset), "dataset")
     for split, heads in manifest.labels.items():
-        rows = tables.read_folder(str(dataset / f"split={split}"))
+        rows = parquet.read_folder(str(dataset / f"split={split}"))
         usable = rows.filter(pc.is_null(rows["failure"])).to_pandas()
         for head, counts in heads.items():
             assert counts == usable[f"label_{head}"].value_counts().to_dict()
@@ -81,7 +81,7 @@ def test_split_by_location_puts_no_location_into_two_splits(
     )
     create_dataset.run(config)
     splits = [
-        set(tables.read_table(str(path))["location_id"].to_pylist())
+        set(parquet.read_table(str(path))["location_id"].to_pylist())
         for path in (tmp_path / "out").glob("split=*/*.parquet")
     ]
     assert set.union(*splits) == {"site0", "site1", "site2", "site3"}

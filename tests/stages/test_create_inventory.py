@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from builders import bytes_below, inventory_config, photograph, write_events
 
-from ctc_ray import storage, tables
 from ctc_ray.config.inventory import (
     CamtrapDpInventoryConfig,
     CocoInventoryConfig,
@@ -17,6 +16,7 @@ from ctc_ray.config.inventory import (
     MegadetectorInventoryConfig,
 )
 from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.files import parquet, storage
 from ctc_ray.manifest import read_manifest
 from ctc_ray.stages import create_inventory
 
@@ -26,7 +26,7 @@ def test_csv_becomes_one_row_per_image(tmp_path: Path) -> None:
     manifest = create_inventory.run(config)
     assert manifest.rows_out == 12  # 1 + 2 + 3 + 1 + 2 + 3 images
     assert manifest.counts["events"] == 6
-    assert tables.read_folder(config.output_uri).num_rows == 12
+    assert parquet.read_folder(config.output_uri).num_rows == 12
 
 
 def test_label_statistics_show_missing_labels_as_missing(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def images_config(source: Path, output: Path, **fields: object) -> ImagesInvento
 
 
 def findings_of(folder: Path) -> list[tuple[str, str]]:
-    rows = tables.read_table(str(folder / create_inventory.FINDINGS_FILE)).to_pylist()
+    rows = parquet.read_table(str(folder / create_inventory.FINDINGS_FILE)).to_pylist()
     return [(row["kind"], row["row"]) for row in rows]
 
 
@@ -133,7 +133,7 @@ def test_class_folders_set_aside_what_is_no_image_and_keep_what_was_meant_to_be_
         (root / "Cats" / name).write_bytes(b"text\n")
     config = DirInventoryConfig(source_uri=str(root), output_uri=str(tmp_path / "out"))
     manifest = create_inventory.run(config)
-    ids = tables.read_folder(config.output_uri)["capture_event_id"].to_pylist()
+    ids = parquet.read_folder(config.output_uri)["capture_event_id"].to_pylist()
     assert ids == ["Cats#a", "Cats#deeper/noext", "Cats#empty", "Cats#wrong"]
     assert manifest.counts["findings"]["not_an_image"] == 3
 
@@ -165,7 +165,7 @@ def test_bursts_of_a_real_camera_are_its_events(tmp_path: Path, shared_data: Pat
         shared_data / "photos" / "peru_bursts", tmp_path / "out", layout=layout, event_gap_s=30
     )
     manifest = create_inventory.run(config)
-    rows = tables.read_folder(config.output_uri).to_pylist()
+    rows = parquet.read_folder(config.output_uri).to_pylist()
     assert (manifest.rows_out, manifest.counts["events"]) == (51, 17)
     assert {row["n_images"] for row in rows} == {3}
     assert {(row["location_id"], row["deployment_id"]) for row in rows} == {("S90", "SDZG 2")}
@@ -182,7 +182,7 @@ def test_each_odd_file_is_a_row_or_a_finding(tmp_path: Path, shared_data: Path) 
     root = shared_data / "malformed"
     config = images_config(root, tmp_path / "out")
     create_inventory.run(config)
-    rows = tables.read_folder(config.output_uri)["image_uri"].to_pylist()
+    rows = parquet.read_folder(config.output_uri)["image_uri"].to_pylist()
     aside = [row for kind, row in findings_of(tmp_path / "out") if kind == "not_an_image"]
     there = [str(path) for path in root.rglob("*") if path.is_file()]
     assert sorted([*rows, *(str(root / path) for path in aside)]) == sorted(there)
@@ -235,7 +235,7 @@ def test_tree_in_an_object_store_is_as_one_on_the_disk(tmp_path: Path, s3_bucket
     for n, root in enumerate([str(tmp_path / "tree"), f"{s3_bucket_uri}/tree"]):
         config = images_config(Path(), tmp_path / f"out{n}", layout="{location}/{deployment}")
         manifest = create_inventory.run(config.replaced(source_uri=root))
-        rows = tables.read_folder(config.output_uri).to_pylist()
+        rows = parquet.read_folder(config.output_uri).to_pylist()
         places = [
             (row["image_uri"].removeprefix(root), row["location_id"], row["deployment_id"])
             for row in rows
@@ -263,7 +263,7 @@ def test_checks_of_labels_and_files_are_findings_with_examples(tmp_path: Path) -
     }
     shown = {row["finding"]: row["such as"] for row in manifest.counts["examples of findings"]}
     assert shown["same_content"] == "images/e003_0.jpg (images/e000_0.jpg)"
-    rows = tables.read_folder(config.output_uri).to_pylist()
+    rows = parquet.read_folder(config.output_uri).to_pylist()
     hashes = {row["image_uri"]: row["content_hash"] for row in rows}
     assert hashes["images/e003_0.jpg"] == hashes["images/e000_0.jpg"]
     assert hashes["images/e001_0.jpg"] is None  # it is not there
@@ -278,7 +278,7 @@ def test_labels_of_real_class_folders_are_checked(tmp_path: Path, shared_data: P
         source_uri=str(source), output_uri=str(tmp_path / "out"), rare_class_events=57
     )
     create_inventory.run(config)
-    rows = tables.read_table(str(tmp_path / "out" / create_inventory.FINDINGS_FILE)).to_pylist()
+    rows = parquet.read_table(str(tmp_path / "out" / create_inventory.FINDINGS_FILE)).to_pylist()
     assert [(row["row"], row["detail"]) for row in rows] == [("class: Dogs", "56 events")]
 
 
@@ -297,7 +297,7 @@ def test_files_that_a_real_csv_names_but_nobody_has_are_told(
         check_files=True,
     )
     assert create_inventory.run(config).rows_out == 119
-    rows = tables.read_folder(config.output_uri)["image_uri"].to_pylist()
+    rows = parquet.read_folder(config.output_uri)["image_uri"].to_pylist()
     gone = [uri for uri in rows if not (root / uri).is_file()]
     assert len(gone) == 2
     told = [row for kind, row in findings_of(tmp_path / "out") if kind == "missing_files"]
@@ -321,7 +321,7 @@ def test_boxes_of_megadetector_come_to_the_rows_of_a_coco_inventory(
     manifest = create_inventory.run(config)
     assert set(manifest.inputs) == {config.source_uri, config.inventory_uri}
     assert manifest.counts["findings"] == {"replaced_boxes": 21}
-    before, after = (tables.read_folder(str(tmp_path / name)) for name in ("coco", "boxed"))
+    before, after = (parquet.read_folder(str(tmp_path / name)) for name in ("coco", "boxed"))
     assert after.drop_columns("boxes").equals(before.drop_columns("boxes"))
     confidences = [row[0]["confidence"] for row in after["boxes"].to_pylist()]
     assert min(confidences) > 0.5

@@ -12,9 +12,10 @@ from builders import bytes_below, dataset_config, inventory_config, write_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctc_ray import tables, work
+from ctc_ray import work
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError
+from ctc_ray.files import parquet
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory
 from ctc_ray.stages.inventory_rows import find_rows
@@ -51,7 +52,7 @@ def rows_of(dataset: Path) -> set[tuple[str, str, str]]:
     """Split, image and label of each row."""
     found = set()
     for path in dataset.glob("split=*/*.parquet"):
-        rows = tables.read_table(str(path), ["image_uri", "label_species"]).to_pylist()
+        rows = parquet.read_table(str(path), ["image_uri", "label_species"]).to_pylist()
         found |= {(path.parent.name, row["image_uri"], row["label_species"]) for row in rows}
     return found
 
@@ -255,7 +256,7 @@ def test_a_location_keeps_its_split_and_new_classes_come_in(tmp_path: Path) -> N
     assert set(manifest.labels["train"]["species"]) == {"blue", "green", "red"}
     splits: dict[str, set[str]] = {}
     for path in (tmp_path / "dataset").glob("split=*/*.parquet"):
-        for site in pc.unique(tables.read_table(str(path))["location_id"]).to_pylist():
+        for site in pc.unique(parquet.read_table(str(path))["location_id"]).to_pylist():
             splits.setdefault(site, set()).add(path.parent.name)
     assert len(splits) == 15
     assert all(len(names) == 1 for names in splits.values())

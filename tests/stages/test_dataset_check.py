@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from builders import bytes_below, dataset_config, dataset_in_process, inventory_config, write_events
 
-from ctc_ray import storage, tables
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
+from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, dataset_check
@@ -76,7 +76,7 @@ def test_failures_and_classes_of_a_whole_check_are_those_of_the_real_run(
         for row in real.counts["splits"]
     }
     failed = {row["image_uri"]: row["failure"] for row in unfiltered.counts["first_failed_images"]}
-    table = tables.read_table(str(tmp_path / "all" / "_failures.parquet"))
+    table = parquet.read_table(str(tmp_path / "all" / "_failures.parquet"))
     assert failed == dict(
         zip(table["image_uri"].to_pylist(), table["failure"].to_pylist(), strict=True)
     )
@@ -206,7 +206,7 @@ def test_bytes_of_real_photographs_are_foretold(shared_data: Path, tmp_path: Pat
     made = create_dataset.run(wanted.replaced(check=24))
     images = [
         image.jpeg
-        for image in create_dataset.decode_rows(wanted, tables.read_folder(source.output_uri))
+        for image in create_dataset.decode_rows(wanted, parquet.read_folder(source.output_uri))
     ]
     real = sum(map(len, images)) / 1e9
     assert real <= made.counts["output_gb"] <= 1.02 * real

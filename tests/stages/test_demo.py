@@ -3,10 +3,10 @@ from pathlib import Path
 import pytest
 from builders import CLASSES, photograph
 
-from ctc_ray import tables
 from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import DirInventoryConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet
 from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.stages import create_inventory, demo
 
@@ -54,7 +54,7 @@ def test_few_images_are_split_so_that_no_part_is_empty(tmp_path: Path, n_images:
     source = DirInventoryConfig(source_uri=str(tmp_path / "own"), output_uri=inventory_uri)
     create_inventory.run(source)
     split = demo._split(config, inventory_uri)
-    rows = tables.read_folder(inventory_uri)
+    rows = parquet.read_folder(inventory_uri)
     splits = assign_splits(rows, by=split.by, fractions=split.fractions, salt=split.salt)
     assert set(splits.to_pylist()) == {"train", "val", "test"}
 

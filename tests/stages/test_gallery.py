@@ -10,9 +10,9 @@ import pytest
 from builders import CLASSES, dataset_in_process, inventory_config, write_events
 from PIL import Image
 
-from ctc_ray import storage, tables
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError, LabelError
+from ctc_ray.files import parquet, storage
 from ctc_ray.inventory.samples import spread_sample
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, read_manifest
@@ -25,7 +25,7 @@ KINDS = ("inventory", "dataset", "predictions")
 
 def write_predictions(folder: Path) -> None:
     """Predictions of the dataset's images, each of its label: what `ctc predict` would write."""
-    rows = tables.read_folder(str(folder / "dataset"))
+    rows = parquet.read_folder(str(folder / "dataset"))
     usable = rows.filter(rows["failure"].is_null())
     labels = LabelSpace.from_json({"species": sorted(CLASSES)})
     classes = labels.encode("species", usable["label_species"], missing=0)
@@ -33,7 +33,7 @@ def write_predictions(folder: Path) -> None:
     answers = score_rows(rows, labels, probs)
     half = answers.num_rows // 2
     for place, part in enumerate((answers.slice(0, half), answers.slice(half))):
-        tables.write_table(str(folder / f"predictions/images/part-{place:05d}.parquet"), part)
+        parquet.write_table(str(folder / f"predictions/images/part-{place:05d}.parquet"), part)
     Manifest(
         kind="predictions",
         config={"dataset_uri": str(folder / "dataset"), "image_root_uri": None},
@@ -110,7 +110,7 @@ def test_captions_tell_label_and_split_or_prediction_and_score(folder: Path) -> 
 def test_rows_lie_where_the_candidates_say(folder: Path) -> None:
     uri = str(folder / "dataset")
     for row in gallery._candidates(uri, read_manifest(uri), "count").to_pylist():
-        with tables.open_parquet(storage.join(uri, row["part"])) as file:
+        with parquet.open_parquet(storage.join(uri, row["part"])) as file:
             there = file.read_row_group(row["group"]).slice(row["row"], 1).to_pylist()[0]
         assert there["image_id"] == row["image_id"]
         assert (there["label_count"], there["failure"]) == (row["class"], row["failure"])
@@ -134,7 +134,7 @@ def test_of_many_rows_only_some_are_looked_at_and_none_of_the_splits_is_forgotte
 def test_pixels_of_a_tile_are_those_of_its_image(folder: Path) -> None:
     uri = str(folder / "dataset")
     rows = gallery._candidates(uri, read_manifest(uri), "species").to_pylist()
-    stored = {row["image_id"]: row["jpeg"] for row in tables.read_folder(uri).to_pylist()}
+    stored = {row["image_id"]: row["jpeg"] for row in parquet.read_folder(uri).to_pylist()}
     for row, image in zip(rows, gallery._from_shards(uri, rows, 64), strict=True):
         if row["failure"]:
             assert image is Failure.MISSING

@@ -9,8 +9,8 @@ from builders import dataset_config
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray import storage, tables
 from ctc_ray.errors import IncompleteDataError
+from ctc_ray.files import parquet, storage
 from ctc_ray.manifest import MANIFEST_NAME, Manifest
 from ctc_ray.stages.inventory_rows import find_rows, read_columns
 
@@ -22,7 +22,7 @@ def lay(folder: str, part_sizes: list[int], rows_per_group: int) -> None:
         uri = storage.join(folder, f"part-{number:05d}.parquet")
         values = range(first, first + size)
         rows = pa.table({"place": values, "name": [f"row {k}" for k in values]})
-        tables.write_table(uri, rows, rows_per_group=rows_per_group)
+        parquet.write_table(uri, rows, rows_per_group=rows_per_group)
         first += size
     Manifest(kind="inventory", config={}, rows_out=first).write(folder)
 
@@ -64,7 +64,7 @@ def test_a_location_has_one_number_whatever_parts_it_lies_in(locations, rows_per
             events = [f"e{first + k:04d}" for k in range(len(part))]
             columns = {"capture_event_id": events, "location_id": pa.array(part, pa.string())}
             uri = storage.join(folder, f"part-{number:05d}.parquet")
-            tables.write_table(uri, pa.table(columns), rows_per_group=rows_per_group)
+            parquet.write_table(uri, pa.table(columns), rows_per_group=rows_per_group)
             first += len(part)
         table = read_columns(dataset_config(folder, "photos", "out"))
     assert table["location_id"].to_pylist() == expected

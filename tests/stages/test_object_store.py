@@ -11,10 +11,10 @@ import pytest
 from builders import dataset_config, dataset_in_process, inventory_config, write_events
 from flaky_s3 import Faults
 
-from ctc_ray import storage, tables
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, predict, runtime
 from ctc_ray.units import Unit
@@ -73,7 +73,7 @@ def assert_same(mine: str, other: Path) -> None:
     manifests: list[Manifest] = [read_manifest(uri, "dataset") for uri in (mine, str(other))]
     for name in ("rows_in", "rows_out", "failures", "classes", "labels", "counts", "shards"):
         assert getattr(manifests[0], name) == getattr(manifests[1], name), name
-    assert tables.read_folder(mine).equals(tables.read_folder(str(other)))
+    assert parquet.read_folder(mine).equals(parquet.read_folder(str(other)))
 
 
 @pytest.mark.ray
@@ -174,7 +174,7 @@ def test_a_store_that_fails_changes_no_prediction(
     )
     predict.run(config)
     mine, others = (
-        tables.read_folder(storage.join(uri, "images")) for uri in (out, str(tmp_path / "out"))
+        parquet.read_folder(storage.join(uri, "images")) for uri in (out, str(tmp_path / "out"))
     )
     columns = [name for name in mine.column_names if name.startswith(("pred_", "probs_", "fail"))]
     assert mine.select(columns).equals(others.select(columns))

@@ -7,9 +7,9 @@ import pyarrow.compute as pc
 import pytest
 from builders import bytes_below
 
-from ctc_ray import tables
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError, CtcError, IncompleteDataError
+from ctc_ray.files import parquet
 from ctc_ray.manifest import read_manifest
 from ctc_ray.stages import predict, prediction_source
 from ctc_ray.units import write_plan
@@ -41,9 +41,9 @@ def predictions(
 
 
 def test_every_image_and_every_event_has_its_answer(predictions: Path, inventory: Path) -> None:
-    images = tables.read_folder(str(predictions / "images"))
-    events = tables.read_folder(str(predictions / "events"))
-    rows = tables.read_folder(str(inventory))
+    images = parquet.read_folder(str(predictions / "images"))
+    events = parquet.read_folder(str(predictions / "events"))
+    rows = parquet.read_folder(str(inventory))
     assert images["image_id"].to_pylist() == rows["image_id"].to_pylist()
     assert events.num_rows == 24
     assert pc.sum(events["n_images"]).as_py() == 48
@@ -53,14 +53,14 @@ def test_every_image_and_every_event_has_its_answer(predictions: Path, inventory
 
 
 def test_event_with_only_failed_images_still_gets_a_row(predictions: Path) -> None:
-    events = tables.read_folder(str(predictions / "events"))
+    events = parquet.read_folder(str(predictions / "events"))
     (event,) = events.filter(pc.equal(events["capture_event_id"], "event003")).to_pylist()
     assert (event["n_images"], event["n_failed"]) == (1, 1)
     assert event["pred_species"] is None
 
 
 def test_model_that_learnt_colours_knows_them(predictions: Path) -> None:
-    events = tables.read_folder(str(predictions / "events")).to_pylist()
+    events = parquet.read_folder(str(predictions / "events")).to_pylist()
     colours = ("red", "green", "blue")
     right = [e["pred_species"] == colours[int(e["capture_event_id"][-3:]) % 3] for e in events]
     assert sum(right) >= 20
@@ -79,7 +79,7 @@ def test_batch_size_and_workers_change_no_answer(
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
     predict.run(config(bundle, tmp_path / "out", workers=2, batch_size=1, **inputs))
     one, many = (
-        tables.read_folder(str(folder / "images")) for folder in (tmp_path / "out", predictions)
+        parquet.read_folder(str(folder / "images")) for folder in (tmp_path / "out", predictions)
     )
     assert one["pred_species"] == many["pred_species"]
     for a, b in zip(
@@ -154,7 +154,7 @@ def test_every_event_of_a_csv_is_answered_and_what_was_found_is_counted(
             export=("csv", "json"),
         )
     )
-    events = tables.read_folder(str(tmp_path / "out" / "events")).to_pylist()
+    events = parquet.read_folder(str(tmp_path / "out" / "events")).to_pylist()
     counted = [(e["capture_event_id"], e["n_images"], e["meta_site"]) for e in events]
     assert counted == [("e", 1, "S1"), ("f", 1, "S1"), ("none", 0, "S2")]
     assert manifest.counts["events"] == 3

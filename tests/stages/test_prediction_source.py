@@ -3,9 +3,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from ctc_ray import storage, tables
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import prediction_source as source
 
@@ -19,7 +19,7 @@ def config(**fields: object) -> PredictConfig:
 def test_images_of_a_dataset_come_from_its_shards(dataset: Path) -> None:
     where = config(dataset_uri=str(dataset))
     rows = source.read_source(where).rows
-    shards = tables.read_folder(str(dataset), ["image_id", "jpeg", "failure"])
+    shards = parquet.read_folder(str(dataset), ["image_id", "jpeg", "failure"])
     want = dict(zip(shards["image_id"].to_pylist(), shards["jpeg"].to_pylist(), strict=True))
     got = list(source.read_images_of(where, rows))
     assert len(got) == rows.num_rows == 48

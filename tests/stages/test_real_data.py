@@ -8,11 +8,11 @@ import pyarrow.compute as pc
 import pytest
 from builders import trashnet_config, trashnet_dataset
 
-from ctc_ray import tables
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
+from ctc_ray.files import parquet
 from ctc_ray.manifest import read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, predict, train
 
@@ -59,7 +59,7 @@ def original(local_ray: None, shared_data: Path, tmp_path_factory: pytest.TempPa
 def test_split_of_the_original_bit_for_bit(original: Path, shared_data: Path) -> None:
     goldens = json.loads((shared_data.parent / "reference" / "goldens.json").read_text())
     for split, ids in goldens["multi_csv"]["split_70_15_15"].items():
-        rows = tables.read_folder(str(original / "dataset" / f"split={split}"))
+        rows = parquet.read_folder(str(original / "dataset" / f"split={split}"))
         assert sorted(rows["capture_event_id"].to_pylist()) == sorted(ids)
 
 
@@ -67,7 +67,7 @@ def test_every_row_of_the_original_is_there_and_two_files_are_missing(original: 
     manifest = read_manifest(str(original / "dataset"), "dataset")
     assert (manifest.rows_in, manifest.rows_out) == (119, 119)
     assert manifest.failures == {"missing": 2}
-    failures = tables.read_table(str(original / "dataset" / "_failures.parquet"))
+    failures = parquet.read_table(str(original / "dataset" / "_failures.parquet"))
     assert sorted(failures["capture_event_id"].to_pylist()) == ["dog3200.jpg", "dog3203.jpg"]
 
 
@@ -149,7 +149,7 @@ def test_peru_bursts_are_51_images_in_17_events(
     )
     assert (dataset.rows_out, dataset.failures) == (51, {})
     assert sum(row["events"] for row in dataset.counts["splits"]) == 17
-    rows = tables.read_folder(str(tmp_path / "dataset"), ["width", "height"])
+    rows = parquet.read_folder(str(tmp_path / "dataset"), ["width", "height"])
     assert {(r["width"], r["height"]) for r in rows.to_pylist()} == {(533, 400)}
     made = predict.run(
         PredictConfig(
@@ -205,7 +205,7 @@ def test_178_malformed_files_give_178_rows(
     assert found.pop("truncated", 0) == wanted["truncated"]
     legal_but_large = 1  # 12000 x 12000: Pillow decodes it, max_pixels does not allow it
     assert sum(found.values()) == wanted["rejected"] + legal_but_large
-    rows = tables.read_folder(str(tmp_path / "dataset"), ["jpeg", "failure"])
+    rows = parquet.read_folder(str(tmp_path / "dataset"), ["jpeg", "failure"])
     assert pc.all(pc.equal(pc.is_null(rows["jpeg"]), pc.is_valid(rows["failure"]))).as_py()
 
 

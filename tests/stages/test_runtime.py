@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from flaky_s3 import Faults
 
-from ctc_ray import storage, tables
 from ctc_ray.errors import TooManyFailuresError
+from ctc_ray.files import parquet, storage
 from ctc_ray.schemas import FAILURES_FILE, Failure
 from ctc_ray.stages import runtime
 from ctc_ray.units import Unit
@@ -67,7 +67,7 @@ def unit_file(folder: Path, name: str, failures: list[str | None]) -> Unit:
             "failure": pa.array(failures, pa.string()),
         }
     )
-    tables.write_row_groups(str(folder / name), [rows], metadata={"key": name})
+    parquet.write_row_groups(str(folder / name), [rows], metadata={"key": name})
     return Unit(name=name, plan_file="", place=0, n_rows=n)
 
 
@@ -82,7 +82,7 @@ def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:
     assert footers[1].metadata == {"key": "b.parquet"}
     counts = runtime.write_failures(str(tmp_path), footers)
     assert counts == {"missing": 2, "truncated": 1}
-    table = tables.read_table(str(tmp_path / FAILURES_FILE))
+    table = parquet.read_table(str(tmp_path / FAILURES_FILE))
     assert table["failure"].to_pylist() == ["missing", "missing", "truncated"]
 
 

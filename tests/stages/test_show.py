@@ -12,11 +12,12 @@ from builders import (
     write_events,
 )
 
-from ctc_ray import storage, summaries
+from ctc_ray import summaries
 from ctc_ray.config.inventory import DirInventoryConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.files import storage
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, show
 from ctc_ray.summaries import Summary

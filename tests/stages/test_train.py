@@ -6,10 +6,10 @@ import pytest
 from builders import bytes_below, dataset_config, train_config
 from safetensors.torch import save_file
 
-from ctc_ray import tables
 from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig
 from ctc_ray.errors import ConfigError, LabelError
+from ctc_ray.files import parquet
 from ctc_ray.manifest import read_manifest
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.stages import create_dataset, train
@@ -36,7 +36,7 @@ def test_three_colours_are_learnt(bundle: Path) -> None:
 
 
 def test_missing_labels_are_not_counted(bundle: Path, dataset: Path) -> None:
-    rows = tables.read_folder(str(dataset / "split=val"))
+    rows = parquet.read_folder(str(dataset / "split=val"))
     rows = rows.filter(pc.is_null(rows["failure"]))
     metrics = load_bundle(str(bundle)).provenance.metrics
     assert metrics["n_species"] == rows.num_rows

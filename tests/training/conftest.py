@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from ctc_ray import storage, tables
+from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import shard_schema
 from ctc_ray.training.plans import Group, list_groups
@@ -65,7 +65,7 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
             parts = [
                 pa.Table.from_pylist(list(itertools.chain(*group)), schema=schema) for group in part
             ]
-            tables.write_row_groups(storage.join(str(tmp_path), path), parts, raw_column="jpeg")
+            parquet.write_row_groups(storage.join(str(tmp_path), path), parts, raw_column="jpeg")
             shards.append({"path": path, "split": "train", "groups": [counts(g) for g in part]})
         return list_groups(str(tmp_path), shards, "train")
 

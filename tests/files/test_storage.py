@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray import storage
 from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
 
 
 def names(folder_uri: str) -> list[str]:

@@ -4,37 +4,37 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ctc_ray import storage, tables
 from ctc_ray.errors import SchemaError
+from ctc_ray.files import parquet, storage
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", None, "z"]})
 
 
 def test_a_table_reads_back(folder_uri):
     uri = storage.join(folder_uri, "a.parquet")
-    tables.write_table(uri, TABLE, rows_per_group=2)
-    assert tables.read_table(uri).equals(TABLE)
-    assert tables.read_table(uri, ["b"]).column_names == ["b"]
-    with tables.open_parquet(uri) as file:
+    parquet.write_table(uri, TABLE, rows_per_group=2)
+    assert parquet.read_table(uri).equals(TABLE)
+    assert parquet.read_table(uri, ["b"]).column_names == ["b"]
+    with parquet.open_parquet(uri) as file:
         assert file.num_row_groups == 2
 
 
 def test_each_table_becomes_a_row_group(folder_uri):
     uri = storage.join(folder_uri, "a.parquet")
     groups = [TABLE, TABLE.slice(0, 0), TABLE.slice(1)]
-    tables.write_row_groups(uri, groups, metadata={"unit": "7"})
-    with tables.open_parquet(uri) as file:
+    parquet.write_row_groups(uri, groups, metadata={"unit": "7"})
+    with parquet.open_parquet(uri) as file:
         assert [file.read_row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 0, 2]
         assert file.schema_arrow.metadata[b"unit"] == b"7"
-    assert tables.read_table(uri).num_rows == 5
+    assert parquet.read_table(uri).num_rows == 5
 
 
 def test_a_folder_of_tables_is_read_in_order_without_what_begins_with_an_underscore(folder_uri):
     for name, rows in (("b", TABLE.slice(1)), ("a", TABLE.slice(0, 1)), ("_failures", TABLE)):
-        tables.write_table(storage.join(folder_uri, f"{name}.parquet"), rows)
-    tables.write_table(storage.join(folder_uri, "_work", "plan.parquet"), TABLE)
+        parquet.write_table(storage.join(folder_uri, f"{name}.parquet"), rows)
+    parquet.write_table(storage.join(folder_uri, "_work", "plan.parquet"), TABLE)
     storage.write_bytes(storage.join(folder_uri, "manifest.json"), b"{}")
-    assert tables.read_folder(folder_uri).equals(TABLE)
+    assert parquet.read_folder(folder_uri).equals(TABLE)
 
 
 def test_what_is_no_parquet_is_a_schema_error(folder_uri):
@@ -42,38 +42,38 @@ def test_what_is_no_parquet_is_a_schema_error(folder_uri):
     for content in (b"", b"no parquet at all", b"PAR1"):
         storage.write_bytes(uri, content)
         with pytest.raises(SchemaError, match=re.escape(uri)):
-            tables.open_parquet(uri)
+            parquet.open_parquet(uri)
 
 
 def test_the_same_table_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
-        tables.write_table(str(tmp_path / name), TABLE)
-        tables.write_row_groups(str(tmp_path / f"{name}-groups"), [TABLE, TABLE])
+        parquet.write_table(str(tmp_path / name), TABLE)
+        parquet.write_row_groups(str(tmp_path / f"{name}-groups"), [TABLE, TABLE])
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a-groups").read_bytes() == (tmp_path / "b-groups").read_bytes()
 
 
 def test_a_raw_column_is_stored_as_it_is(tmp_path):
     rows = pa.table({"jpeg": [b"0" * 10_000], "text": ["0" * 10_000]})
-    tables.write_row_groups(str(tmp_path / "a"), [rows], raw_column="jpeg")
+    parquet.write_row_groups(str(tmp_path / "a"), [rows], raw_column="jpeg")
     group = pq.read_metadata(tmp_path / "a").row_group(0)
     assert [group.column(i).compression for i in (0, 1)] == ["UNCOMPRESSED", "ZSTD"]
-    assert tables.read_table(str(tmp_path / "a")).equals(rows)
+    assert parquet.read_table(str(tmp_path / "a")).equals(rows)
 
 
 def test_a_table_that_is_not_there_cannot_be_read(folder_uri):
     with pytest.raises(FileNotFoundError):
-        tables.open_parquet(storage.join(folder_uri, "no.parquet"))
+        parquet.open_parquet(storage.join(folder_uri, "no.parquet"))
 
 
 def test_each_batch_is_read_by_itself(folder_uri):
     uri = storage.join(folder_uri, "a.arrow")
     batches = [TABLE, TABLE.slice(1, 1), pa.concat_tables([TABLE, TABLE])]
-    tables.write_batches(uri, batches)
-    assert [tables.read_batch(uri, i).to_pylist() for i in (0, 1, 2)] == [
+    parquet.write_batches(uri, batches)
+    assert [parquet.read_batch(uri, i).to_pylist() for i in (0, 1, 2)] == [
         batch.to_pylist() for batch in batches
     ]
-    assert tables.count_batches(uri) == 3
+    assert parquet.count_batches(uri) == 3
 
 
 def test_encodings_change_the_bytes_and_no_value(tmp_path):
@@ -85,10 +85,10 @@ def test_encodings_change_the_bytes_and_no_value(tmp_path):
             "counts": [[1, 2]] * 100,
         }
     )
-    encodings = tables.Encodings(unrepeated=["name"], stepwise=["time"], bounded=["time"])
-    tables.write_table(str(tmp_path / "rows.parquet"), rows, encodings=encodings)
-    assert tables.read_table(str(tmp_path / "rows.parquet")).equals(rows)
-    with tables.open_parquet(str(tmp_path / "rows.parquet")) as file:
+    encodings = parquet.Encodings(unrepeated=["name"], stepwise=["time"], bounded=["time"])
+    parquet.write_table(str(tmp_path / "rows.parquet"), rows, encodings=encodings)
+    assert parquet.read_table(str(tmp_path / "rows.parquet")).equals(rows)
+    with parquet.open_parquet(str(tmp_path / "rows.parquet")) as file:
         group = file.metadata.row_group(0)
         columns = [group.column(place) for place in range(group.num_columns)]
     encoded = {column.path_in_schema: column.encodings for column in columns}

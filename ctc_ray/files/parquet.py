@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from ctc_ray import storage
 from ctc_ray.errors import SchemaError
+from ctc_ray.files import storage
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.retries import patiently
+from ctc_ray.files.retries import patiently
 
 logger = logging.getLogger(__name__)
 

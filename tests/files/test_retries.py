@@ -1,6 +1,6 @@
 import pytest
 
-from ctc_ray.retries import PAUSES_S, patiently
+from ctc_ray.files.retries import PAUSES_S, patiently
 
 FAILED = (
     "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 18\n, Transferred a part"

@@ -1,0 +1,1 @@
+"""Files and URIs: reading, writing, retrying; no knowledge of camera traps."""
