@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from ctc_ray.columns.event_runs import (
+    cut_at_starts,
+    cut_by_events,
+    event_starts,
+)
 from ctc_ray.files import parquet, storage
 from ctc_ray.work import WORK_FOLDER
 
@@ -28,59 +30,6 @@ class Unit:
     plan_file: str  # below the output folder
     place: int  # in the plan file
     n_rows: int
-
-
-def cut_by_events(
-    event_ids: pa.Array | pa.ChunkedArray, images_per_unit: int
-) -> list[tuple[int, int]]:
-    """Row ranges [start, stop) of about `images_per_unit` rows that never split an event.
-
-    Rows of an event must be neighbours. A longer event is a unit of its own.
-    """
-    return _cuts(event_starts(event_ids), len(event_ids), images_per_unit)
-
-
-def _cuts(
-    starts: npt.NDArray[np.int64], n_rows: int, images_per_unit: int
-) -> list[tuple[int, int]]:
-    cuts, start = [], 0
-    while start < n_rows:
-        place = int(np.searchsorted(starts, start + images_per_unit, side="right")) - 1
-        stop = int(starts[place]) if starts[place] > start else _next_start(starts, start, n_rows)
-        if n_rows - start <= images_per_unit:
-            stop = n_rows
-        cuts.append((start, stop))
-        start = stop
-    return cuts
-
-
-def _next_start(starts: npt.NDArray[np.int64], start: int, n_rows: int) -> int:
-    place = int(np.searchsorted(starts, start, side="right"))
-    return int(starts[place]) if place < len(starts) else n_rows
-
-
-def event_starts(event_ids: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
-    """The row at which each run of equal values begins; nulls are equal to one another.
-
-    Args:
-        event_ids: text, or dictionary-encoded text.
-    """
-    if len(event_ids) == 0:
-        return np.zeros(0, np.int64)
-    if pa.types.is_dictionary(event_ids.type):
-        event_ids = _indices(event_ids)
-    one, other = event_ids[1:], event_ids[:-1]
-    changes = pc.not_equal(one, other)
-    if event_ids.null_count:
-        changes = pc.or_(changes.fill_null(False), pc.not_equal(one.is_null(), other.is_null()))
-    starts: npt.NDArray[np.int64] = np.flatnonzero(np.asarray(changes)) + 1
-    return np.insert(starts, 0, 0)
-
-
-def _indices(coded: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    if isinstance(coded, pa.ChunkedArray):
-        return pa.chunked_array([chunk.indices for chunk in coded.unify_dictionaries().chunks])
-    return coded.indices
 
 
 class PlanWriter:
@@ -123,7 +72,7 @@ class PlanWriter:
         starts = event_starts(rows["capture_event_id"])
         last_event = int(starts[-1]) if len(starts) else 0  # it may go on
         done = 0
-        for start, stop in _cuts(starts, rows.num_rows, self._images_per_unit):
+        for start, stop in cut_at_starts(starts, rows.num_rows, self._images_per_unit):
             if stop > last_event:
                 break
             self._lay(rows.slice(start, stop - start))

@@ -6,15 +6,9 @@ from builders import numbered_rows, put_file
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctc_ray.columns.event_runs import cut_by_events, event_starts
 from ctc_ray.files import storage
-from ctc_ray.units import (
-    PlanWriter,
-    cut_by_events,
-    event_starts,
-    missing_units,
-    read_unit,
-    write_plan,
-)
+from ctc_ray.units import PlanWriter, missing_units, read_unit, write_plan
 
 # -- cutting ---------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ctc_ray.columns.factorize import encode, first_rows
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import encode, first_rows
 from ctc_ray.inventory.fractions import unit_interval
 from ctc_ray.schemas import label_column
 

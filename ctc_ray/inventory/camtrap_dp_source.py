@@ -7,13 +7,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import number
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists
 from ctc_ray.inventory.camtrap_package import CamtrapPackage, as_numbers, read_package
-from ctc_ray.inventory.columns import number
 from ctc_ray.inventory.event_names import apart_by_deployment
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.columns import run_starts
+from ctc_ray.columns.factorize import run_starts
 from ctc_ray.inventory.findings import Findings
 
 _SECOND_US = 1_000_000

@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import number
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.blanks import beside_labelled
 from ctc_ray.inventory.boxes import Ints, beyond_image, box_lists, corners
-from ctc_ray.inventory.columns import number
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.json_file import load_json, objects, text_array, text_column

@@ -9,15 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import number
+from ctc_ray.columns.threads import both
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.inventory.assembly import TEXT, Inventory, SourceRows, assemble
-from ctc_ray.inventory.columns import number
 from ctc_ray.inventory.csv_table import column_names, line_of_empty_cell, read_columns
 from ctc_ray.inventory.events import group_by_gap
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.source_rows import Ints
 from ctc_ray.inventory.times import parse_times
-from ctc_ray.threads import both
 
 __all__ = ["CsvColumns", "column_names", "read_csv"]
 

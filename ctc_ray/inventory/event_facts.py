@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.columns import coded, run_starts
+from ctc_ray.columns.factorize import coded, run_starts
 
 TEXT = pa.large_string()  # while columns are whole: 10 million URIs are more than 2 GiB of text
 

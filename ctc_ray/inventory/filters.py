@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import Ints, as_dictionary, coded, number
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.checks import head_names, labels_of
-from ctc_ray.inventory.columns import Ints, as_dictionary, coded, number
 from ctc_ray.schemas import label_column
 
 _REPLACED = ("observations", "observation_counts", "boxes")  # by labels, or not needed any more

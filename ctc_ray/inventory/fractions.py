@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ctc_ray.columns.md5 import md5_first_word
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.md5 import md5_first_word
 
 _NOT_IN_NAMES = re.compile(r"[/\\=%?#\x00-\x1f\x7f]")  # a split is a folder `split=<name>` of a URI
 _MAX_NAME_BYTES = 200

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.columns import coded
-from ctc_ray.inventory.hashing import Hashes, image_ids, repeated, repeated_hashes
+from ctc_ray.columns.factorize import coded
+from ctc_ray.columns.hashing import Hashes, image_ids, repeated, repeated_hashes
 from ctc_ray.inventory.source_rows import SourceRows
 from ctc_ray.schemas import conform, inventory_schema
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.columns import Numbers, coded, run_starts
+from ctc_ray.columns.factorize import Numbers, coded, run_starts
 from ctc_ray.schemas import label_column
 
 CONTENT_COLUMN = "content_hash"  # optional: same value, same bytes of the image

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ctc_ray.inventory.columns import Ints
+from ctc_ray.columns.factorize import Ints
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import Ints, encode, named
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import Ints, encode, named
 from ctc_ray.inventory.fractions import boundaries, unit_interval
 from ctc_ray.inventory.location_assignment import Assignment, Bools
 from ctc_ray.inventory.location_exchange import NEAR, Exchange

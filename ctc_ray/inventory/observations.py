@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.columns import coded, run_starts
+from ctc_ray.columns.factorize import coded, run_starts
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import coded, named
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import coded, named
 from ctc_ray.inventory.fractions import (
     boundaries,
     original_fractions,

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import encode, named
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.columns import encode, named
 from ctc_ray.inventory.fractions import boundaries
 
 Undated = Literal["error", "train", "drop"]

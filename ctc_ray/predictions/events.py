@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.event_runs import event_starts
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.scores import head_columns, meta_fields, probs_matrix
 from ctc_ray.schemas import conform, event_prediction_schema, prediction_schema
-from ctc_ray.units import event_starts
 
 Method = Literal["mean", "max", "min", "mean-logit"]
 

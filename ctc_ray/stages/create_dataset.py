@@ -14,6 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray import __version__, logs
+from ctc_ray.columns.event_runs import cut_by_events
+from ctc_ray.columns.threads import both
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
@@ -31,14 +33,7 @@ from ctc_ray.stages.dataset_plan import (
 )
 from ctc_ray.stages.image_root import require_image_root
 from ctc_ray.stages.inventory_rows import InventoryRows, find_rows, read_columns
-from ctc_ray.threads import both
-from ctc_ray.units import (
-    PlanWriter,
-    Unit,
-    cut_by_events,
-    missing_units,
-    read_unit,
-)
+from ctc_ray.units import PlanWriter, Unit, missing_units, read_unit
 from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ctc_ray.columns.threads import both
 from ctc_ray.config.inventory import (
     CamtrapDpInventoryConfig,
     CocoInventoryConfig,
@@ -47,7 +48,6 @@ from ctc_ray.stages.inventory_files import (
     missing_files,
     same_content,
 )
-from ctc_ray.threads import both
 from ctc_ray.work import begin_work, finish_work, is_begun
 
 logger = logging.getLogger(__name__)

@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.factorize import coded
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.inventory.columns import coded
 from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
 from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest

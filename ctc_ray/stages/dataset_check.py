@@ -26,16 +26,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ctc_ray import logs
+from ctc_ray.columns.event_runs import cut_by_events, event_starts
+from ctc_ray.columns.factorize import encode
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
-from ctc_ray.inventory.columns import encode
 from ctc_ray.manifest import Manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import runtime
 from ctc_ray.stages.dataset_plan import DatasetPlan, rows_by_split, whole_rows
 from ctc_ray.stages.inventory_rows import find_rows
-from ctc_ray.units import cut_by_events, event_starts
 
 logger = logging.getLogger(__name__)
 

@@ -24,11 +24,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.factorize import coded
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.inventory.balance import Limit, balanced
-from ctc_ray.inventory.columns import coded
 from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
 from ctc_ray.inventory.mapping import map_classes, read_mapping
@@ -42,7 +43,6 @@ from ctc_ray.schemas import (
     planned_schema,
 )
 from ctc_ray.stages.inventory_rows import InventoryRows
-from ctc_ray.units import event_starts
 
 logger = logging.getLogger(__name__)
 

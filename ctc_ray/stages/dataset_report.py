@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.event_runs import event_starts
 from ctc_ray.manifest import Manifest
 from ctc_ray.schemas import label_column
 from ctc_ray.stages.runtime import Footer
-from ctc_ray.units import event_starts
 
 _GROUPS_KEY, _LABELS_KEY = "ctc_row_groups", "ctc_labels"  # of a shard's footer
 

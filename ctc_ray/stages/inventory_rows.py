@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ctc_ray.columns.factorize import as_dictionary, joined
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import IncompleteDataError
 from ctc_ray.files import parquet, storage
-from ctc_ray.inventory.columns import as_dictionary, joined
 from ctc_ray.inventory.leakage import CONTENT_COLUMN
 from ctc_ray.manifest import manifest_fingerprint, read_manifest
 from ctc_ray.schemas import meta_column, meta_columns

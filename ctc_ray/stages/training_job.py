@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ctc_ray import logs
+from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
@@ -28,7 +29,7 @@ from ctc_ray.models.backbones import ThreeFloats, make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.schemas import Failure
-from ctc_ray.training.batches import Reading, read_batches, stable_hash
+from ctc_ray.training.batches import Reading, read_batches
 from ctc_ray.training.loop import Settings, evaluate, image_statistics, train_epoch
 from ctc_ray.training.metrics import Counts
 from ctc_ray.training.optimizer import (

@@ -7,7 +7,6 @@ groups are held, as JPEGs, and a few batches, as pixels.
 B batch, C channels, H height, W width.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,12 +20,13 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import parquet
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
 from ctc_ray.training.plans import ImageChoice, Plan, Slice, batch_sizes
-from ctc_ray.units import event_starts
 
 IGNORE_INDEX = -100  # a missing label; what torch's cross entropy leaves out
 
@@ -168,12 +168,6 @@ def choose_images(
     hashes = [stable_hash(name, seed, epoch) for name in events.take(starts).to_pylist()]
     places = [value % n for value, n in zip(hashes, n_images.tolist(), strict=True)]
     return starts + np.array(places, np.int64)
-
-
-def stable_hash(name: str, seed: int, epoch: int) -> int:
-    """A number from 0 to 2**63 - 1, the same on every machine."""
-    key = f"{seed}/{epoch}/{name}".encode()
-    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
 
 
 def _items(window: _Window) -> Iterator[_Item]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn, optim
 
+from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.labels import LabelSpace
-from ctc_ray.training.batches import Batch, stable_hash
+from ctc_ray.training.batches import Batch
 from ctc_ray.training.losses import multi_head_loss
 from ctc_ray.training.metrics import Counts
 

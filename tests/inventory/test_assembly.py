@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctc_ray.columns.factorize import number
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.assembly import Inventory, SourceRows, assemble
-from ctc_ray.inventory.columns import number
 from ctc_ray.schemas import inventory_schema
 
 text = pa.large_string()

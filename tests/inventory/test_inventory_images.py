@@ -3,7 +3,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.hashing import hash_text
+from ctc_ray.columns.hashing import hash_text
 from ctc_ray.inventory.inventory_images import lay_out
 
 N_EVENTS = 4

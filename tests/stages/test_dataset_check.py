@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from builders import bytes_below, dataset_config, dataset_in_process, inventory_config, write_events
 
+from ctc_ray.columns.event_runs import cut_by_events
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.files import parquet, storage
@@ -16,7 +17,6 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.manifest import Manifest, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, dataset_check
 from ctc_ray.stages.dataset_plan import DatasetPlan
-from ctc_ray.units import cut_by_events
 
 
 @pytest.fixture(scope="module")

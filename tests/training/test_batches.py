@@ -9,9 +9,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.errors import LabelError, SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.training.batches import IGNORE_INDEX, Batch, Reading, read_batches, stable_hash
+from ctc_ray.training.batches import IGNORE_INDEX, Batch, Reading, read_batches
 from ctc_ray.training.plans import Group, Plan, plan_epoch, plan_evaluation
 
 Decode = Callable[[bytes], npt.NDArray[np.uint8]]

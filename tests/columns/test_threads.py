@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from ctc_ray.threads import both
+from ctc_ray.columns.threads import both
 
 
 def test_both_run_at_the_same_time_and_give_their_results():

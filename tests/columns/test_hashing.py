@@ -3,7 +3,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory import hashing
+from ctc_ray.columns import hashing
 
 
 def test_the_hash_of_a_string_never_changes():

@@ -8,8 +8,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.hashing import hash_text, repeated_hashes
-from ctc_ray.units import event_starts
+from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.hashing import hash_text, repeated_hashes
 
 _ROWS_AT_ONCE = 1 << 18
 _LONG_RUN = 64  # texts; where they rise for longer, a sort is short

@@ -2,8 +2,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.columns import as_dictionary, ascends, encode, first_rows, joined
-from ctc_ray.units import event_starts
+from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.factorize import as_dictionary, ascends, encode, first_rows, joined
 
 
 def test_numbers_follow_the_sorted_names_and_null_is_none_of_them():

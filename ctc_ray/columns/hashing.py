@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ctc_ray.inventory.text_words import TextPart, hash_parts
+from ctc_ray.columns.text_words import TextPart, hash_parts
 
 _HEX_DIGITS = 32
 _HEX = np.frombuffer(bytes(range(256)).hex().encode(), np.uint16)  # the two digits of each byte

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ctc_ray.inventory.text_words import TextPart, hash_parts
+from ctc_ray.columns.text_words import TextPart, hash_parts
 
 _BLOCK_BYTES = 64
 _LENGTH_BYTES = 8  # at the end of the last block

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.md5 import md5_first_word
+from ctc_ray.columns.md5 import md5_first_word
 
 
 def of_hashlib(texts: list[str]) -> list[int]:

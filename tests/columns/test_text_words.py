@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.text_words import hash_parts
+from ctc_ray.columns.text_words import hash_parts
 
 texts = st.lists(st.none() | st.text(max_size=40), max_size=30)
 

@@ -1,0 +1,1 @@
+"""Arithmetic on Arrow columns: no I/O, no knowledge of camera traps."""
