@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ctc_ray.logs import counted
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 
 _WIDTH = 100_000  # the terminal wraps what is too wide for it; a URI is never cut
 

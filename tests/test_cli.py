@@ -8,7 +8,7 @@ import pytest
 
 from ctc_ray import cli
 from ctc_ray.config.base import StageConfig
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 
 
 def run(argv: list[str]) -> int:

@@ -1,6 +1,6 @@
 import pytest
 
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 from ctc_ray.summaries import Summary, of_manifest, show
 
 

@@ -19,7 +19,9 @@ from ctc_ray.columns.threads import both
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
-from ctc_ray.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest
+from ctc_ray.runs.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest
+from ctc_ray.runs.output_folder import begin_work, finish_work
+from ctc_ray.runs.units import PlanWriter, Unit, missing_units, read_unit
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
 from ctc_ray.stages import dataset_check, runtime
 from ctc_ray.stages import dataset_report as report
@@ -33,8 +35,6 @@ from ctc_ray.stages.dataset_plan import (
 )
 from ctc_ray.stages.image_root import require_image_root
 from ctc_ray.stages.inventory_rows import InventoryRows, find_rows, read_columns
-from ctc_ray.units import PlanWriter, Unit, missing_units, read_unit
-from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

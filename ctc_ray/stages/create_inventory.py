@@ -39,7 +39,8 @@ from ctc_ray.inventory.images_source import layout_pattern, read_tree
 from ctc_ray.inventory.inventory_images import InventoryImages, TableImages
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.inventory.megadetector_source import add_boxes
-from ctc_ray.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
+from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
+from ctc_ray.runs.output_folder import begin_work, finish_work, is_begun
 from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
 from ctc_ray.stages.inventory_files import (
     FoundImages,
@@ -48,7 +49,6 @@ from ctc_ray.stages.inventory_files import (
     missing_files,
     same_content,
 )
-from ctc_ray.work import begin_work, finish_work, is_begun
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,7 @@ from ctc_ray.columns.factorize import encode
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import runtime
 from ctc_ray.stages.dataset_plan import DatasetPlan, rows_by_split, whole_rows

@@ -36,7 +36,7 @@ from ctc_ray.inventory.mapping import map_classes, read_mapping
 from ctc_ray.inventory.selection import all_labelled, has_label, in_frequent_classes
 from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.labels import LabelSpace
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import (
     conform,
     label_column,

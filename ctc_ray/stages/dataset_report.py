@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.event_runs import event_starts
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import label_column
 from ctc_ray.stages.runtime import Footer
 

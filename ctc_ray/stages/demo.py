@@ -25,10 +25,10 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.scenes import write_scenes
 from ctc_ray.inventory.splits import assign_splits
-from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.output_folder import begin_work, finish_work
 from ctc_ray.schemas import label_column
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, train
-from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

@@ -25,16 +25,16 @@ from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import CtcError
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.models.exports import classify
 from ctc_ray.predictions.events import aggregate_by_event, without_images
 from ctc_ray.predictions.exports import csv_chunks, json_chunks
 from ctc_ray.predictions.scores import score_rows
+from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.output_folder import begin_work, finish_work
+from ctc_ray.runs.units import Unit, missing_units, write_plan
 from ctc_ray.stages import prediction_source as source
 from ctc_ray.stages import runtime
-from ctc_ray.units import Unit, missing_units, write_plan
-from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from ray.data._internal.logging import configure_logging
 from ctc_ray import logs
 from ctc_ray.errors import ConfigError, CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
+from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import FAILURES_FILE, Failure, failure_schema
-from ctc_ray.units import Unit
 
 logger = logging.getLogger(__name__)
 

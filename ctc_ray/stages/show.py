@@ -15,11 +15,12 @@ from ctc_ray.config.base import to_yaml
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete, read_manifest
+from ctc_ray.runs.append_journal import growing_by
+from ctc_ray.runs.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete, read_manifest
+from ctc_ray.runs.output_folder import begun_work
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE
 from ctc_ray.stages import gallery
 from ctc_ray.summaries import Summary
-from ctc_ray.work import begun_work, growing_by
 
 _CLASSES_SHOWN, _FAILURES_SHOWN = 20, 20
 

@@ -25,12 +25,13 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError, CtcError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.runs.layout import WORK_FOLDER
+from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.output_folder import begin_work, finish_work
 from ctc_ray.stages import runtime
 from ctc_ray.stages.training_job import TrainingJob
-from ctc_ray.work import WORK_FOLDER, begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

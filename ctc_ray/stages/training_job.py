@@ -24,10 +24,10 @@ from ctc_ray.files import storage
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace
-from ctc_ray.manifest import Manifest, manifest_fingerprint
 from ctc_ray.models.backbones import ThreeFloats, make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
+from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.schemas import Failure
 from ctc_ray.training.batches import Reading, read_batches
 from ctc_ray.training.loop import Settings, evaluate, image_statistics, train_epoch

@@ -26,10 +26,10 @@ from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
-from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.output_folder import begin_work, finish_work
 from ctc_ray.stages import runtime, train
 from ctc_ray.stages.training_job import HISTORY_FILE
-from ctc_ray.work import begin_work, finish_work
 
 logger = logging.getLogger(__name__)
 

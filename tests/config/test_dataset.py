@@ -5,7 +5,7 @@ import pytest
 from ctc_ray.config.base import build
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
-from ctc_ray.manifest import fingerprint
+from ctc_ray.runs.manifest import fingerprint
 
 
 def config(**values) -> CreateDatasetConfig:

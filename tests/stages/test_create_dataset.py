@@ -8,7 +8,7 @@ from builders import bytes_below, dataset_config, inventory_config, write_events
 from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError, LabelError, TooManyFailuresError
 from ctc_ray.files import parquet
-from ctc_ray.manifest import read_manifest
+from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.schemas import shard_schema
 from ctc_ray.stages import create_dataset, create_inventory
 

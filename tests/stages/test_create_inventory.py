@@ -17,7 +17,7 @@ from ctc_ray.config.inventory import (
 )
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import parquet, storage
-from ctc_ray.manifest import read_manifest
+from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages import create_inventory
 
 

@@ -12,14 +12,14 @@ from builders import bytes_below, dataset_config, inventory_config, write_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctc_ray import work
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError
 from ctc_ray.files import parquet
-from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.runs import output_folder
+from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.units import missing_units
 from ctc_ray.stages import create_dataset, create_inventory
 from ctc_ray.stages.inventory_rows import find_rows
-from ctc_ray.units import missing_units
 
 
 def create(config: CreateDatasetConfig, *, at_most: int | None = None) -> Manifest | None:
@@ -163,7 +163,7 @@ def test_an_append_killed_after_its_manifest_is_finished(
 ) -> None:
     dataset, config = grown
     with monkeypatch.context() as patch:
-        patch.setattr(work, "end_append", lambda _: None)
+        patch.setattr(output_folder, "end_append", lambda _: None)
         create(config)
     assert create(config) is None
     inventory = inventory_of(tmp_path, {"x": ("red", "s")}, "x")

@@ -14,7 +14,7 @@ from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, dataset_check
 from ctc_ray.stages.dataset_plan import DatasetPlan
 

@@ -9,7 +9,7 @@ from ctc_ray.config.base import build
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.inventory.assembly import SourceRows, assemble
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.dataset_plan import plan_dataset
 
 MANIFEST = Manifest(kind="inventory", config={}, classes={"s": ["a", "b"], "n": ["1"]})

@@ -2,7 +2,7 @@ import json
 
 import pyarrow as pa
 
-from ctc_ray.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages import dataset_report as report
 from ctc_ray.stages.runtime import Footer
 

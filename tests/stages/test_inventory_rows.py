@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import IncompleteDataError
 from ctc_ray.files import parquet, storage
-from ctc_ray.manifest import MANIFEST_NAME, Manifest
+from ctc_ray.runs.manifest import MANIFEST_NAME, Manifest
 from ctc_ray.stages.inventory_rows import find_rows, read_columns
 
 

@@ -15,9 +15,9 @@ from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.units import Unit
 from ctc_ray.stages import create_dataset, create_inventory, predict, runtime
-from ctc_ray.units import Unit
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
 

@@ -10,9 +10,9 @@ from builders import bytes_below
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError, CtcError, IncompleteDataError
 from ctc_ray.files import parquet
-from ctc_ray.manifest import read_manifest
+from ctc_ray.runs.manifest import read_manifest
+from ctc_ray.runs.units import write_plan
 from ctc_ray.stages import predict, prediction_source
-from ctc_ray.units import write_plan
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

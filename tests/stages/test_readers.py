@@ -10,7 +10,7 @@ import pytest
 from builders import dataset_in_process, inventory_config, write_events
 
 from ctc_ray import __version__
-from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, shard_schema
 from ctc_ray.stages import create_inventory
 

@@ -13,7 +13,7 @@ from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
 from ctc_ray.files import parquet
-from ctc_ray.manifest import read_manifest
+from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, predict, train
 
 pytestmark = [pytest.mark.ray, pytest.mark.real_data, pytest.mark.timeout(300)]

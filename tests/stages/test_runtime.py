@@ -7,9 +7,9 @@ from flaky_s3 import Faults
 
 from ctc_ray.errors import TooManyFailuresError
 from ctc_ray.files import parquet, storage
+from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import FAILURES_FILE, Failure
 from ctc_ray.stages import runtime
-from ctc_ray.units import Unit
 
 
 def test_files_are_read_ahead_in_order_and_failures_are_values(tmp_path: Path) -> None:

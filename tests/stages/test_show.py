@@ -18,10 +18,10 @@ from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
-from ctc_ray.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.append_journal import begin_append
+from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, show
 from ctc_ray.summaries import Summary
-from ctc_ray.work import begin_append
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import parquet
-from ctc_ray.manifest import read_manifest
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages import create_dataset, train
 from ctc_ray.stages.training_job import TrainingJob
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from builders import train_config
 
-from ctc_ray.manifest import Manifest, read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.stages.training_job import TrainingJob
 
 pytestmark = pytest.mark.ray  # for the dataset; the job itself needs none

@@ -10,15 +10,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow.fs as pafs
-
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.manifest import MADE_BY, MANIFEST_NAME, Kind, Manifest, fingerprint
+from ctc_ray.runs.append_journal import (
+    end_append,
+)
+from ctc_ray.runs.layout import WORK_FOLDER
+from ctc_ray.runs.manifest import MADE_BY, MANIFEST_NAME, Kind, Manifest, fingerprint
 
-WORK_FOLDER = "_work"
 _WORK_FILE = "work.json"
-_APPEND_FILE = "append.json"
 _PLAN = re.compile(f"{WORK_FOLDER}/(.+)/plan-[0-9]+[.]arrow")
 
 
@@ -176,55 +176,6 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", json.dumps(item, sort_keys=True, ensure_ascii=False)
 
 
-def begin_append(output_uri: str, inputs: Mapping[str, str], *, done: Mapping[str, str]) -> str:
-    """Note which inputs a finished folder grows by; the name of a folder for the plan.
-
-    Args:
-        done: the inputs that the folder is made of.
-
-    Raises:
-        ConfigError: it is growing by others already.
-    """
-    uri = storage.join(output_uri, WORK_FOLDER, _APPEND_FILE)
-    name = f"append-{fingerprint(inputs)[:12]}"
-    found = _found_append(output_uri)
-    if found is None or found["inputs"].items() <= done.items():  # killed after its manifest
-        storage.write_json(uri, {"folder": name, "inputs": inputs})
-    elif found["folder"] != name:
-        raise ConfigError(
-            f"{output_uri}: an append of {', '.join(found['inputs'])} is not finished; run it "
-            "again first, or add --overwrite to delete what it has left"
-        )
-    return name
-
-
-def _found_append(output_uri: str) -> dict[str, Any] | None:
-    try:
-        content = storage.read_bytes(storage.join(output_uri, WORK_FOLDER, _APPEND_FILE))
-    except FileNotFoundError:
-        return None
-    found: dict[str, Any] = json.loads(content)
-    return found
-
-
-def growing_by(output_uri: str, *, done: Mapping[str, str]) -> list[str]:
-    """URIs of the inputs that an append, which is not finished, is adding to the folder.
-
-    Args:
-        done: the inputs that the folder is made of.
-    """
-    found = _found_append(output_uri)
-    return [
-        uri for uri, digest in (found or {}).get("inputs", {}).items() if done.get(uri) != digest
-    ]
-
-
-def end_append(output_uri: str) -> None:
-    """Clear the plan away, and note that the folder grows no longer."""
-    storage.ask(storage.join(output_uri, WORK_FOLDER), _delete_folders_of)
-    storage.delete_file(storage.join(output_uri, WORK_FOLDER, _APPEND_FILE))
-
-
 def finish_work(output_uri: str, manifest: Manifest) -> None:
     """Declare the output complete, then clear the plan away; `work.json` stays."""
     _delete_half_written(output_uri)
@@ -239,10 +190,3 @@ def _delete_half_written(output_uri: str) -> None:
     for uri in list(storage.list_files(output_uri)):
         if storage.HALF_WRITTEN.fullmatch(os.path.basename(storage.local_path(uri))):
             storage.delete_file(uri)
-
-
-def _delete_folders_of(file_system: pafs.FileSystem, path: str) -> None:
-    selector = pafs.FileSelector(path, allow_not_found=True)
-    for info in file_system.get_file_info(selector):
-        if info.type == pafs.FileType.Directory:
-            file_system.delete_dir(info.path)

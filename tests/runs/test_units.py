@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ctc_ray.columns.event_runs import cut_by_events, event_starts
 from ctc_ray.files import storage
-from ctc_ray.units import PlanWriter, missing_units, read_unit, write_plan
+from ctc_ray.runs.units import PlanWriter, missing_units, read_unit, write_plan
 
 # -- cutting ---------------------------------------------------------------------------------------
 

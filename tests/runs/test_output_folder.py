@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
-from ctc_ray.manifest import Manifest, read_manifest
-from ctc_ray.units import write_plan
-from ctc_ray.work import Begun, begin_work, begun_work, finish_work, is_begun
+from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.output_folder import Begun, begin_work, begun_work, finish_work, is_begun
+from ctc_ray.runs.units import write_plan
 
 WORK = {"stage": "predict", "model": {"backbone": "small_cnn", "dropout": 0.0}, "heads": ["a"]}
 

@@ -16,7 +16,7 @@ from ctc_ray.columns.event_runs import (
     event_starts,
 )
 from ctc_ray.files import parquet, storage
-from ctc_ray.work import WORK_FOLDER
+from ctc_ray.runs.layout import WORK_FOLDER
 
 _FILES_WAITING = 8  # laid by another thread, so memory must not grow with them
 _UNITS_PER_PLAN_FILE = 64  # a task reads the file's footer, and then its own rows

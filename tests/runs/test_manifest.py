@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from ctc_ray import __version__
 from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
-from ctc_ray.manifest import (
+from ctc_ray.runs.manifest import (
     Manifest,
     fingerprint,
     is_complete,

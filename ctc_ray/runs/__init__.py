@@ -1,0 +1,1 @@
+"""A run in its output folder: units, resume, failures, the manifest."""

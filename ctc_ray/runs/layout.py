@@ -1,0 +1,3 @@
+"""Names inside an output folder."""
+
+WORK_FOLDER = "_work"
