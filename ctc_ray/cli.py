@@ -174,7 +174,7 @@ _JSON_HELP = "Print the result as one line of JSON."
 
 
 def _run(stage: str, config: Config, as_json: bool) -> None:
-    from ctc_ray import logs, summaries  # numpy and rich, which --help does without
+    from ctc_ray.console import logs, summaries  # numpy and rich, which --help does without
 
     out = logs.keep_noise_in_file()
     logs.set_up()

@@ -13,10 +13,11 @@ from functools import partial
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray import __version__, logs
+from ctc_ray import __version__
 from ctc_ray.columns.event_runs import cut_by_events
 from ctc_ray.columns.threads import both
 from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.console import logs
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.runs.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest

@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ctc_ray import logs
 from ctc_ray.columns.event_runs import cut_by_events, event_starts
 from ctc_ray.columns.factorize import encode
 from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.console import logs
 from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
 from ctc_ray.runs.manifest import Manifest

@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from ctc_ray import logs
 from ctc_ray.config.show import ShowConfig
+from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, CtcError, LabelError
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.contact_sheet import Tile, contact_sheet, thumbnail

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
-from ctc_ray import logs
 from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.console import logs
 from ctc_ray.errors import CtcError
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace

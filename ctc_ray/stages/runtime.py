@@ -19,7 +19,7 @@ import ray.data
 from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.data._internal.logging import configure_logging
 
-from ctc_ray import logs
+from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.units import Unit

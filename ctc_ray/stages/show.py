@@ -10,9 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctc_ray import summaries
 from ctc_ray.config.base import to_yaml
 from ctc_ray.config.show import ShowConfig
+from ctc_ray.console import summaries
+from ctc_ray.console.summaries import Summary
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.append_journal import growing_by
@@ -20,7 +21,6 @@ from ctc_ray.runs.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete,
 from ctc_ray.runs.output_folder import begun_work
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE
 from ctc_ray.stages import gallery
-from ctc_ray.summaries import Summary
 
 _CLASSES_SHOWN, _FAILURES_SHOWN = 20, 20
 

@@ -20,8 +20,8 @@ import ray.train
 import torch
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from ctc_ray import logs
 from ctc_ray.config.training import TrainConfig
+from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, CtcError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace

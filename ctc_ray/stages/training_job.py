@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from ctc_ray import logs
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import TrainConfig
+from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.images.augment import augment_batch

@@ -25,10 +25,10 @@ from builders import (
     write_events,
 )
 
-from ctc_ray import logs
 from ctc_ray.config.base import StageConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import ModelConfig, TuneConfig
+from ctc_ray.console import logs
 from ctc_ray.stages import create_dataset, create_inventory, predict, train, tune
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

@@ -12,16 +12,16 @@ from builders import (
     write_events,
 )
 
-from ctc_ray import summaries
 from ctc_ray.config.inventory import DirInventoryConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
+from ctc_ray.console import summaries
+from ctc_ray.console.summaries import Summary
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.runs.append_journal import begin_append
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, show
-from ctc_ray.summaries import Summary
 
 
 @pytest.fixture(scope="module")

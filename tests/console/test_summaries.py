@@ -1,7 +1,7 @@
 import pytest
 
+from ctc_ray.console.summaries import Summary, of_manifest, show
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.summaries import Summary, of_manifest, show
 
 
 def manifest(**fields: object) -> Manifest:

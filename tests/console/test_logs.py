@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from ctc_ray import logs
+from ctc_ray.console import logs
 
 
 def test_progress_line_tells_rate_failures_and_time_to_go() -> None:
@@ -62,7 +62,7 @@ def test_counts_in_words_leave_out_zeros() -> None:
 def test_noise_goes_to_a_file_and_the_result_to_stdout(tmp_path):
     code = (
         "import os, sys\n"
-        "from ctc_ray import logs\n"
+        "from ctc_ray.console import logs\n"
         "out = logs.keep_noise_in_file()\n"
         "print('noise 1')\n"
         "os.write(1, b'noise 2\\n'); os.write(2, b'noise 3\\n')\n"

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from ctc_ray.logs import counted
+from ctc_ray.console.logs import counted
 from ctc_ray.runs.manifest import Manifest
 
 _WIDTH = 100_000  # the terminal wraps what is too wide for it; a URI is never cut
