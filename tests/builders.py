@@ -15,8 +15,8 @@ from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from ctc_ray.files import storage
-from ctc_ray.inventory.location_assignment import Assignment
 from ctc_ray.runs.units import Unit
+from ctc_ray.splits.location_assignment import Assignment
 from ctc_ray.stages import create_dataset, create_inventory, runtime
 
 CLASSES = ("red", "green", "blue")

@@ -1,9 +1,11 @@
 """Fixtures that several test folders share."""
 
+import json
 import logging
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flaky_s3 import Faults, flaky_s3
@@ -24,6 +26,30 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("../shared/data is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def goldens(shared_data: Path) -> dict[str, Any]:
+    """What the original itself made of its own test files."""
+    return json.loads((shared_data.parent / "reference" / "goldens.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def originals(shared_data: Path) -> Path:
+    """The folder of the original's test files."""
+    return shared_data / "annotations" / "camera_trap_classifier_test_files"
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str | bytes], str]:
+    """Writes a file and gives its URI."""
+
+    def written(content: str | bytes) -> str:
+        path = tmp_path / "source.csv"
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return written
 
 
 @pytest.fixture(scope="session")

@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.arrays import TEXT
 from ctc_ray.columns.factorize import number
 from ctc_ray.columns.hashing import hash_text
 from ctc_ray.columns.threads import both
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.event_facts import TEXT, conflicts_in_words, event_facts
+from ctc_ray.inventory.event_facts import conflicts_in_words, event_facts
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.inventory_images import EventColumns, InventoryImages, TableImages, lay_out
 from ctc_ray.inventory.observations import observation_lists, observations_in_words

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.errors import LabelError
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.inventory_images import InventoryImages
+from ctc_ray.observations import labels_of
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,6 @@ def count_labels(
     """
     observations = pc.list_flatten(observations_E)
     return {head: _counts(labels_of(observations, head)) for head in heads}
-
-
-def head_names(list_type: pa.ListType) -> list[str]:
-    """The heads of a column of observations."""
-    kind = list_type.value_type
-    return [field.name for field in kind] if pa.types.is_struct(kind) else []
-
-
-def labels_of(observations: pa.Array | pa.ChunkedArray, head: str) -> pa.Array | pa.ChunkedArray:
-    """The label of each observation.
-
-    Raises:
-        LabelError: there is no such head.
-    """
-    known = head_names(pa.list_(observations.type))
-    if head not in known:
-        raise LabelError(f"head {head!r} not found; heads are {', '.join(known) or 'none'}")
-    return pc.struct_field(observations, [known.index(head)])
 
 
 def check_labels(

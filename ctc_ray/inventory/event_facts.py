@@ -10,9 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.arrays import TEXT
 from ctc_ray.columns.factorize import coded, run_starts
-
-TEXT = pa.large_string()  # while columns are whole: 10 million URIs are more than 2 GiB of text
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]

@@ -17,7 +17,6 @@ from ctc_ray.columns.factorize import coded
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
 from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.append_journal import begin_append, end_append
 from ctc_ray.runs.layout import WORK_FOLDER
@@ -25,6 +24,7 @@ from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import difference
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import label_column
+from ctc_ray.splits.report import lacking_classes, leakage, split_shares
 from ctc_ray.stages.dataset_plan import DatasetPlan
 
 

@@ -29,12 +29,6 @@ from ctc_ray.columns.factorize import coded
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
-from ctc_ray.inventory.balance import Limit, balanced
-from ctc_ray.inventory.filters import label_rows
-from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
-from ctc_ray.inventory.mapping import map_classes, read_mapping
-from ctc_ray.inventory.selection import all_labelled, has_label, in_frequent_classes
-from ctc_ray.inventory.splits import assign_splits
 from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import (
@@ -42,6 +36,12 @@ from ctc_ray.schemas import (
     label_column,
     planned_schema,
 )
+from ctc_ray.selection.balance import Limit, balanced
+from ctc_ray.selection.class_mapping import map_classes, read_mapping
+from ctc_ray.selection.filters import all_labelled, has_label, in_frequent_classes
+from ctc_ray.selection.labelling import label_rows
+from ctc_ray.splits.assign import assign_splits
+from ctc_ray.splits.report import lacking_classes, leakage, split_shares
 from ctc_ray.stages.inventory_rows import InventoryRows
 
 logger = logging.getLogger(__name__)

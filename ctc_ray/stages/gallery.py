@@ -17,10 +17,10 @@ from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, CtcError, LabelError
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.contact_sheet import Tile, contact_sheet, thumbnail
-from ctc_ray.inventory.filters import label_rows
-from ctc_ray.inventory.samples import spread_sample
 from ctc_ray.runs.manifest import Manifest, fingerprint, is_complete, read_manifest
 from ctc_ray.schemas import Failure, label_column
+from ctc_ray.selection.labelling import label_rows
+from ctc_ray.selection.samples import spread_sample
 
 _CANDIDATES = 1 << 18  # rows that are looked at, about: 20 MB of ids
 _THREADS = 16

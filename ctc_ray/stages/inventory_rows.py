@@ -16,9 +16,9 @@ from ctc_ray.columns.factorize import as_dictionary, joined
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import IncompleteDataError
 from ctc_ray.files import parquet, storage
-from ctc_ray.inventory.leakage import CONTENT_COLUMN
 from ctc_ray.runs.manifest import manifest_fingerprint, read_manifest
 from ctc_ray.schemas import meta_column, meta_columns
+from ctc_ray.splits.report import CONTENT_COLUMN
 
 _FOOTERS_AT_ONCE = 8
 _PARTS_AT_ONCE = 4

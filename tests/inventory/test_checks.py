@@ -11,14 +11,8 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.assembly import InventoryImages, SourceRows, assemble
-from ctc_ray.inventory.checks import (
-    LabelCount,
-    check_images,
-    check_labels,
-    count_labels,
-    head_names,
-    labels_of,
-)
+from ctc_ray.inventory.checks import LabelCount, check_images, check_labels, count_labels
+from ctc_ray.observations import head_names, labels_of
 
 
 def inventory_of(rows: list[tuple[str, str | None]]) -> pa.Table:

@@ -5,7 +5,8 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.event_facts import TEXT, conflicts_in_words, event_facts
+from ctc_ray.columns.arrays import TEXT
+from ctc_ray.inventory.event_facts import conflicts_in_words, event_facts
 
 
 def test_values_that_differ_are_listed_in_the_order_of_the_rows():

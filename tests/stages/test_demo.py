@@ -7,7 +7,7 @@ from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import DirInventoryConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet
-from ctc_ray.inventory.splits import assign_splits
+from ctc_ray.splits.assign import assign_splits
 from ctc_ray.stages import create_inventory, demo
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]

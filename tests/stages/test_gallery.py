@@ -13,11 +13,11 @@ from PIL import Image
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import parquet, storage
-from ctc_ray.inventory.samples import spread_sample
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.schemas import Failure
+from ctc_ray.selection.samples import spread_sample
 from ctc_ray.stages import create_inventory, gallery
 
 KINDS = ("inventory", "dataset", "predictions")

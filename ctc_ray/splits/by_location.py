@@ -11,11 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import Ints, encode, named
+from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.fractions import boundaries, unit_interval
-from ctc_ray.inventory.location_assignment import Assignment, Bools
-from ctc_ray.inventory.location_exchange import NEAR, Exchange
 from ctc_ray.schemas import LABEL_PREFIX
+from ctc_ray.splits.fractions import boundaries
+from ctc_ray.splits.location_assignment import Assignment, Bools
+from ctc_ray.splits.location_exchange import NEAR, Exchange
 
 _MAX_EXCHANGED = 400  # locations; of the others each has little of any class
 _ATTEMPTS = 20
@@ -57,7 +58,7 @@ def split_by_location(
     place_N, places = encode(rows["location_id"])
     lone_N, events = encode(rows["capture_event_id"].filter(pc.is_null(rows["location_id"])))
     place_N[~is_place] = lone_N + len(places)
-    drawn = np.searchsorted(ends, [unit_interval(event, salt) for event in events], side="right")
+    drawn = np.searchsorted(ends, [hash_to_unit(event, salt) for event in events], side="right")
     given_L = np.full(len(places) + len(events), -1, np.int64)
     given_L[len(places) :] = np.minimum(drawn, len(splits) - 1)
     for number, name in enumerate(places):
@@ -77,7 +78,7 @@ def split_by_location(
 
     def attempted(number: int) -> Assignment:
         own_salt = f"{salt}\0{number}" if number else salt
-        hashes = [unit_interval(name, own_salt) for name in places]
+        hashes = [hash_to_unit(name, own_salt) for name in places]
         work = base.copy()
         work.ranks[np.argsort(hashes, kind="stable")] = np.arange(len(places))
         return work

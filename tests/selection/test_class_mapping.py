@@ -3,7 +3,7 @@ import pyarrow as pa
 import pytest
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.mapping import map_classes, read_mapping
+from ctc_ray.selection.class_mapping import map_classes, read_mapping
 
 
 def written(tmp_path, text, name="map.yaml"):

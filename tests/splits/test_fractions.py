@@ -1,7 +1,7 @@
 import pytest
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.fractions import boundaries
+from ctc_ray.splits.fractions import boundaries
 
 
 def test_splits_without_a_share_have_no_part():

@@ -10,7 +10,7 @@ from itertools import combinations
 import numpy as np
 
 from ctc_ray.columns.factorize import Ints
-from ctc_ray.inventory.location_assignment import Assignment, Bools, Floats
+from ctc_ray.splits.location_assignment import Assignment, Bools, Floats
 
 NEAR = 0.001  # sum of the deviations of all splits, as a share of all images
 _MAX_STEPS = 1000  # each helps; a few dozen are usual

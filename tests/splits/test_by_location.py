@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
-from ctc_ray.inventory.location_split import split_by_location
+from ctc_ray.splits.by_location import split_by_location
+from ctc_ray.splits.report import lacking_classes, leakage, split_shares
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 

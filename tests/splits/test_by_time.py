@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.time_split import split_by_time
+from ctc_ray.splits.by_time import split_by_time
 
 START = datetime(2020, 1, 1, 12)
 THIRDS = {"train": 0.5, "val": 0.25, "test": 0.25}

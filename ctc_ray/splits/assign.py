@@ -10,16 +10,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import coded, named
+from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.fractions import (
-    boundaries,
-    original_fractions,
-    require_folder_names,
-    unit_interval,
-)
-from ctc_ray.inventory.location_split import split_by_location
-from ctc_ray.inventory.time_split import Undated, split_by_time
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
+from ctc_ray.splits.by_location import split_by_location
+from ctc_ray.splits.by_time import Undated, split_by_time
+from ctc_ray.splits.fractions import boundaries, original_fractions, require_folder_names
 
 Places = npt.NDArray[np.float64]  # in [0, 1]
 logger = logging.getLogger(__name__)
@@ -131,7 +127,7 @@ def split_by_location_hash(
     )
 
     def intervals(names: pa.Array) -> Places:
-        return np.array([unit_interval(name, salt) for name in names.to_pylist()], np.float64)
+        return np.array([hash_to_unit(name, salt) for name in names.to_pylist()], np.float64)
 
     return _split(places, fractions, intervals, side="right")
 

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import encode, named
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.fractions import boundaries
+from ctc_ray.splits.fractions import boundaries
 
 Undated = Literal["error", "train", "drop"]
 

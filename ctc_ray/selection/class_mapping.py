@@ -12,7 +12,7 @@ import yaml
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
-from ctc_ray.inventory.checks import head_names, labels_of
+from ctc_ray.observations import head_names, labels_of
 
 ClassMapping = Mapping[str, Mapping[str, str | None]]
 """Head -> class -> its new name; None makes it a missing label."""

@@ -8,15 +8,16 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
-from ctc_ray.inventory.fractions import original_fractions, unit_interval
-from ctc_ray.inventory.splits import (
+from ctc_ray.splits.assign import (
     assign_splits,
     split_by_event,
     split_by_location_hash,
     split_by_meta,
 )
+from ctc_ray.splits.fractions import original_fractions
 
 HALVES = {"train": 0.5, "val": 0.5}
 
@@ -68,7 +69,7 @@ def test_split_without_share_gets_nothing():
 def test_hash_of_a_location_is_53_bits_of_blake2b():
     digest = hashlib.blake2b(b"salt\0S1", digest_size=8).digest()
 
-    assert unit_interval("S1", "salt") == int(digest.hex(), 16) // 2**11 / 2**53
+    assert hash_to_unit("S1", "salt") == int(digest.hex(), 16) // 2**11 / 2**53
 
 
 def test_rows_without_location_go_by_their_event():

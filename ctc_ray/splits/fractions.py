@@ -1,6 +1,5 @@
 """Shares of [0, 1] and the hashes that fall into them."""
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,12 +18,6 @@ _MAX_NAME_BYTES = 200
 def original_fractions(event_ids: pa.Array) -> npt.NDArray[np.float64]:
     """The number in [0, 1] that the original gives each event, bit for bit: 24 bits of MD5."""
     return (md5_first_word(event_ids) >> 8) / np.float64(0xFFFFFF)
-
-
-def unit_interval(name: str, salt: str) -> float:
-    """A number in [0, 1), evenly spread: 53 bits of a hash."""
-    digest = hashlib.blake2b(f"{salt}\0{name}".encode(), digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
 
 
 def boundaries(fractions: Mapping[str, float]) -> tuple[Sequence[str], Sequence[float]]:

@@ -4,8 +4,8 @@ from builders import undecided
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.location_assignment import Assignment
-from ctc_ray.inventory.location_exchange import Exchange
+from ctc_ray.splits.location_assignment import Assignment
+from ctc_ray.splits.location_exchange import Exchange
 
 places = st.lists(  # each with its images of the classes 0, 1 and 2
     st.tuples(st.integers(0, 9), st.integers(0, 9), st.integers(1, 9)), min_size=1, max_size=12

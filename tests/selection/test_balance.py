@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.balance import Limit, balanced
+from ctc_ray.selection.balance import Limit, balanced
 
 
 def rows_of(events):

@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from ctc_ray.inventory.leakage import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import lacking_classes, leakage, split_shares
 
 ROWS = pa.table(
     {

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import Ints, as_dictionary, coded, number
 from ctc_ray.errors import LabelError
-from ctc_ray.inventory.checks import head_names, labels_of
+from ctc_ray.observations import head_names, labels_of
 from ctc_ray.schemas import label_column
 
 _REPLACED = ("observations", "observation_counts", "boxes")  # by labels, or not needed any more

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ctc_ray.columns.factorize import encode, first_rows
+from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.fractions import unit_interval
 from ctc_ray.schemas import label_column
 
 
@@ -51,7 +51,7 @@ def balanced(rows: pa.Table, splits: pa.Array, limit: Limit) -> npt.NDArray[np.b
     chosen = np.isin(split_E, [names.index(name) for name in limit.splits])
     subject = np.flatnonzero(chosen & (class_E >= 0))
     group = split_E[subject] * max(len(classes), 1) + class_E[subject]
-    hashes = np.array([unit_interval(event_ids[event], limit.salt) for event in subject])
+    hashes = np.array([hash_to_unit(event_ids[event], limit.salt) for event in subject])
     order = np.lexsort((subject, hashes, group))  # events are numbered by id, so ties are settled
     _, start, n_events = np.unique(group[order], return_index=True, return_counts=True)
     rank = np.arange(len(order)) - np.repeat(start, n_events)

@@ -5,7 +5,7 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.samples import spread_sample
+from ctc_ray.selection.samples import spread_sample
 
 OVER = ["class", "split"]
 CLASSES = st.sampled_from(["boar", "zebra", "blank", None])

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.assembly import SourceRows, assemble
 from ctc_ray.inventory.csv_source import CsvColumns, read_csv
-from ctc_ray.inventory.filters import label_rows
 from ctc_ray.inventory.json_source import read_json
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column, planned_schema
+from ctc_ray.selection.labelling import label_rows
 
 Row = tuple[str, str | None, str | None]
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import encode, first_rows, number
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.checks import head_names, labels_of
+from ctc_ray.observations import head_names, labels_of
 from ctc_ray.schemas import label_column
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""What of an inventory becomes a dataset: classes, labels, filters, balance, samples."""
