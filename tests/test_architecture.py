@@ -100,11 +100,11 @@ def test_ray_is_imported_in_stages_only() -> None:
     assert users == {"stages"}
 
 
-def test_no_module_is_longer_than_300_lines() -> None:
+def test_no_module_is_longer_than_400_lines() -> None:
     long = {
         str(path.relative_to(PACKAGE)): n
         for path in modules()
-        if (n := len(path.read_text().splitlines())) > 300
+        if (n := len(path.read_text().splitlines())) > 400
     }
     assert not long
 

@@ -25,20 +25,20 @@ from ctc_ray.config.inventory import (
     MegadetectorInventoryConfig,
 )
 from ctc_ray.files import parquet, storage
-from ctc_ray.inventory.assembly import Inventory, SourceRows
-from ctc_ray.inventory.camtrap_dp_source import read_camtrap_dp
-from ctc_ray.inventory.camtrap_package import package_files
-from ctc_ray.inventory.checks import check_images, check_labels, count_labels
-from ctc_ray.inventory.clocks import check_clocks
-from ctc_ray.inventory.coco_source import read_coco
-from ctc_ray.inventory.csv_source import CsvColumns, read_csv
-from ctc_ray.inventory.dir_source import read_dir
+from ctc_ray.inventory.checks.clocks import check_clocks
+from ctc_ray.inventory.checks.labels import check_images, check_labels, count_labels
+from ctc_ray.inventory.events.assemble import Inventory, SourceRows
+from ctc_ray.inventory.events.images import InventoryImages, TableImages
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.folders import closed_folders, find_files
-from ctc_ray.inventory.images_source import layout_pattern, read_tree
-from ctc_ray.inventory.inventory_images import InventoryImages, TableImages
-from ctc_ray.inventory.json_source import read_json
-from ctc_ray.inventory.megadetector_source import add_boxes
+from ctc_ray.inventory.sources.camtrap_dp import read_camtrap_dp
+from ctc_ray.inventory.sources.camtrap_package import package_files
+from ctc_ray.inventory.sources.class_folders import read_dir
+from ctc_ray.inventory.sources.coco import read_coco
+from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
+from ctc_ray.inventory.sources.files import closed_folders, find_files
+from ctc_ray.inventory.sources.image_tree import layout_pattern, read_tree
+from ctc_ray.inventory.sources.megadetector import add_boxes
+from ctc_ray.inventory.sources.original_json import read_json
 from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import begin_work, finish_work, is_begun
 from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema

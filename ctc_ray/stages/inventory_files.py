@@ -19,7 +19,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.images import exif, signatures
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.folders import FoundFile, unique_text
+from ctc_ray.inventory.sources.files import FoundFile, unique_text
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.resize import to_input
-from ctc_ray.inventory.csv_source import CsvColumns, column_names, read_csv
-from ctc_ray.inventory.images_source import read_images
+from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
+from ctc_ray.inventory.sources.image_tree import read_images
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import META_PREFIX, Failure, conform, image_fields, meta_columns

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from ctc_ray.inventory.assembly import Inventory
+from ctc_ray.inventory.events.assemble import Inventory
 
 
 @pytest.fixture(scope="session")

@@ -31,10 +31,10 @@ import pytest
 
 from ctc_ray import cli
 from ctc_ray.errors import SchemaError
-from ctc_ray.inventory.checks import count_labels
-from ctc_ray.inventory.csv_source import CsvColumns, read_csv
-from ctc_ray.inventory.dir_source import read_dir
-from ctc_ray.inventory.json_source import read_json
+from ctc_ray.inventory.checks.labels import count_labels
+from ctc_ray.inventory.sources.class_folders import read_dir
+from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
+from ctc_ray.inventory.sources.original_json import read_json
 from ctc_ray.selection.filters import all_labelled, has_label
 from ctc_ray.selection.labelling import label_rows
 from ctc_ray.splits.assign import split_by_event

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.csv_source import CsvColumns, read_csv
+from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
 from ctc_ray.selection.filters import all_labelled, has_label, in_frequent_classes
 
 TABLE = pa.table(

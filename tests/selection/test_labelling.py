@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import LabelError
-from ctc_ray.inventory.assembly import SourceRows, assemble
-from ctc_ray.inventory.csv_source import CsvColumns, read_csv
-from ctc_ray.inventory.json_source import read_json
+from ctc_ray.inventory.events.assemble import SourceRows, assemble
+from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
+from ctc_ray.inventory.sources.original_json import read_json
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column, planned_schema
 from ctc_ray.selection.labelling import label_rows

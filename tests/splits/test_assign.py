@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
-from ctc_ray.inventory.csv_source import CsvColumns, read_csv
+from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
 from ctc_ray.splits.assign import (
     assign_splits,
     split_by_event,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ctc_ray.config.base import build
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
-from ctc_ray.inventory.assembly import SourceRows, assemble
+from ctc_ray.inventory.events.assemble import SourceRows, assemble
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.dataset_plan import plan_dataset
 

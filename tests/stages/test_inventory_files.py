@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from ctc_ray.files import storage
-from ctc_ray.inventory.folders import find_files
+from ctc_ray.inventory.sources.files import find_files
 from ctc_ray.stages.inventory_files import (
     content_hashes,
     find_images,

@@ -1,0 +1,1 @@
+"""Findings about a whole inventory: labels that look like mistakes, clocks that were never set."""

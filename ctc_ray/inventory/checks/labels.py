@@ -1,0 +1,110 @@
+"""What an inventory holds, counted, and what in it is likely to be a mistake."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.inventory.events.images import InventoryImages
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.observations import labels_of
+
+
+@dataclass(frozen=True)
+class LabelCount:
+    """How often a label was given."""
+
+    label: str | None
+    """None: not labelled."""
+    count: int
+    """Observations; those of an event are counted once, however many images it has."""
+    share: float
+    """Of all observations, in [0, 1]."""
+
+
+def count_labels(
+    observations_E: pa.Array | pa.ChunkedArray, heads: Sequence[str]
+) -> dict[str, list[LabelCount]]:
+    """The labels of each head, most frequent first, then by label, the missing one last.
+
+    Args:
+        observations_E: the list of observations of each event.
+
+    Raises:
+        LabelError: there is no such head.
+    """
+    observations = pc.list_flatten(observations_E)
+    return {head: _counts(labels_of(observations, head)) for head in heads}
+
+
+def check_labels(
+    observations_E: pa.Array, heads: Sequence[str], *, rare_class_events: int
+) -> Findings:
+    """Findings about the labels of each head, from the list of observations of each event.
+
+    - `labels_differ_in_case_or_spaces`: classes that are perhaps one, "Zebra" and "zebra "
+    - `rare_classes`: classes of fewer than `rare_class_events` capture events
+    """
+    findings = Findings()
+    for head in heads:
+        counts = _events_of_classes(observations_E, head)
+        alike: dict[str, list[str]] = {}
+        for label in sorted(counts):
+            alike.setdefault("".join(label.split()).casefold(), []).append(label)
+        groups = [labels for labels in alike.values() if len(labels) > 1]
+        findings = findings.listed(
+            "labels_differ_in_case_or_spaces",
+            [head] * len(groups),
+            [", ".join(f"{label!r} {counts[label]:,} events" for label in g) for g in groups],
+        )
+        rare = [label for label, n in counts.items() if n < rare_class_events]
+        rare.sort(key=lambda label: (counts[label], label))
+        findings = findings.listed(
+            "rare_classes",
+            [f"{head}: {label}" for label in rare],
+            [f"{counts[label]} event{'s' if counts[label] != 1 else ''}" for label in rare],
+        )
+    return findings
+
+
+def check_images(images: InventoryImages) -> Findings:
+    """`images_of_several_events`: images that an earlier event names too, and both events."""
+    layout = images.layout
+    if len(layout.shared) == 0:
+        return Findings()
+    chosen = np.flatnonzero(np.isin(images.uri_hashes[layout.places], layout.shared))
+    uris = images.source.image_uris.take(pa.array(layout.places[chosen]))
+    codes = uris.dictionary_encode().indices.to_numpy()
+    _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+    later = np.flatnonzero(first[inverse] != np.arange(len(codes)))
+    own, other = (
+        images.events.ids.take(pa.array(layout.events_of[chosen[places]])).cast(pa.large_string())
+        for places in (later, first[inverse][later])
+    )
+    details = pc.binary_join_element_wise(other, own, pa.scalar(", ", pa.large_string()))
+    return Findings().listed("images_of_several_events", uris.take(pa.array(later)), details)
+
+
+def _events_of_classes(lists: pa.Array, head: str) -> dict[str, int]:
+    """Class -> number of capture events with an observation of it."""
+    encoded = labels_of(pc.list_flatten(lists), head).dictionary_encode()
+    if pc.max(pc.list_value_length(lists)).as_py() == 1:  # every observation is another event's
+        counts = pc.value_counts(encoded.indices.drop_null()).to_pylist()
+        names = encoded.dictionary.to_pylist()
+        return {names[row["values"]]: row["counts"] for row in counts}
+    events = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
+    valid = encoded.indices.is_valid().to_numpy(zero_copy_only=False)
+    n_classes = max(1, len(encoded.dictionary))
+    codes = encoded.indices.fill_null(0).to_numpy().astype(np.int64)
+    keys = np.sort(events[valid] * n_classes + codes[valid])
+    once = keys[np.append(True, keys[1:] != keys[:-1])[: len(keys)]]
+    counts = np.bincount(once % n_classes, minlength=len(encoded.dictionary)).tolist()
+    return dict(zip(encoded.dictionary.to_pylist(), counts, strict=False))
+
+
+def _counts(labels: pa.Array | pa.ChunkedArray) -> list[LabelCount]:
+    counted = [(row["values"], row["counts"]) for row in pc.value_counts(labels).to_pylist()]
+    counted.sort(key=lambda item: (-item[1], item[0] is None, item[0] or ""))
+    return [LabelCount(label, count, count / len(labels)) for label, count in counted]

@@ -1,0 +1,1 @@
+"""Source rows become capture events: their order, values, observations and images."""

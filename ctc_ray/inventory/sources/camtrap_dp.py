@@ -1,0 +1,299 @@
+"""A Camtrap DP package as an inventory; N media, M observations, D deployments."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.columns.factorize import number
+from ctc_ray.errors import SchemaError
+from ctc_ray.files import storage
+from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.sources.blanks import beside_labelled
+from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists
+from ctc_ray.inventory.sources.camtrap_events import Intervals, apart_by_deployment, interval_of
+from ctc_ray.inventory.sources.camtrap_package import CamtrapPackage, as_numbers, read_package
+from ctc_ray.inventory.sources.gap_events import group_by_gap
+from ctc_ray.inventory.sources.times import parse_instants, parse_times
+
+_NAMELESS = ("blank", "human", "vehicle", "unknown", "unclassified")
+_FURTHER_HEADS = {
+    "count": ("count",),
+    "lifeStage": ("lifeStage",),
+    "sex": ("sex",),
+    "behavior": ("behavior", "behaviour"),  # the latter in 0.1
+}
+_EDGES = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
+_EVENT = ("eventID", "sequenceID")  # the latter in 0.1, where media have it, too
+
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Media:
+    ids: pa.Array
+    uris: pa.Array
+    deployments: pa.Array
+    timestamps: pa.Array
+    is_image: Bools
+
+
+def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
+    """The inventory of a Camtrap DP package, 0.1 to 1.0.2.
+
+    The head `species` is the scientific name, or the observation type where it is blank, human,
+    vehicle, unknown or unclassified; count, lifeStage, sex and behavior are heads where there is
+    any value. A medium's event is the one of its media-level observations, else the one of its
+    deployment in whose time it lies (compared in UTC) by an event-level observation, else by that
+    of another medium, else made by gaps. Where observations of the whole event are given, they
+    stand for those of its single media; blank beside another label is left out. `captured_at` is
+    the time on the camera's clock. Videos and sounds are findings, not rows. A relative file path
+    is one below the package's folder. Where deployments have neither locationID nor locationName,
+    both optional, their coordinates are the location.
+
+    Raises:
+        ConfigError: a file of the package is not there.
+        SchemaError: a file is not what it should be, or there is no image.
+    """
+    package = read_package(uri)
+    media, found = _media(package, where=uri)
+    media_of, found = _media_of_observations(package, media, found)
+    event_ids, rows_of, found = _named_events(package, media, media_of, found)
+    event_ids, order = _all_events(media, event_ids, gap_s=gap_s, max_images=max_images)
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    events = number(event_ids)[0].astype(np.int64)
+    labels, kept, found = _labels(package, rows_of, events, media_of, found)
+    observed = np.where(rows_of >= 0, places[rows_of], -1)[kept]
+    by_row = np.argsort(observed, kind="stable")
+    chosen = pa.array(order)
+    times = parse_times(media.timestamps)
+    n_unreadable = times.null_count - media.timestamps.null_count
+    locations, found = _locations(package, media, found)
+    boxes, found = _boxes(package, media_of, media, found)
+    is_image = media.is_image[order]
+    images = np.flatnonzero(is_image)
+    of_images = chosen.take(pa.array(images))
+    rows = SourceRows(
+        event_ids=event_ids.take(chosen),
+        image_rows=images,
+        image_uris=media.uris.take(of_images),
+        observation_rows=observed[by_row],
+        labels={
+            head: values.take(pa.array(np.flatnonzero(kept)[by_row]))
+            for head, values in labels.items()
+        },
+        location_ids=locations.take(chosen),
+        deployment_ids=media.deployments.take(chosen),
+        captured_at=times.take(of_images),
+        boxes=None if boxes is None else boxes.take(of_images),
+    )
+    return assemble(rows, where=uri, findings=found.counted(unreadable_times=n_unreadable))
+
+
+def _media(package: CamtrapPackage, *, where: str) -> tuple[_Media, Findings]:
+    ids, paths = (package.column("media", name) for name in ("mediaID", "filePath"))
+    if len(ids) == 0:
+        raise SchemaError(f"{where}: the table of media is empty")
+    if ids.null_count:
+        raise SchemaError(f"{where}: {ids.null_count} media have no mediaID")
+    kinds = package.column("media", "fileMediatype")
+    is_sound = pc.fill_null(pc.match_substring_regex(kinds, "^(?i:video|audio)/"), False)
+    set_aside = is_sound.to_numpy(zero_copy_only=False)
+    has_path = paths.is_valid().to_numpy(zero_copy_only=False)
+    first = np.zeros(len(ids), bool)
+    codes = ids.dictionary_encode().indices.to_numpy()
+    first[np.unique(codes, return_index=True)[1]] = True
+    found = (
+        Findings()
+        .listed("media_not_images", ids.filter(is_sound), kinds.filter(is_sound))
+        .listed("media_without_path", ids.filter(pa.array(~has_path & ~set_aside)))
+        .listed("repeated_media_ids", ids.filter(pa.array(~first)))
+    )
+    is_remote = pc.fill_null(pc.match_substring(paths, "://"), True)
+    below = pc.replace_substring_regex(paths, r"^(\./)+", "")
+    root = pa.scalar(storage.join(package.root_uri, "x")[:-1], TEXT)
+    joined = pc.binary_join_element_wise(root, below, pa.scalar("", TEXT))
+    uris = pc.if_else(is_remote, paths, joined)
+    deployments = package.column("media", "deploymentID")
+    timestamps = package.column("media", "timestamp")
+    return _Media(ids, uris, deployments, timestamps, ~set_aside & has_path), found
+
+
+def _media_of_observations(
+    package: CamtrapPackage, media: _Media, found: Findings
+) -> tuple[Ints, Findings]:
+    """The medium of each media-level observation; -1 for those of events, and of no medium."""
+    named = package.column("observations", "mediaID")
+    numbers = pc.index_in(named, value_set=media.ids, skip_nulls=True)
+    wrong = pc.and_(named.is_valid(), numbers.is_null())
+    names = package.column("observations", "observationID")
+    lost = pc.fill_null(names.filter(wrong), "?")
+    found = found.listed("observations_of_unknown_media", lost, named.filter(wrong))
+    return numbers.fill_null(-1).to_numpy().astype(np.int64), found
+
+
+def _named_events(
+    package: CamtrapPackage, media: _Media, media_of: Ints, found: Findings
+) -> tuple[pa.Array, Ints, Findings]:
+    """The event each medium is said to be in, and the medium (any of its event) of observations."""
+    deployments = package.column("observations", "deploymentID")
+    media_events = package.column("media", "sequenceID"), media.deployments
+    (own, named), repeated = apart_by_deployment(
+        [media_events, (package.column("observations", *_EVENT), deployments)]
+    )
+    found = found.listed("event_ids_of_several_deployments", repeated)
+    names = package.column("observations", "observationID")
+    begun, ended = (
+        package.column("observations", name, "timestamp") for name in ("eventStart", "eventEnd")
+    )
+    starts, ends = parse_instants(begun), parse_instants(pc.coalesce(ended, begun))
+    of_event = package.column("observations", "mediaID").is_null()
+    is_timed = pc.and_(pc.and_(starts.is_valid(), ends.is_valid()), deployments.is_valid())
+    nameless = pc.binary_join_element_wise(
+        deployments, starts.cast(TEXT), ends.cast(TEXT), pa.scalar(" ", TEXT)
+    )
+    named = pc.if_else(pc.and_(named.is_null(), of_event), nameless, named)
+    single = np.flatnonzero((media_of >= 0) & named.is_valid().to_numpy(zero_copy_only=False))
+    first = np.full(len(media.ids), -1, np.int64)
+    first[media_of[single[::-1]]] = single[::-1]  # of several, the first one stays
+    event_ids = pc.coalesce(own, named.take(pa.array(first, mask=first < 0)))
+    differs = pc.not_equal(
+        named.take(pa.array(single)), event_ids.take(pa.array(media_of[single]))
+    ).to_numpy(zero_copy_only=False)
+    several = pa.array(np.unique(media_of[single[differs.astype(bool)]]))
+    found = found.listed("media_of_several_events", media.ids.take(several))
+    of_frame = pc.and_(pc.invert(of_event), named.is_valid())
+    for own_time in (of_event, of_frame):  # not every frame of an event need be looked at
+        timed = np.flatnonzero(pc.and_(own_time, is_timed).to_numpy(zero_copy_only=False))
+        inside = _inside(media, deployments, (starts, ends), timed)
+        event_ids = pc.coalesce(event_ids, named.take(pa.array(inside, mask=inside < 0)))
+    rows = pc.index_in(named, value_set=event_ids, skip_nulls=True).fill_null(-1).to_numpy()
+    whole = of_event.to_numpy(zero_copy_only=False)
+    rows_of = np.where(whole, rows.astype(np.int64), media_of)
+    lost = pc.and_(pa.array(rows_of < 0), of_event)
+    found = found.listed("event_observations_without_media", pc.fill_null(names.filter(lost), "?"))
+    return event_ids, rows_of, found
+
+
+def _inside(
+    media: _Media, deployments: pa.Array, times: tuple[pa.Array, pa.Array], timed: Ints
+) -> Ints:
+    """The event-level observation in whose time each medium lies; -1 is none."""
+    instants = parse_instants(media.timestamps)
+    known = pc.and_(instants.is_valid(), media.deployments.is_valid())
+    dated = np.flatnonzero(known.to_numpy(zero_copy_only=False))
+    both = pa.concat_arrays([media.deployments, deployments])
+    codes = both.dictionary_encode().indices.fill_null(-1).to_numpy().astype(np.int64)
+    of_media, of_rows = codes[: len(media.ids)], codes[len(media.ids) :]
+    starts, ends = (time.cast(pa.int64()).fill_null(0).to_numpy()[timed] for time in times)
+    moments = instants.cast(pa.int64()).fill_null(0).to_numpy()[dated]
+    numbers = interval_of(of_media[dated], moments, Intervals(of_rows[timed], starts, ends))
+    result = np.full(len(media.ids), -1, np.int64)
+    result[dated[numbers >= 0]] = timed[numbers[numbers >= 0]]
+    return result
+
+
+def _all_events(
+    media: _Media, event_ids: pa.Array, *, gap_s: float, max_images: int | None
+) -> tuple[pa.Array, Ints]:
+    """The event of each medium, and the media by deployment and time."""
+    instants = parse_instants(media.timestamps)
+    rest = np.flatnonzero(event_ids.is_null().to_numpy(zero_copy_only=False))
+    names = pc.coalesce(media.uris, media.ids)
+    chosen = pa.array(rest)
+    columns = [column.take(chosen) for column in (names, instants, media.deployments)]
+    grouped = group_by_gap(*columns, gap_s=gap_s, max_images=max_images)
+    numbers = np.full(len(media.ids), -1, np.int64)
+    numbers[rest[grouped.order]] = np.arange(len(rest))
+    by_gap = grouped.event_ids.cast(TEXT).take(pa.array(numbers, mask=numbers < 0))
+    rows = pa.table({"time": instants, "name": pc.coalesce(media.uris, media.ids)})
+    order = pc.sort_indices(rows, sort_keys=[("time", "ascending"), ("name", "ascending")])
+    return pc.coalesce(event_ids, by_gap), order.to_numpy().astype(np.int64)
+
+
+def _labels(
+    package: CamtrapPackage, rows_of: Ints, events_N: Ints, media_of: Ints, found: Findings
+) -> tuple[dict[str, pa.Array], Bools, Findings]:
+    """Labels of all observations, and which of them are the event's."""
+    species = _species(package)
+    labels = {"species": species}
+    for head, names in _FURTHER_HEADS.items():
+        values = package.column("observations", *names)
+        if values.null_count < len(values):
+            labels[head] = values
+    kept = rows_of >= 0
+    events = np.where(kept, events_N[rows_of], -1)
+    says = pc.fill_null(pc.not_equal(species, "unclassified"), True).to_numpy(zero_copy_only=False)
+    described = np.zeros(events_N.max() + 1, bool)
+    described[events[kept & (media_of < 0) & says]] = True
+    of_media = kept & (media_of >= 0) & described[events]
+    kept &= ~of_media
+    is_blank = pc.fill_null(pc.equal(species, "blank"), False).to_numpy(zero_copy_only=False)
+    chosen = np.flatnonzero(kept)
+    beside = beside_labelled(events[chosen], species.take(pa.array(chosen)), is_blank[chosen])
+    kept[chosen[beside]] = False
+    found = found.counted(
+        media_observations_of_described_events=int(of_media.sum()),
+        blank_beside_labelled=int(beside.sum()),
+    )
+    return labels, kept, found
+
+
+def _species(package: CamtrapPackage) -> pa.Array:
+    kinds = package.column("observations", "observationType")
+    names = package.column("observations", "scientificName")
+    is_nameless = pc.is_in(kinds, value_set=pa.array(_NAMELESS, TEXT))
+    return pc.if_else(is_nameless, kinds, names)
+
+
+def _locations(
+    package: CamtrapPackage, media: _Media, found: Findings
+) -> tuple[pa.Array, Findings]:
+    """The place of each medium: its deployment's locationID, or locationName, or coordinates."""
+    names = [package.column("deployments", name) for name in ("locationID", "locationName")]
+    position = [package.column("deployments", name) for name in ("latitude", "longitude")]
+    names.append(pc.binary_join_element_wise(*position, pa.scalar(" ", TEXT)))
+    deployments = package.column("deployments", "deploymentID")
+    numbers = pc.index_in(media.deployments, value_set=deployments, skip_nulls=True)
+    lost = pc.and_(media.deployments.is_valid(), numbers.is_null())
+    ids = media.ids.filter(lost)
+    found = found.listed("media_of_unknown_deployments", ids, media.deployments.filter(lost))
+    return pc.coalesce(*names).take(numbers), found
+
+
+def _boxes(
+    package: CamtrapPackage, media_of: Ints, media: _Media, found: Findings
+) -> tuple[pa.Array | None, Findings]:
+    """The boxes of each medium; None if there is not one in the package."""
+    given = [package.column("observations", name) for name in _EDGES]
+    confidences = package.column(
+        "observations", "classificationProbability", "classificationConfidence"
+    )
+    boxes = np.stack([as_numbers(values) for values in given], axis=1)
+    is_box = ~np.isnan(boxes).any(axis=1)
+    is_given = np.any([v.is_valid().to_numpy(zero_copy_only=False) for v in given], axis=0)
+    names = pc.fill_null(package.column("observations", "observationID"), "?")
+    wrong = is_given & ~(is_box & (media_of >= 0))
+    is_box &= media_of >= 0
+    found = found.listed("unreadable_boxes", names.filter(pa.array(wrong)))
+    found = found.counted(boxes_beyond_the_image=int(beyond_image(boxes[is_box]).sum()))
+    if not is_box.any():
+        return None, found
+    kinds = package.column("observations", "observationType")
+    categories = pc.coalesce(package.column("observations", "scientificName"), kinds)
+    has_list = np.zeros(len(media.ids), bool)
+    has_list[media_of[is_box]] = True
+    scores = as_numbers(confidences)[is_box]
+    chosen = pa.array(is_box)
+    lists = box_lists(
+        media_of[is_box],
+        boxes[is_box],
+        categories.filter(chosen),
+        pa.array(scores, mask=np.isnan(scores)),
+        has_list,
+    )
+    return lists, found

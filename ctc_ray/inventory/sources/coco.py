@@ -1,0 +1,259 @@
+"""COCO Camera Traps, or plain COCO, as an inventory; N images, A annotations."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.columns.factorize import number
+from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.sources.blanks import beside_labelled
+from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists, corners
+from ctc_ray.inventory.sources.gap_events import group_by_gap
+from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
+from ctc_ray.inventory.sources.times import parse_times
+
+_BLANK = ("empty", "blank")  # by name: plain COCO counts its categories from 0, too
+_MISSING_COUNT = "-1"
+_SIZE = ("width", "height")
+
+Rows = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class _Images:
+    rows: Rows
+    ids: pa.Array
+    uris: pa.Array
+    findings: Findings
+
+
+@dataclass(frozen=True)
+class _Annotations:
+    rows: Rows
+    images: Ints
+    """Number of each annotation's image."""
+    names: pa.Array
+    """Name of each annotation's category."""
+    findings: Findings
+
+
+def read_coco(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
+    """The inventory of a COCO JSON; heads are `species`, and `count` if any annotation has one.
+
+    An event is a `seq_id`, its images by `frame_num`, then by time, then by file name; images
+    without one become events by gap, per location. A sequence that `seq_num_frames` says to be of
+    another length is a finding. An image without annotation has no label, and without a box no list
+    of boxes. Names of categories are verbatim. Annotations that call a frame empty beside others of
+    its event that do not are left out; so are annotations of unknown images or categories. All are
+    findings.
+
+    Raises:
+        ConfigError: there is no such file.
+        SchemaError: it is no COCO JSON, or no image has an id and a file name.
+    """
+    whole = load_json(uri)
+    images = _images(objects(whole, "images", where=uri), where=uri)
+    annotations = _annotations(
+        objects(whole, "annotations", where=uri),
+        _names(objects(whole, "categories", where=uri), where=uri),
+        images,
+        where=uri,
+    )
+    del whole
+    boxes, found = _boxes(annotations, images)
+    locations = text_column(images.rows, "location", where=uri)
+    times, n_unreadable = _times(images.rows, where=uri)
+    corrupt = images.uris.filter(pa.array([row.get("corrupt") is True for row in images.rows]))
+    found = images.findings.plus(annotations.findings).plus(found)
+    found = found.listed("corrupt_images", corrupt).counted(unreadable_times=n_unreadable)
+    sequences = text_column(images.rows, "seq_id", where=uri)
+    found = found.plus(_of_other_length(images.rows, sequences))
+    dated = pa.table({"uri": images.uris, "time": times, "location": locations})
+    order, event_ids = _events(images.rows, sequences, dated, gap_s=gap_s, max_images=max_images)
+    places = np.empty(len(order), np.int64)
+    places[order] = np.arange(len(order))
+    chosen = pa.array(order)
+    rows = SourceRows(
+        event_ids=event_ids,
+        image_rows=np.arange(len(order)),
+        image_uris=images.uris.take(chosen),
+        observation_rows=places[annotations.images],
+        labels=_labels(annotations, where=uri),
+        location_ids=locations.take(chosen),
+        captured_at=times.take(chosen),
+        boxes=None if boxes is None else boxes.take(chosen),
+    )
+    rows, n_blank = _without_blanks(rows)
+    return assemble(rows, where=uri, findings=found.counted(blank_beside_labelled=n_blank))
+
+
+def _images(rows: Rows, *, where: str) -> _Images:
+    """The images that have an id and a file name, each id once."""
+    ids, uris = (text_column(rows, key, where=where) for key in ("id", "file_name"))
+    named = pc.and_(ids.is_valid(), uris.is_valid()).to_numpy(zero_copy_only=False)
+    codes = ids.dictionary_encode().indices.fill_null(-1).to_numpy()
+    first = np.zeros(len(rows), bool)
+    first[np.unique(codes[named], return_index=True)[1]] = True
+    kept = named.copy()
+    kept[named] = first[: named.sum()]
+    if not kept.any():
+        raise SchemaError(f"{where}: none of {len(rows)} images has both id and file_name")
+    lines = pa.array([f"images[{place}]" for place in np.flatnonzero(~named)], TEXT)
+    repeated = pa.array(named & ~kept)
+    found = Findings().listed("images_without_id_or_name", lines)
+    found = found.listed("duplicate_image_ids", ids.filter(repeated), uris.filter(repeated))
+    chosen = np.flatnonzero(kept)
+    taken = pa.array(chosen)
+    return _Images([rows[place] for place in chosen], ids.take(taken), uris.take(taken), found)
+
+
+def _names(categories: Rows, *, where: str) -> Mapping[str, str]:
+    """Category id -> name."""
+    ids, names = (text_column(categories, key, where=where).to_pylist() for key in ("id", "name"))
+    for place, (category_id, name) in enumerate(zip(ids, names, strict=True)):
+        if category_id is None or name is None:
+            raise SchemaError(f"{where}: categories[{place}] must have an id and a name")
+    twice = [own for place, own in enumerate(ids) if own in ids[:place]]
+    if twice:
+        raise SchemaError(f"{where}: two categories have the id {twice[0]}")
+    return dict(zip(ids, names, strict=True))
+
+
+def _annotations(
+    rows: Rows, names: Mapping[str, str], images: _Images, *, where: str
+) -> _Annotations:
+    """The annotations whose image and category exist."""
+    of_image = text_column(rows, "image_id", where=where)
+    numbers = pc.index_in(of_image, value_set=images.ids, skip_nulls=True)
+    categories = text_column(rows, "category_id", where=where)
+    codes = pc.index_in(categories, value_set=pa.array(list(names), TEXT), skip_nulls=True)
+    known_image, known_category = (v.is_valid().to_numpy(zero_copy_only=False) for v in
+                                   (numbers, codes))  # fmt: skip
+    lines = pa.array([f"annotations[{place}]" for place in range(len(rows))], TEXT)
+    found = Findings()
+    for kind, values, known in (
+        ("annotations_of_unknown_images", of_image, known_image),
+        ("annotations_of_unknown_categories", categories, known_category),
+    ):
+        wrong = pa.array(~known)
+        found = found.listed(kind, lines.filter(wrong), values.filter(wrong))
+    chosen = np.flatnonzero(known_image & known_category)
+    taken = pa.array(chosen)
+    return _Annotations(
+        [rows[place] for place in chosen],
+        numbers.take(taken).to_numpy().astype(np.int64),
+        pa.array(list(names.values()), TEXT).take(codes.take(taken)),
+        found,
+    )
+
+
+def _boxes(annotations: _Annotations, images: _Images) -> tuple[pa.Array | None, Findings]:
+    """The boxes of each image, relative to it; None if there is not one in the file."""
+    given = [(row.get("bbox"), row.get("bbox_relative")) for row in annotations.rows]
+    in_pixels = corners([pixels for pixels, _ in given])
+    relative = corners([share for _, share in given])
+    sizes = _sizes(images.rows)[annotations.images]
+    scaled = in_pixels / np.concatenate([sizes, sizes], axis=1)
+    found = np.where(np.isnan(relative), scaled, relative)
+    is_box = ~np.isnan(found).any(axis=1)
+    is_given = np.array([any(one) for one in given], bool)
+    without_size = ~is_box & ~np.isnan(in_pixels).any(axis=1)
+    uris = images.uris.take(pa.array(annotations.images))
+    findings = (
+        Findings()
+        .listed("boxes_without_image_size", uris.filter(pa.array(without_size)))
+        .listed("unreadable_boxes", uris.filter(pa.array(is_given & ~is_box & ~without_size)))
+        .counted(boxes_beyond_the_image=int(beyond_image(found[is_box]).sum()))
+    )
+    if not is_box.any():
+        return None, findings
+    numbers = annotations.images[is_box]
+    has_list = np.zeros(len(images.rows), bool)
+    has_list[numbers] = True
+    names = annotations.names.filter(pa.array(is_box))
+    return box_lists(numbers, found[is_box], names, None, has_list), findings
+
+
+def _sizes(rows: Rows) -> npt.NDArray[np.float64]:
+    """Width and height of each image in pixels; NaN is not known."""
+    given = [[row.get(key) for key in _SIZE] for row in rows]
+    values = [[v if isinstance(v, (int, float)) and v > 0 else np.nan for v in vs] for vs in given]
+    return np.array(values, np.float64).reshape(-1, 2)
+
+
+def _times(rows: Rows, *, where: str) -> tuple[pa.Array, int]:
+    """The capture times, and how many cannot be read. Plain COCO writes 0 for a time not known."""
+    given = [row.get("datetime") or row.get("date_captured") or None for row in rows]
+    text = text_array(given, what="datetime", where=where)
+    times = parse_times(text)
+    return times, times.null_count - text.null_count
+
+
+def _events(
+    rows: Rows, sequences: pa.Array, dated: pa.Table, *, gap_s: float, max_images: int | None
+) -> tuple[Ints, pa.Array]:
+    """The images in the order of the inventory, as numbers, and each one's event id."""
+    is_named = sequences.is_valid().to_numpy(zero_copy_only=False)
+    named, others = np.flatnonzero(is_named), np.flatnonzero(~is_named)
+    frames = pa.array([_number(row.get("frame_num")) for row in rows], pa.float64())
+    by_frame = dated.append_column("frame", frames).take(pa.array(named))
+    keys = [(name, "ascending") for name in ("frame", "time", "uri")]
+    named = named[pc.sort_indices(by_frame, sort_keys=keys).to_numpy()]
+    rest = dated.take(pa.array(others)).combine_chunks()
+    columns = [rest[name].combine_chunks() for name in ("uri", "time", "location")]
+    grouped = group_by_gap(*columns, gap_s=gap_s, max_images=max_images)
+    order = np.concatenate([named, others[grouped.order]])
+    ids = [sequences.take(pa.array(named)), grouped.event_ids.cast(TEXT)]
+    return order, pa.concat_arrays(ids)
+
+
+def _number(value: object) -> float | None:
+    """A finite number, which some write as text; None for anything else."""
+    try:
+        number = float(value) if isinstance(value, (int, float, str)) else math.nan
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _of_other_length(rows: Rows, sequences: pa.Array) -> Findings:
+    """The sequences of which there are more or fewer images than `seq_num_frames` says."""
+    said = pa.array([_number(row.get("seq_num_frames")) for row in rows], pa.float64())
+    by_sequence = pa.table({"id": sequences, "said": said}).group_by("id", use_threads=False)
+    counts = by_sequence.aggregate([("said", "max"), ([], "count_all")]).filter(
+        pc.field("id").is_valid() & (pc.field("said_max") != pc.field("count_all"))
+    )
+    there, said = (counts[name].cast(pa.int64()).cast(TEXT) for name in ("count_all", "said_max"))
+    details = pc.binary_join_element_wise(there, said, pa.scalar(" images of ", TEXT))
+    return Findings().listed("sequences_of_other_length", counts["id"], details)
+
+
+def _labels(annotations: _Annotations, *, where: str) -> dict[str, pa.Array]:
+    counts = text_column(annotations.rows, "count", where=where)
+    is_missing = pc.equal(counts, _MISSING_COUNT)
+    counts = pc.if_else(is_missing.fill_null(True), pa.scalar(None, TEXT), counts)
+    labels = {"species": annotations.names}
+    return labels if counts.null_count == len(counts) else {**labels, "count": counts}
+
+
+def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
+    """The rows, observations by row, without blanks beside labels; how many blanks those are."""
+    observed = rows.rows_of_observations
+    order = np.argsort(observed, kind="stable")
+    species = rows.labels["species"].take(pa.array(order))
+    numbers = observed[order]
+    is_blank = pc.is_in(pc.utf8_lower(species), value_set=pa.array(_BLANK, TEXT))
+    blank = is_blank.to_numpy(zero_copy_only=False)
+    events = number(rows.event_ids)[0].astype(np.int64)
+    dropped = beside_labelled(events[numbers], species, blank)
+    kept = pa.array(order[~dropped])
+    labels = {head: values.take(kept) for head, values in rows.labels.items()}
+    return replace(rows, observation_rows=numbers[~dropped], labels=labels), int(dropped.sum())

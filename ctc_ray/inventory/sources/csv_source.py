@@ -1,0 +1,295 @@
+"""A csv, one row per capture event or one per image, as an inventory."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.columns.factorize import number
+from ctc_ray.columns.threads import both
+from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
+from ctc_ray.inventory.events.source_rows import Ints
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.sources.csv_table import column_names, line_of_empty_cell, read_columns
+from ctc_ray.inventory.sources.gap_events import group_by_gap
+from ctc_ray.inventory.sources.times import parse_times
+
+__all__ = ["CsvColumns", "column_names", "read_csv"]
+
+_MISSING_LABEL = "-1"  # of the original
+
+Cells: TypeAlias = pa.Array | pa.ChunkedArray
+
+
+@dataclass(frozen=True)
+class CsvColumns:
+    """Which columns of a csv mean what.
+
+    Raises:
+        ConfigError: no image column, a column is named twice in one role, or neither the event nor
+            what events are made of is named.
+    """
+
+    event_column: str | None
+    """None: events are made of the gaps in time between the images of a deployment, or of a
+    location where no deployment is named."""
+    image_columns: tuple[str, ...]
+    """In the order in which the images were taken."""
+    head_columns: tuple[str, ...] = ()
+    meta_columns: tuple[str, ...] = ()
+    location_column: str | None = None
+    deployment_column: str | None = None
+    captured_at_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.image_columns:
+            raise ConfigError("image_columns names no column")
+        for role in ("image_columns", "head_columns", "meta_columns"):
+            twice = [name for name, n in Counter(getattr(self, role)).items() if n > 1]
+            if twice:
+                raise ConfigError(f"{role} names {twice[0]!r} twice")
+        camera = self.deployment_column or self.location_column
+        if self.event_column is None and (self.captured_at_column is None or camera is None):
+            raise ConfigError(
+                "without event_column, events are made of times: name captured_at_column, and"
+                " deployment_column or location_column"
+            )
+
+    def names(self, *, without_event: bool = False) -> list[str]:
+        """The columns that are used, each once.
+
+        Args:
+            without_event: leave out the event column, unless it is used as something else too.
+        """
+        several = (*self.image_columns, *self.head_columns, *self.meta_columns)
+        used = (
+            *(None if without_event else self.event_column, *several, self.location_column),
+            *(self.deployment_column, self.captured_at_column),
+        )
+        return list(dict.fromkeys(name for name in used if name is not None))
+
+
+def read_csv(
+    uri: str, columns: CsvColumns, *, gap_s: float = 60, max_images: int | None = None
+) -> Inventory:
+    """The inventory of a csv: comma, semicolon or tab; double quotes, header line, UTF-8.
+
+    Rows with the same event id are one event, neighbours or not. Cells are taken verbatim; an
+    empty cell is missing, and so is a label -1. The csv is read whole or not at all.
+
+    Args:
+        gap_s: without event column: see `group_by_gap`; the images of a row stay together.
+        max_images: without event column: see `group_by_gap`.
+
+    Raises:
+        ConfigError: there is no such file.
+        SchemaError: the file is empty or not UTF-8, lacks a column, has a row that is shorter or
+            longer than the header or without an event id, or names no image.
+    """
+    rows, found = _source_rows(uri, columns, gap_s=gap_s, max_images=max_images)
+    inventory = assemble(rows, where=uri, findings=found)
+    if columns.event_column is None:  # every row is an image, and its event is found, not given
+        return replace(inventory, findings=inventory.findings.without("rows_merged"))
+    return inventory
+
+
+def _source_rows(
+    uri: str, columns: CsvColumns, *, gap_s: float, max_images: int | None
+) -> tuple[SourceRows, Findings]:
+    """The rows, and the times that could not be read."""
+    if columns.event_column is None:
+        most = None if max_images is None else max(1, max_images // len(columns.image_columns))
+        table = _require_rows(uri, read_columns(uri, columns.names()))
+        table, event_ids = _grouped(table, columns, gap_s=gap_s, max_rows=most)
+        cells = {name: table[name].combine_chunks() for name in table.column_names}
+    else:
+        cells, event_ids = _cells(uri, columns, columns.event_column)
+    (image_rows, image_uris), (times, unreadable) = both(
+        lambda: _images([cells[name] for name in columns.image_columns]),
+        lambda: _times(cells, columns.captured_at_column),
+    )
+    if times is not None and image_rows is not None:
+        times = times.take(pa.array(image_rows))
+    rows = SourceRows(
+        event_ids=event_ids,
+        image_rows=image_rows,
+        image_uris=image_uris,
+        observation_rows=None,
+        labels={head: _null_if(cells[head], "", _MISSING_LABEL) for head in columns.head_columns},
+        location_ids=_optional(cells, columns.location_column),
+        deployment_ids=_optional(cells, columns.deployment_column),
+        captured_at=times,
+        meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
+    )
+    return rows, _unreadable_times(cells, columns, event_ids, unreadable)
+
+
+def _require_rows(uri: str, table: pa.Table) -> pa.Table:
+    if table.num_rows == 0:
+        raise SchemaError(f"{uri}: there is no row below the header")
+    return table
+
+
+def _grouped(
+    table: pa.Table, columns: CsvColumns, *, gap_s: float, max_rows: int | None
+) -> tuple[pa.Table, pa.Array]:
+    """The rows in the order of their events, and the event of each.
+
+    Rows that begin with the same image of the same camera are one image that is observed several
+    times; where their times differ, the earliest is its time. A row without an image is an event of
+    its own.
+    """
+    cells = {name: table[name].combine_chunks() for name in table.column_names}
+    images = [_null_if(cells[name], "") for name in columns.image_columns]
+    uris = pc.coalesce(*images)
+    is_blank = uris.is_null()
+    blank_rows = np.flatnonzero(np.asarray(is_blank))
+    uris = pc.replace_with_mask(uris, is_blank, _names_by_content(cells, blank_rows))
+    cameras = _camera(cells, columns)
+    keys = pc.binary_join_element_wise(pc.fill_null(cameras, ""), uris, pa.scalar("\0", TEXT))
+    codes_R = keys.dictionary_encode().indices.to_numpy().astype(np.int64)
+    times = _times(cells, columns.captured_at_column)[0]
+    times = pc.if_else(is_blank, pa.scalar(None, pa.timestamp("us")), times)
+    micros_R = times.cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
+    by_image = np.lexsort((micros_R, codes_R))
+    first_U = pa.array(by_image[np.unique(codes_R[by_image], return_index=True)[1]])
+    grouped = group_by_gap(
+        uris.take(first_U),
+        times.take(first_U),
+        cameras.take(first_U),
+        gap_s=gap_s,
+        max_images=max_rows,
+    )
+    rank_U = np.empty(len(first_U), np.int64)
+    rank_U[grouped.order] = np.arange(len(first_U))
+    order = np.lexsort((micros_R, rank_U[codes_R]))
+    event_ids = grouped.event_ids.take(pa.array(rank_U[codes_R][order]))
+    return table.take(pa.array(order)), event_ids
+
+
+def _names_by_content(cells: Mapping[str, Cells], rows: Ints) -> pa.Array:
+    """A name of each of these rows that tells what is in it, and which it is of equal ones."""
+    columns = [cells[name].take(pa.array(rows)).to_pylist() for name in sorted(cells)]
+    n_equal: Counter[tuple[str, ...]] = Counter()
+    names = []
+    for row in zip(*columns, strict=True):
+        n_equal[row] += 1
+        names.append(f"\0{n_equal[row]} {row!r}")  # no name of a file
+    return pa.array(names, TEXT)
+
+
+def _camera(cells: Mapping[str, Cells], columns: CsvColumns) -> pa.Array:
+    """Whose images may be of one event: the deployment at its location; null is not known."""
+    names = (columns.location_column, columns.deployment_column)
+    known = [values for name in names if (values := _optional(cells, name)) is not None]
+    if len(known) == 1:
+        return known[0]
+    location, deployment = known
+    both = pc.binary_join_element_wise(
+        pc.fill_null(location, ""), pc.fill_null(deployment, ""), pa.scalar("\0", TEXT)
+    )
+    return _null_if(both, "\0")
+
+
+def _cells(
+    uri: str, columns: CsvColumns, event_column: str
+) -> tuple[dict[str, Cells], pa.DictionaryArray]:
+    """The cells by column, and the events.
+
+    Images, times and events come as text, all other columns dictionary-encoded. Of events there are
+    too many for dictionaries, one for each block of the file, to be united.
+    """
+    as_text = {*columns.image_columns, columns.captured_at_column, event_column}
+    names = columns.names()
+    coded = [name for name in names if name not in as_text]
+    table = _require_rows(uri, read_columns(uri, names, coded=coded))
+    numbered = table[event_column]
+    used_again = {*columns.names(without_event=True)}
+    table = table.select([name for name in names if name in used_again])
+
+    def combined() -> dict[str, Cells]:
+        cells: dict[str, Cells] = {}
+        whole = table
+        for name in whole.column_names:
+            column = whole[name]
+            whole = whole.drop_columns(name)  # so that its parts go when they are put together
+            if pa.types.is_dictionary(column.type):
+                column = column.unify_dictionaries()
+            is_read_once = name == columns.captured_at_column and name not in columns.image_columns
+            cells[name] = column if is_read_once else column.combine_chunks()
+        return cells
+
+    cells, event_ids = both(combined, lambda: _numbered(uri, numbered, event_column))
+    return cells, event_ids
+
+
+def _numbered(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:
+    """The events dictionary-encoded, the distinct ids sorted."""
+    numbers, distinct = number(event_ids)
+    if distinct[0].as_py() == "":
+        line = line_of_empty_cell(uri, column)
+        place = "a row" if line is None else f"line {line}"
+        raise SchemaError(f"{uri}: {place} has no event id (column {column!r})")
+    return pa.DictionaryArray.from_arrays(pa.array(numbers), distinct)
+
+
+def _null_if(values: pa.Array, *missing: str) -> pa.Array:
+    """The values, null where they are one of these."""
+    if not pa.types.is_dictionary(values.type):
+        is_missing = pc.is_in(values, value_set=pa.array(missing, values.type))
+        return pc.if_else(is_missing, pa.scalar(None, values.type), values)
+    distinct = values.dictionary
+    kept = pc.invert(pc.is_in(distinct, value_set=pa.array(missing, distinct.type)))
+    if pc.all(kept, min_count=0).as_py():
+        return values
+    renumbered = pc.if_else(kept, pc.cumulative_sum(kept.cast(pa.int32())), None)
+    codes = pc.subtract(renumbered, 1).take(values.indices)
+    return pa.DictionaryArray.from_arrays(codes, distinct.filter(kept))
+
+
+def _optional(cells: Mapping[str, Cells], name: str | None) -> pa.Array | None:
+    return None if name is None else _null_if(cells[name], "")
+
+
+def _images(
+    columns: Sequence[pa.Array],
+) -> tuple[Ints | None, pa.Array]:
+    """The row of each image and its URI: row by row, within a row column by column."""
+    n_rows = len(columns[0])
+    if len(columns) == 1 and (pc.min_max(pc.binary_length(columns[0])).as_py()["min"] or 0) > 0:
+        return None, columns[0]
+    cells = pa.concat_arrays(columns)
+    order = np.arange(len(cells)).reshape(len(columns), n_rows).T.ravel()
+    is_image = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)
+    places = order[is_image[order]]
+    return places % n_rows, cells.take(pa.array(places))
+
+
+def _times(cells: Mapping[str, Cells], name: str | None) -> tuple[pa.Array | None, Ints]:
+    """The capture times, and the rows whose cell is neither empty nor a time."""
+    if name is None:
+        return None, np.zeros(0, np.int64)
+    times = parse_times(cells[name])  # an empty cell is no time either
+    if times.null_count == 0:
+        return times, np.zeros(0, np.int64)
+    is_unreadable = pc.and_(times.is_null(), pc.not_equal(cells[name], ""))
+    return times, np.flatnonzero(np.asarray(is_unreadable))
+
+
+def _unreadable_times(
+    cells: Mapping[str, Cells], columns: CsvColumns, event_ids: pa.Array, rows: Ints
+) -> Findings:
+    """A finding for each of these rows, named by its first image, else by its event."""
+    if columns.captured_at_column is None or len(rows) == 0:
+        return Findings()
+    chosen = pa.array(rows)
+    images = [_null_if(cells[name].take(chosen), "") for name in columns.image_columns]
+    names = pc.coalesce(*images, event_ids.take(chosen).cast(pa.string()).cast(TEXT))
+    return Findings().listed(
+        "unreadable_times", names, cells[columns.captured_at_column].take(chosen)
+    )

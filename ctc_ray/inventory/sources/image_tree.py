@@ -1,0 +1,157 @@
+"""A tree of images without labels as an inventory."""
+
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.sources.files import (
+    FoundFile,
+    as_valid_text,
+    closed_folders,
+    find_files,
+    one_event_per_file,
+    unique_text,
+)
+from ctc_ray.inventory.sources.gap_events import group_by_gap
+
+LOCATION, DEPLOYMENT = "location", "deployment"
+
+_NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|(\*)")
+
+
+def read_images(uri: str) -> Inventory:
+    """Every file below the folder, at any depth, is an image and an event of its own.
+
+    The event's id is the path relative to the folder (percent-encoded behind a slash where it is
+    not UTF-8). There are no heads. Files that are no images stay: they will be failures.
+
+    Raises:
+        ConfigError: there is no such folder, or no file in it.
+    """
+    closed: list[OSError] = []
+    files = find_files(uri, on_closed=closed.append)
+    if not files:
+        raise ConfigError(f"{uri}: no file in this folder")
+    event_ids = [unique_text(file.path) for file in files]
+    rows = one_event_per_file(event_ids, files, {})
+    return assemble(rows, where=uri, findings=closed_folders(closed))
+
+
+def read_tree(
+    uri: str,
+    files: Sequence[FoundFile],
+    captured_at: pa.Array,
+    *,
+    layout: str | None,
+    gap_s: float,
+    max_images: int | None,
+) -> Inventory:
+    """The inventory of these images below a folder: capture events are made of the gaps in time.
+
+    Without a layout, and of a file that does not fit it, the deployment whose images are grouped is
+    the folder that the file lies in. With one, the images of one location and deployment are;
+    where the layout names no deployment, those of one folder. Ids of events are made of paths below
+    the folder: they, and so the splits, stay the same where the tree is moved or mounted elsewhere.
+
+    Args:
+        captured_at: of each file, timestamp[us]; null is not known.
+        layout: what the folders mean; see `folder_fields`.
+        gap_s: see `group_by_gap`.
+        max_images: see `group_by_gap`.
+
+    Raises:
+        ConfigError: there is no file, or the layout is none.
+    """
+    pattern = None if layout is None else layout_pattern(layout)
+    if not files:
+        raise ConfigError(f"{uri}: no image in this folder")
+    folders = pa.array([as_valid_text(posixpath.dirname(file.path)) for file in files], TEXT)
+    folders = pc.if_else(pc.equal(folders, ""), pa.scalar(None, TEXT), folders)
+    fields = {DEPLOYMENT: folders} if pattern is None else folder_fields(folders, pattern)
+    uris = pa.array([file.uri for file in files], TEXT)
+    names = pa.array([unique_text(file.path) for file in files], TEXT)  # wherever the tree lies
+    grouped = group_by_gap(
+        names, captured_at, _cameras(folders, fields), gap_s=gap_s, max_images=max_images
+    )
+    order, numbers = pa.array(grouped.order), np.arange(len(files))
+    found = {name: values.take(order) for name, values in fields.items()}
+    rows = SourceRows(
+        event_ids=grouped.event_ids,
+        image_rows=numbers,
+        image_uris=uris.take(order),
+        observation_rows=numbers,
+        location_ids=found.pop(LOCATION, None),
+        deployment_ids=found.pop(DEPLOYMENT, None),
+        captured_at=captured_at.take(order),
+        meta=found,
+    )
+    findings = Findings() if pattern is None else _unfit(files, folders, pattern, layout or "")
+    inventory = assemble(rows, where=uri, findings=findings)
+    return replace(
+        inventory, findings=inventory.findings.without("rows_merged")
+    )  # each is an image
+
+
+def layout_pattern(layout: str) -> re.Pattern[str]:
+    """What a folder must look like to fit a layout, with a group for each name in braces.
+
+    Raises:
+        ConfigError: a part is empty, or a name is given twice or is no name.
+    """
+    parts = layout.strip("/").split("/")
+    names = [match[1] for match in _NAME.finditer(layout) if match[1]]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"layout: {layout!r} names {{{twice[0]}}} twice")
+    if not all(parts) or any(sign in _NAME.sub("", layout) for sign in "{}"):
+        raise ConfigError(
+            f"layout: {layout!r} cannot be read; write folders as in {{location}}/{{deployment}},"
+            " with names of letters, digits and _ in braces, * for any folder"
+        )
+    return re.compile("(?s)^" + "/".join(map(_part_pattern, parts)) + "(?:/.*)?$")
+
+
+def folder_fields(folders: pa.Array, pattern: re.Pattern[str]) -> dict[str, pa.Array]:
+    """Name -> what the folder says; null where the folder does not fit.
+
+    The layout begins at the root; folders further down, as cameras make them, do not matter.
+    """
+    if not pattern.groups:
+        return {}
+    parts = pc.extract_regex(folders, pattern.pattern)
+    return {name: pc.struct_field(parts, name).cast(TEXT) for name in pattern.groupindex}
+
+
+def _part_pattern(part: str) -> str:
+    pattern, end = "", 0
+    for match in _NAME.finditer(part):
+        named = f"(?P<{match[1]}>[^/]+)" if match[1] else "[^/]+"
+        pattern, end = pattern + re.escape(part[end : match.start()]) + named, match.end()
+    return pattern + re.escape(part[end:])
+
+
+def _cameras(folders: pa.Array, fields: dict[str, pa.Array]) -> pa.Array:
+    """Whose images may be of one event: a name that no two cameras share."""
+    empty = pa.nulls(len(folders), TEXT)
+    location, deployment = fields.get(LOCATION, empty), fields.get(DEPLOYMENT, empty)
+    slash = pa.scalar("//", TEXT)  # in no path
+    place = pc.binary_join_element_wise(pc.fill_null(location, ""), deployment, slash)
+    return pc.coalesce(place, folders)
+
+
+def _unfit(
+    files: Sequence[FoundFile], folders: pa.Array, pattern: re.Pattern[str], layout: str
+) -> Findings:
+    """The files whose folders do not fit the layout."""
+    fits = pc.fill_null(pc.match_substring_regex(folders, pattern.pattern), False)
+    places = np.flatnonzero(~fits.to_numpy(zero_copy_only=False)).tolist()
+    paths = [unique_text(files[place].path) for place in places]
+    return Findings().listed("files_outside_layout", paths, [f"does not fit {layout}"] * len(paths))

@@ -1,0 +1,167 @@
+"""Camtrap DP: every medium is a row or a finding, times are compared in UTC."""
+
+import csv
+import json
+from datetime import datetime
+
+import pytest
+
+from ctc_ray.inventory.sources.camtrap_dp import read_camtrap_dp
+
+
+@pytest.fixture
+def package(tmp_path):
+    """Writes a package and gives its folder."""
+
+    def written(media, observations, place=None):
+        place = place or {"locationID": "", "locationName": "Pond"}
+        tables = {
+            "deployments": [{"deploymentID": "d", **place}],
+            "media": [{"deploymentID": "d", "fileMediatype": "image/jpeg", **m} for m in media],
+            "observations": [{"deploymentID": "d", **o} for o in observations],
+        }
+        for name, rows in tables.items():
+            names = list(dict.fromkeys(key for row in rows for key in row))
+            with open(tmp_path / f"{name}.csv", "w") as file:
+                writer = csv.DictWriter(file, names, restval="NA")
+                writer.writeheader()
+                writer.writerows(rows)
+        resources = [{"name": name, "path": f"{name}.csv"} for name in tables]
+        (tmp_path / "datapackage.json").write_text(json.dumps({"resources": resources}))
+        return str(tmp_path)
+
+    return written
+
+
+def test_event_applies_to_the_media_in_its_time_whatever_the_offsets(package):
+    media = [
+        {"mediaID": "a", "timestamp": "2020-05-30T04:00:00+02:00", "filePath": "m/a.jpg"},
+        {"mediaID": "b", "timestamp": "2020-05-30T04:00:10+02:00", "filePath": "http://x/b.jpg"},
+        {"mediaID": "c", "timestamp": "2020-05-30T04:09:00+02:00", "filePath": "m/c.jpg"},
+        {"mediaID": "v", "timestamp": "2020-05-30T04:09:00+02:00", "filePath": "m/v.mp4",
+         "fileMediatype": "video/mp4"},
+    ]  # fmt: skip
+    fox = {
+        "observationID": "1", "eventID": "e", "eventStart": "2020-05-30T02:00:00Z",
+        "eventEnd": "2020-05-30T02:00:10Z", "observationType": "animal",
+        "scientificName": "Vulpes vulpes",
+    }  # fmt: skip
+    uri = package(media, [fox])
+
+    inventory = read_camtrap_dp(uri, gap_s=60)
+
+    rows = {row["image_uri"]: row for row in inventory.table.to_pylist()}
+    assert set(rows) == {f"{uri}/m/a.jpg", "http://x/b.jpg", f"{uri}/m/c.jpg"}
+    first, second, third = (rows[u] for u in (f"{uri}/m/a.jpg", "http://x/b.jpg", f"{uri}/m/c.jpg"))
+    assert first["capture_event_id"] == second["capture_event_id"] == "e"
+    assert first["observations"] == [{"species": "Vulpes vulpes"}]
+    assert first["captured_at"] == datetime(2020, 5, 30, 4)
+    assert third["observations"] == []
+    assert {row["location_id"] for row in rows.values()} == {"Pond"}
+    assert inventory.findings.counts["media_not_images"] == 1
+
+
+def test_observations_of_the_event_stand_for_those_of_its_media(package):
+    media = [
+        {"mediaID": n, "timestamp": f"2020-05-30T02:00:0{n}Z", "filePath": f"{n}.jpg"}
+        for n in (1, 2, 3)
+    ]
+    times = {"eventStart": "2020-05-30T02:00:01Z", "eventEnd": "2020-05-30T02:00:02Z"}
+    fox = {"eventID": "e", "observationType": "animal", "scientificName": "Vulpes vulpes", **times}
+    blank = {"eventID": "e", "observationType": "blank", **times}
+    observations = [
+        {**fox, "observationID": "1", "mediaID": 1, "count": 1},
+        {**blank, "observationID": "2", "mediaID": 2},
+        {**blank, "observationID": "3", "mediaID": 3, "eventID": "f"},
+    ]
+    alone = read_camtrap_dp(package(media, observations), gap_s=60)
+    whole = {**fox, "observationID": "4", "count": 2}
+    both = read_camtrap_dp(package(media, [*observations, whole]), gap_s=60)
+
+    for inventory, count in ((alone, "1"), (both, "2")):
+        fox_label = {"species": "Vulpes vulpes", "count": count}
+        assert inventory.table["observations"].to_pylist() == [
+            [fox_label], [fox_label], [{"species": "blank", "count": None}]
+        ]  # fmt: skip
+    assert alone.findings.counts["blank_beside_labelled"] == 1
+    assert both.findings.counts["media_observations_of_described_events"] == 2
+
+
+def test_frame_that_nobody_looked_at_is_in_the_event_in_whose_time_it_lies(package):
+    media = [
+        {"mediaID": n, "timestamp": f"2020-05-30T02:00:{n}Z", "filePath": f"{n}.jpg"}
+        for n in (10, 20, 30)
+    ]
+    fox = {
+        "observationID": "1", "mediaID": 10, "eventID": "e", "eventStart": "2020-05-30T02:00:10Z",
+        "eventEnd": "2020-05-30T02:00:20Z", "observationType": "animal",
+        "scientificName": "Vulpes vulpes",
+    }  # fmt: skip
+
+    table = read_camtrap_dp(package(media, [fox]), gap_s=60).table
+
+    events = {row["image_uri"][-6:]: row["capture_event_id"] for row in table.to_pylist()}
+    assert events["10.jpg"] == events["20.jpg"] == "e"
+    assert events["30.jpg"] != "e"
+
+
+def test_event_without_an_end_is_as_long_as_its_start(package):
+    media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
+    fox = {
+        "observationID": "1", "eventID": "e", "eventStart": "2020-05-30T02:00:00Z",
+        "eventEnd": "NA", "observationType": "animal", "scientificName": "Vulpes vulpes",
+    }  # fmt: skip
+
+    inventory = read_camtrap_dp(package(media, [fox]), gap_s=60)
+
+    assert inventory.table["observations"].to_pylist() == [[{"species": "Vulpes vulpes"}]]
+    assert "event_observations_without_media" not in inventory.findings.counts
+
+
+def test_deployment_without_a_name_of_its_location_is_at_its_coordinates(package):
+    media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
+    blank = {"observationID": "1", "mediaID": "a", "observationType": "blank"}
+    for position, place in (
+        ({"latitude": "51.5", "longitude": "-0.1"}, "51.5 -0.1"),
+        ({"latitude": "51.5", "longitude": "NA"}, None),
+    ):
+        table = read_camtrap_dp(package(media, [blank], position), gap_s=60).table
+        assert table["location_id"].to_pylist() == [place]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("path", "n_media", "n_images"),
+    [
+        ("annotations/camtrapdp_0.1/camtrapdp_0.1/mica", 283, 283),
+        ("annotations/camtrapdp_1.0_spec_and_example/example", 423, 423),
+        ("photos/camtrapdp_example", 423, 423),
+        ("photos/ena24_small/images/camtrap_dp_small", 5, 4),
+    ],
+)
+def test_every_medium_of_a_real_package_is_a_row_or_a_finding(shared_data, path, n_media, n_images):
+    inventory = read_camtrap_dp(str(shared_data / path), gap_s=60)
+
+    set_aside = inventory.findings.counts.get("media_not_images", 0)
+    assert inventory.table.num_rows == n_images
+    assert n_images + set_aside == n_media
+
+
+def test_events_that_each_camera_counts_anew_stay_apart(package):
+    media = [
+        {"mediaID": name, "deploymentID": name, "timestamp": f"2020-05-30T0{hour}:00:00Z",
+         "filePath": f"m/{name}.jpg"}
+        for hour, name in enumerate("de")
+    ]  # fmt: skip
+    seen = [
+        {"observationID": name, "deploymentID": name, "eventID": "1", "scientificName": species,
+         "observationType": "animal",
+         "eventStart": f"2020-05-30T0{hour}:00:00Z", "eventEnd": f"2020-05-30T0{hour}:00:00Z"}
+        for hour, (name, species) in enumerate([("d", "Vulpes vulpes"), ("e", "Meles meles")])
+    ]  # fmt: skip
+
+    inventory = read_camtrap_dp(package(media, seen), gap_s=60)
+
+    found = {row["capture_event_id"]: row["observations"] for row in inventory.table.to_pylist()}
+    assert found == {"d 1": [{"species": "Vulpes vulpes"}], "e 1": [{"species": "Meles meles"}]}
+    assert inventory.findings.counts["event_ids_of_several_deployments"] == 1

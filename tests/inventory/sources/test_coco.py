@@ -1,0 +1,162 @@
+"""COCO: no image is lost, events are sequences, and what does not fit is told."""
+
+import json
+
+import pytest
+
+from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.sources.coco import read_coco
+from ctc_ray.schemas import inventory_schema
+
+CATEGORIES = [{"id": 0, "name": "empty"}, {"id": 1, "name": "Red Fox"}]
+
+
+def coco(images, annotations=(), categories=CATEGORIES):
+    return json.dumps(
+        {"images": images, "annotations": list(annotations), "categories": categories}
+    )
+
+
+def image(number, **fields):
+    return {"id": number, "file_name": f"{number}.jpg", **fields}
+
+
+def test_sequence_is_one_event_in_the_order_of_its_frames(write):
+    images = [image("a", seq_id=7, frame_num=1), image("b"), image("c", seq_id=7, frame_num=0)]
+    notes = [{"image_id": "a", "category_id": 1, "count": 2}, {"image_id": "c", "category_id": 0}]
+
+    inventory = read_coco(write(coco(images, notes)), gap_s=60)
+
+    rows = {row["image_uri"]: row for row in inventory.table.to_pylist()}
+    assert inventory.table.schema.equals(inventory_schema(("species", "count")))
+    assert [rows[f"{n}.jpg"]["image_index"] for n in "ca"] == [0, 1]
+    assert rows["a.jpg"]["capture_event_id"] == rows["c.jpg"]["capture_event_id"] == "7"
+    assert rows["a.jpg"]["observations"] == [{"species": "Red Fox", "count": "2"}]
+    assert rows["b.jpg"]["observations"] == []
+    assert inventory.findings.counts["blank_beside_labelled"] == 1
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sequence_without_frame_numbers_is_ordered_by_time_then_by_file_name(write, reverse):
+    images = [
+        image("c", seq_id=1, datetime="2020-01-01 00:00:00"),
+        image("a", seq_id=1, datetime="2020-01-01 00:00:01"),
+        image("b", seq_id=1, datetime="2020-01-01 00:00:01"),
+        image("z", seq_id=2, frame_num="1"),
+        image("y", seq_id=2, frame_num="2"),
+    ]
+
+    table = read_coco(write(coco(images[::-1] if reverse else images)), gap_s=60).table
+
+    assert table["image_uri"].to_pylist() == ["c.jpg", "a.jpg", "b.jpg", "z.jpg", "y.jpg"]
+
+
+def test_sequence_of_which_an_image_is_not_there_is_a_finding(write):
+    images = [image(n, seq_id=seq, seq_num_frames=2) for n, seq in ((1, "p"), (2, "q"), (3, "q"))]
+
+    findings = read_coco(write(coco([*images, image(4)])), gap_s=60).findings
+
+    assert findings.counts["sequences_of_other_length"] == 1
+    assert findings.examples("sequences_of_other_length") == ["p (1 images of 2)"]
+
+
+def test_numbers_that_a_table_with_gaps_has_written_are_what_they_were(write):
+    nothing = float("nan")
+    images = [
+        image(1, seq_id=nothing, location=nothing),
+        image(2, seq_id=nothing, location=3.0),
+        image(3, seq_id=5.0),
+    ]
+    notes = [
+        {"image_id": 1.0, "category_id": 1.0, "count": 2.0},
+        {"image_id": 3, "category_id": 1, "count": nothing},
+    ]
+
+    inventory = read_coco(write(coco(images, notes)), gap_s=60)
+
+    rows = {row["image_uri"]: row for row in inventory.table.to_pylist()}
+    assert len({row["capture_event_id"] for row in rows.values()}) == 3
+    assert rows["3.jpg"]["capture_event_id"] == "5"
+    assert [rows[f"{n}.jpg"]["location_id"] for n in (1, 2)] == [None, "3"]
+    assert rows["1.jpg"]["observations"] == [{"species": "Red Fox", "count": "2"}]
+    assert rows["3.jpg"]["observations"] == [{"species": "Red Fox", "count": None}]
+
+
+def test_images_without_sequence_are_events_by_gap_at_their_location(write):
+    times = {"a": "2020-01-01 00:00:00", "b": "2020-01-01 00:01:00", "c": "2020-01-01 00:02:01"}
+    images = [image(n, datetime=time, location=3) for n, time in times.items()]
+    images.append(image("d", datetime=times["a"], location=4))
+
+    table = read_coco(write(coco(images)), gap_s=60).table
+
+    events = dict(
+        zip(table["image_uri"].to_pylist(), table["capture_event_id"].to_pylist(), strict=True)
+    )
+    assert events["a.jpg"] == events["b.jpg"]
+    assert len(set(events.values())) == 3
+    assert sorted(set(table["location_id"].to_pylist())) == ["3", "4"]
+
+
+def test_boxes_in_pixels_and_relative_ones_are_alike(write):
+    images = [image(1, width=200, height=100), image(2), image(3)]
+    notes = [
+        {"image_id": 1, "category_id": 1, "bbox": [50, 50, 100, 25]},
+        {"image_id": 2, "category_id": 1, "bbox_relative": [0.25, 0.5, 0.5, 0.25]},
+        {"image_id": 3, "category_id": 1, "bbox": [50, 50, 100, 25]},
+    ]
+
+    inventory = read_coco(write(coco(images, notes)), gap_s=60)
+
+    rows = {row["image_uri"]: row["boxes"] for row in inventory.table.to_pylist()}
+    box = {"category": "Red Fox", "confidence": None, "x": 0.25, "y": 0.5, "w": 0.5, "h": 0.25}
+    assert rows == {"1.jpg": [box], "2.jpg": [box], "3.jpg": None}
+    assert inventory.findings.counts["boxes_without_image_size"] == 1
+
+
+def test_what_does_not_fit_is_a_finding(write):
+    images = [image(1, corrupt=True, datetime="noon"), image(1), {"id": 2}]
+    notes = [{"image_id": 9, "category_id": 1}, {"image_id": 1, "category_id": 5}]
+
+    inventory = read_coco(write(coco(images, notes)), gap_s=60)
+
+    assert inventory.table["image_uri"].to_pylist() == ["1.jpg"]
+    assert inventory.findings.counts == {
+        "images_without_id_or_name": 1,
+        "duplicate_image_ids": 1,
+        "annotations_of_unknown_images": 1,
+        "annotations_of_unknown_categories": 1,
+        "corrupt_images": 1,
+        "unreadable_times": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"info": {}}', "key 'images' not found; keys are info"),
+        (coco([]), "none of 0 images has both id and file_name"),
+        (coco([image(1)], [], [{"id": 1}]), r"categories\[0\] must have an id and a name"),
+        (coco([image(1)], [], [CATEGORIES[0]] * 2), "two categories have the id 0"),
+    ],
+)
+def test_what_is_no_coco_is_an_error(write, content, message):
+    with pytest.raises(SchemaError, match=message):
+        read_coco(write(content), gap_s=60)
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("path", "n_images", "n_events", "n_boxes"),
+    [
+        ("annotations/lindenthal_coco_cct/annotations_lindenthal.json", 1245, 60, 4872),
+        ("photos/ena24_small/images/ena24_small/coco_annotations.json", 21, 21, 21),
+        ("photos/ena24_small/labels.json", 4, 4, 4),
+    ],
+)
+def test_no_image_and_no_box_of_a_real_file_is_lost(shared_data, path, n_images, n_events, n_boxes):
+    inventory = read_coco(str(shared_data / path), gap_s=60)
+
+    boxes = inventory.table["boxes"].to_pylist()
+    assert inventory.table.num_rows == n_images
+    assert len(set(inventory.table["capture_event_id"].to_pylist())) == n_events
+    assert sum(len(one or []) for one in boxes) == n_boxes

@@ -1,0 +1,198 @@
+"""A folder without labels: every file is an event, or events are made of the gaps in time."""
+
+import os
+from datetime import datetime, timedelta
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray.errors import ConfigError
+from ctc_ray.inventory.sources.files import FoundFile
+from ctc_ray.inventory.sources.image_tree import layout_pattern, read_images, read_tree
+from ctc_ray.schemas import inventory_schema
+
+
+def test_every_file_at_any_depth_is_an_event_named_by_its_path(tmp_path):
+    for name in ("b.jpg", "a/c.1.jpg", "a/Thumbs.db"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+
+    inventory = read_images(str(tmp_path))
+
+    assert inventory.table.schema.equals(inventory_schema([]))
+    assert inventory.heads == ()
+    assert inventory.table["capture_event_id"].to_pylist() == ["a/Thumbs.db", "a/c.1.jpg", "b.jpg"]
+    assert inventory.table["image_uri"].to_pylist() == [
+        f"{tmp_path}/a/Thumbs.db",
+        f"{tmp_path}/a/c.1.jpg",
+        f"{tmp_path}/b.jpg",
+    ]
+
+
+def test_name_that_is_not_utf8_gets_a_valid_id(tmp_path):
+    for name in (b"\xe9.jpg", b"%E9.jpg"):
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb"):
+            pass
+
+    inventory = read_images(str(tmp_path))
+
+    assert inventory.table["capture_event_id"].to_pylist() == ["%E9.jpg", "/%E9.jpg"]
+
+
+def test_folder_without_files_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match="no file in this folder"):
+        read_images(str(tmp_path))
+    with pytest.raises(ConfigError, match="no such folder"):
+        read_images(str(tmp_path / "nowhere"))
+
+
+START = datetime(2021, 4, 11, 20, 43, 9)
+
+
+def tree(files: dict[str, int | None], layout: str | None = None, max_images: int | None = None):
+    """Of path -> seconds after the start."""
+    times = [None if s is None else START + timedelta(seconds=s) for s in files.values()]
+    return read_tree(
+        "root",
+        [FoundFile(f"root/{path}", path) for path in files],
+        pa.array(times, pa.timestamp("us")),
+        layout=layout,
+        gap_s=60,
+        max_images=max_images,
+    )
+
+
+def by_path(inventory, *names: str) -> dict[str, tuple]:
+    columns = [inventory.table[name].to_pylist() for name in names]
+    paths = [uri.removeprefix("root/") for uri in inventory.table["image_uri"].to_pylist()]
+    return dict(zip(paths, zip(*columns, strict=True), strict=True))
+
+
+def events(inventory) -> list[list[str]]:
+    """The images of each event in their order, events by their first image."""
+    found: dict[str, list[str]] = {}
+    for path, (event,) in by_path(inventory, "capture_event_id").items():
+        found.setdefault(event, []).append(path)
+    return sorted(found.values())
+
+
+def test_without_a_layout_the_folder_is_the_deployment():
+    inventory = tree(
+        {"S/b/1.jpg": 0, "S/a/2.jpg": 30, "S/a/1.jpg": 30, "S/a/3.jpg": 91, "x.jpg": 0}
+    )
+
+    assert events(inventory) == [
+        ["S/a/1.jpg", "S/a/2.jpg"],
+        ["S/a/3.jpg"],
+        ["S/b/1.jpg"],
+        ["x.jpg"],
+    ]
+    found = by_path(inventory, "location_id", "deployment_id")
+    assert found["S/a/1.jpg"] == (None, "S/a")
+    assert found["x.jpg"] == (None, None)
+    assert inventory.findings.counts == {}
+
+
+def test_ids_of_events_do_not_depend_on_where_the_tree_lies():
+    paths = ["S/a/1.jpg", "S/a/\udce9.jpg", "S/b/1.jpg"]
+
+    def ids(root: str) -> list[str]:
+        files = [FoundFile(f"{root}/{place}", path) for place, path in enumerate(paths)]
+        times = pa.nulls(len(paths), pa.timestamp("us"))
+        found = read_tree(root, files, times, layout=None, gap_s=60, max_images=None)
+        return found.table["capture_event_id"].to_pylist()
+
+    assert ids("/data/photos") == ids("s3://bucket")
+    assert len(set(ids("/data/photos"))) == 3
+
+
+def test_layout_names_location_deployment_and_metadata():
+    paths = [
+        "north/x/L1/cam_A/100EK/1.jpg",
+        "north/y/L1/cam_A/101EK/2.jpg",
+        "north/x/L2/cam_A/3.jpg",
+    ]
+    inventory = tree(
+        dict.fromkeys([*paths, "south/4.jpg"], 0), "{area}/*/{location}/cam_{deployment}"
+    )
+
+    names = ("location_id", "deployment_id", "meta_area")
+    assert by_path(inventory, *names) == {
+        paths[0]: ("L1", "A", "north"),
+        paths[1]: ("L1", "A", "north"),
+        paths[2]: ("L2", "A", "north"),
+        "south/4.jpg": (None, None, None),
+    }
+    assert events(inventory) == [[paths[0], paths[1]], [paths[2]], ["south/4.jpg"]]
+    assert inventory.findings.examples("files_outside_layout") == [
+        "south/4.jpg (does not fit {area}/*/{location}/cam_{deployment})"
+    ]
+
+
+def test_layout_of_literal_parts_alone_still_finds_what_does_not_fit():
+    inventory = tree({"DCIM/1.jpg": 0, "dcim/2.jpg": 0, "3.jpg": 0}, "DCIM")
+    assert inventory.findings.counts == {"files_outside_layout": 2}
+    assert inventory.table.num_rows == 3
+
+
+def test_signs_of_a_layout_are_taken_literally():
+    assert tree({"a.b (é-#) 2/1.jpg": 0, "axb/2.jpg": 0}, "a.b (é-#) 2").findings.counts == {
+        "files_outside_layout": 1
+    }
+
+
+@pytest.mark.parametrize("layout", ["", "a//b", "{}", "{a b}", "{a", "a}", "{location}{-}"])
+def test_what_is_no_layout_is_an_error(layout):
+    with pytest.raises(ConfigError, match=r"^layout: .* cannot be read; write folders as in"):
+        layout_pattern(layout)
+
+
+def test_name_cannot_be_given_twice():
+    with pytest.raises(ConfigError, match=r"names \{location\} twice$"):
+        layout_pattern("{location}/{location}")
+
+
+def test_long_event_is_cut_and_an_image_without_time_is_alone():
+    inventory = tree({"1.jpg": 0, "2.jpg": 1, "3.jpg": 2, "4.jpg": None}, max_images=2)
+    assert events(inventory) == [["1.jpg", "2.jpg"], ["3.jpg"], ["4.jpg"]]
+
+
+def test_tree_without_images_is_an_error():
+    with pytest.raises(ConfigError, match=r"^root: no image in this folder$"):
+        tree({})
+
+
+part = st.sampled_from(["a", "b", "x y", "é", "\udce9"])
+paths = st.lists(part, min_size=1, max_size=4).map("/".join)
+
+
+@given(
+    st.dictionaries(paths, st.none() | st.integers(0, 300), min_size=1),
+    st.sampled_from([None, "{location}", "{location}/{deployment}", "a/{deployment}", "*/{x}"]),
+)
+def test_every_file_is_one_row_whatever_the_layout(files, layout):
+    found = [FoundFile(f"root/{n}", path) for n, path in enumerate(files)]
+    times = [None if s is None else START + timedelta(seconds=s) for s in files.values()]
+    inventory = read_tree(
+        "root", found, pa.array(times, pa.timestamp("us")), layout=layout, gap_s=9, max_images=3
+    )
+
+    uris = inventory.table["image_uri"].to_pylist()
+    assert sorted(uris) == sorted(file.uri for file in found)
+    given_times = dict(zip((file.uri for file in found), times, strict=True))
+    assert [given_times[uri] for uri in uris] == inventory.table["captured_at"].to_pylist()
+    assert max(inventory.table["n_images"].to_pylist()) <= 3
+    assert "conflicting_metadata" not in inventory.findings.counts
+
+
+@pytest.mark.real_data
+def test_nothing_of_a_folder_of_odd_files_is_lost(shared_data):
+    root = shared_data / "malformed"
+
+    inventory = read_images(str(root))
+
+    n_files = sum(len(names) for _, _, names in os.walk(root))
+    assert inventory.table.num_rows == n_files
+    assert len(set(inventory.table["capture_event_id"].to_pylist())) == n_files

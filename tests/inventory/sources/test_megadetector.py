@@ -1,0 +1,118 @@
+"""MegaDetector: boxes come to the right image or are told; no row is lost or moved."""
+
+import json
+
+import pyarrow as pa
+import pytest
+
+from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.events.assemble import TEXT
+from ctc_ray.inventory.sources.coco import read_coco
+from ctc_ray.inventory.sources.megadetector import add_boxes, match_files
+
+
+def inventory(write, *names):
+    images = [{"id": n, "file_name": name} for n, name in enumerate(names)]
+    return read_coco(
+        write(json.dumps({"images": images, "annotations": [], "categories": []})), gap_s=0
+    ).table
+
+
+def result(*entries):
+    return json.dumps({"detection_categories": {"1": "animal"}, "images": list(entries)})
+
+
+def matched(files, uris):
+    found = match_files(pa.array(files, TEXT), pa.array(uris, TEXT))
+    pairs = {f: None if n < 0 else uris[n] for f, n in zip(files, found.uris, strict=True)}
+    return pairs, [f for f, one in zip(files, found.is_ambiguous, strict=True) if one]
+
+
+def test_exact_path_wins_over_the_end_of_another():
+    assert matched(["a.jpg"], ["x/a.jpg", "a.jpg"]) == ({"a.jpg": "a.jpg"}, [])
+
+
+def test_end_of_a_path_matches_by_whole_folders_in_both_directions():
+    uris = ["/data/x/a.jpg", "/data/y/a.jpg", "s3://b/xb.jpg", "c.jpg"]
+    pairs, ambiguous = matched(["x\\a.jpg", "b.jpg", "/home/me/c.jpg"], uris)
+    assert pairs == {"x\\a.jpg": uris[0], "b.jpg": None, "/home/me/c.jpg": "c.jpg"}
+    assert ambiguous == []
+
+
+def test_file_that_fits_two_images_is_ambiguous_and_so_are_two_that_fit_one():
+    assert matched(["a.jpg"], ["x/a.jpg", "y/a.jpg"]) == ({"a.jpg": None}, ["a.jpg"])
+    pairs, ambiguous = matched(["a.jpg", "x/a.jpg"], ["/z/x/a.jpg"])
+    assert set(pairs.values()) == {None}
+    assert ambiguous == ["a.jpg", "x/a.jpg"]
+
+
+def test_empty_list_stays_empty_and_failures_and_strangers_are_findings(write):
+    rows = inventory(write, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    box = {"category": "1", "conf": 0.5, "bbox": [0.25, 0.5, 0.5, 0.25]}
+    source = result(
+        {"file": "a.jpg", "detections": [box, {**box, "category": "9"}]},
+        {"file": "b.jpg", "detections": []},
+        {"file": "c.jpg", "failure": "Failure image access", "detections": None},
+        {"file": "z.jpg", "detections": [box]},
+        {"file": "a.jpg", "detections": []},
+    )
+
+    found = add_boxes(write(source), rows, heads=("species",))
+
+    boxes = dict(zip(rows["image_uri"].to_pylist(), found.table["boxes"].to_pylist(), strict=True))
+    one = {"category": "animal", "confidence": 0.5, "x": 0.25, "y": 0.5, "w": 0.5, "h": 0.25}
+    assert boxes == {"a.jpg": [one], "b.jpg": [], "c.jpg": None, "d.jpg": None}
+    assert found.table.schema.equals(rows.schema)
+    assert found.findings.counts == {
+        "detector_failures": 1,
+        "duplicate_files": 1,
+        "unreadable_detections": 1,
+        "unmatched_files": 1,
+        "images_without_result": 2,
+    }
+
+
+def test_box_that_reaches_beyond_the_image_is_kept_and_counted(write):
+    far = {"category": "1", "conf": 0.5, "bbox": [0.5, 0.5, 0.75, 0.25]}
+    rows = inventory(write, "a.jpg")
+
+    found = add_boxes(write(result({"file": "a.jpg", "detections": [far]})), rows, heads=())
+
+    assert len(found.table["boxes"][0]) == 1
+    assert found.findings.counts == {"boxes_beyond_the_image": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "not JSON"),
+        ('{"images": []}', "detection_categories must be an object"),
+        (result({"detections": []}), r"images\[0\] has no file"),
+        (result({"file": "a", "detections": [3]}), "a detection of a is no object"),
+    ],
+)
+def test_what_is_no_result_is_an_error(write, content, message):
+    rows = inventory(write, "a.jpg")
+    with pytest.raises(SchemaError, match=message):
+        add_boxes(write(content), rows, heads=("species",))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    "path",
+    [
+        "annotations/megadetector_results_ena24/ena.md.4.1.0.json",
+        "annotations/megadetector_results_lila_samples/expected_output_DRAFT.json",
+        "photos/ena24_small/images/megadetector_output.json",
+    ],
+)
+def test_every_box_of_a_real_file_comes_to_its_image(write, shared_data, path):
+    entries = json.loads((shared_data / path).read_text())["images"]
+    names = [entry["file"] for entry in entries]
+    expected = {e["file"]: len(e["detections"]) for e in entries if e.get("detections") is not None}
+    rows = inventory(write, *(f"/photos/{name}" for name in dict.fromkeys(names)))
+
+    found = add_boxes(str(shared_data / path), rows, heads=("species",)).table
+
+    got = zip(found["image_uri"].to_pylist(), found["boxes"].to_pylist(), strict=True)
+    assert {uri[8:]: len(boxes) for uri, boxes in got if boxes is not None} == expected
