@@ -9,9 +9,12 @@ B batch, C channels, H height, W width, S side of the network's input.
 
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ctc_ray.models.bundle import Bundle
 from ctc_ray.models.multi_head import MultiHeadModel
 
 
@@ -58,3 +61,34 @@ def scaling_matrix(n_in: int, n_out: int, *, n_used: int, device: torch.device) 
     is_used = (places_in > 0) & (places_in < n_used)
     weights = torch.clamp(1 - distance / width, min=0.0) * is_used[None, :]
     return weights / weights.sum(dim=1, keepdim=True)
+
+
+def classify(
+    bundle: Bundle, images_BHWC: npt.NDArray[np.uint8]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Probabilities (B, K) per head of RGB images of any height and width.
+
+    The same batch gives the same bits; images of the network's own size are not scaled.
+    """
+    if len(images_BHWC) == 0:
+        return {
+            head: np.zeros((0, bundle.label_space.n_classes(head)), np.float32)
+            for head in bundle.label_space.heads
+        }
+    side = bundle.image_size
+    pixels_BHWC = torch.tensor(images_BHWC).to(bundle.model.mean.device)
+    with torch.inference_mode():
+        if pixels_BHWC.shape[1:3] == (side, side):
+            logits = bundle.model(pixels_BHWC.permute(0, 3, 1, 2))
+            probs = [torch.softmax(logits[head], dim=1) for head in bundle.label_space.heads]
+        else:
+            probs = list(make_classifier(bundle)(pixels_BHWC))
+    return {
+        head: probs_BK.cpu().numpy()
+        for head, probs_BK in zip(bundle.label_space.heads, probs, strict=True)
+    }
+
+
+def make_classifier(bundle: Bundle) -> Classifier:
+    """The bundle's model with its own scaling in front."""
+    return Classifier(bundle.model, image_size=bundle.image_size, keep_aspect=bundle.keep_aspect)

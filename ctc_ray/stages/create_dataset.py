@@ -17,7 +17,7 @@ from ctc_ray import __version__
 from ctc_ray.columns.event_runs import cut_by_events
 from ctc_ray.columns.threads import both
 from ctc_ray.config.dataset import CreateDatasetConfig
-from ctc_ray.console import logs
+from ctc_ray.console.progress import Progress
 from ctc_ray.files import parquet, storage
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.runs.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest
@@ -186,7 +186,7 @@ def _run_missing(
     config: CreateDatasetConfig, manifest: Manifest, units: list[Unit], n_rows: int
 ) -> None:
     missing = missing_units(config.output_uri, units)
-    progress = logs.Progress("create-dataset", n_rows)
+    progress = Progress("create-dataset", n_rows)
     progress.skip(n_rows - sum(unit.n_rows for unit in missing))
     logger.info("create-dataset: %d images in %d shards", n_rows, len(units))
     if len(missing) < len(units):

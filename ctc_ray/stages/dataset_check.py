@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 from ctc_ray.columns.event_runs import cut_by_events, event_starts
 from ctc_ray.columns.factorize import encode
 from ctc_ray.config.dataset import CreateDatasetConfig
-from ctc_ray.console import logs
+from ctc_ray.console.progress import clock
 from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
 from ctc_ray.runs.manifest import Manifest
@@ -200,7 +200,7 @@ def _cost(
         "cpus": n_cpus,
         "cpu_ms_per_image": _rounded(1000 * cpu_s / rows.num_rows),
         "hours": _rounded(hours),
-        "hours_are": f"{logs.clock(3600 * hours)} for {n_images:,} images at that rate, of the "
+        "hours_are": f"{clock(3600 * hours)} for {n_images:,} images at that rate, of the "
         f"{n_cpus} CPUs of this machine as busy as now; Ray's start and the writing come on top",
         "output_gb": _rounded(n_images * (jpeg_bytes + _bytes_per_row(rows)) / _GB),
         "jpeg_kb_per_image": _rounded(jpeg_bytes / 1e3),

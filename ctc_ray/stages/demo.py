@@ -23,9 +23,9 @@ from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.images.scenes import write_scenes
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.output_folder import begin_work, finish_work
+from ctc_ray.scenes.scenes import write_scenes
 from ctc_ray.schemas import label_column
 from ctc_ray.splits.assign import assign_splits
 from ctc_ray.stages import create_dataset, create_inventory, export, predict, train

@@ -9,7 +9,7 @@ import logging
 from ctc_ray.config.prediction import ExportConfig
 from ctc_ray.files import storage
 from ctc_ray.models.bundle import load_bundle
-from ctc_ray.models.exports import export_onnx, export_torch
+from ctc_ray.models.exporters import export_onnx, export_torch
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import begin_work, finish_work
 

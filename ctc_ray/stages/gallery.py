@@ -16,7 +16,7 @@ from ctc_ray.config.show import ShowConfig
 from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, CtcError, LabelError
 from ctc_ray.files import parquet, storage
-from ctc_ray.images.contact_sheet import Tile, contact_sheet, thumbnail
+from ctc_ray.reports.contact_sheet import Tile, contact_sheet, thumbnail
 from ctc_ray.runs.manifest import Manifest, fingerprint, is_complete, read_manifest
 from ctc_ray.schemas import Failure, label_column
 from ctc_ray.selection.labelling import label_rows

@@ -22,14 +22,15 @@ import ray.data
 
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.console import logs
+from ctc_ray.console.progress import Progress
 from ctc_ray.errors import CtcError
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import load_bundle
-from ctc_ray.models.exports import classify
+from ctc_ray.models.classifier import classify
 from ctc_ray.predictions.events import aggregate_by_event, without_images
-from ctc_ray.predictions.exports import csv_chunks, json_chunks
 from ctc_ray.predictions.scores import score_rows
+from ctc_ray.predictions.writers.original import csv_chunks, json_chunks
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import begin_work, finish_work
 from ctc_ray.runs.units import Unit, missing_units, write_plan
@@ -85,7 +86,7 @@ def _absolute(config: PredictConfig) -> PredictConfig:
 
 def _run_missing(config: PredictConfig, bundle: Manifest, units: list[Unit], n_rows: int) -> None:
     missing = missing_units(config.output_uri, units)
-    progress = logs.Progress("predict", n_rows)
+    progress = Progress("predict", n_rows)
     progress.skip(n_rows - sum(unit.n_rows for unit in missing))
     logger.info("predict: %d images in %d units", n_rows, len(units))
     if missing:
@@ -158,7 +159,7 @@ def _commit_all(
     labels: LabelSpace,
     units: list[Unit],
     batches: ray.data.Dataset,
-    progress: logs.Progress,
+    progress: Progress,
 ) -> None:
     """Commit each unit when its last batch has come; units in work are all that is held."""
     waiting: dict[int, dict[int, bytes]] = {}

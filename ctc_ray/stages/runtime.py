@@ -20,6 +20,7 @@ from ray._private.resource_and_label_spec import ResourceAndLabelSpec
 from ray.data._internal.logging import configure_logging
 
 from ctc_ray.console import logs
+from ctc_ray.console.progress import Progress
 from ctc_ray.errors import ConfigError, CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.units import Unit
@@ -123,7 +124,7 @@ def dataset_of_units(units: list[Unit]) -> ray.data.Dataset:
 
 
 def run_units(
-    units: list[Unit], work: Callable[[Unit], dict[str, int]], *, progress: logs.Progress
+    units: list[Unit], work: Callable[[Unit], dict[str, int]], *, progress: Progress
 ) -> None:
     """Do every unit in a task of its own; `work` commits its result, returns n_rows, n_failed."""
     if not units:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import TrainConfig
-from ctc_ray.console import logs
+from ctc_ray.console.progress import clock
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.images.augment import augment_batch
@@ -217,7 +217,7 @@ class TrainingJob:
             f"epoch {epoch}/{n_epochs}: loss {metrics['train_loss']:.3f}, "
             f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
             f"{n_images / metrics['seconds']:.0f} images/s, "
-            f"{logs.clock((n_epochs - epoch) * metrics['seconds'])} to go"
+            f"{clock((n_epochs - epoch) * metrics['seconds'])} to go"
         )
 
     def write_bundle(self) -> None:

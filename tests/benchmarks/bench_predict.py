@@ -14,7 +14,7 @@ from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance, load_bundle, save_bundle
-from ctc_ray.models.exports import classify
+from ctc_ray.models.classifier import classify
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages import predict, runtime

@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 from ctc_ray.console import logs
+from ctc_ray.console.progress import Progress, clock
 
 
 def test_progress_line_tells_rate_failures_and_time_to_go() -> None:
-    progress = logs.Progress("predict", 1000, stream=io.StringIO())
+    progress = Progress("predict", 1000, stream=io.StringIO())
     progress._began -= 10
     progress.add(500, failed=3)
     assert progress.line().startswith("predict 500/1,000 images (50 %), ")
@@ -16,7 +17,7 @@ def test_progress_line_tells_rate_failures_and_time_to_go() -> None:
 
 
 def test_what_an_earlier_run_did_does_not_count_for_the_rate() -> None:
-    progress = logs.Progress("predict", 1000, stream=io.StringIO())
+    progress = Progress("predict", 1000, stream=io.StringIO())
     progress._began -= 10
     progress.skip(900)
     progress.add(50)
@@ -26,7 +27,7 @@ def test_what_an_earlier_run_did_does_not_count_for_the_rate() -> None:
 
 def test_lines_are_plain_when_stderr_is_no_terminal() -> None:
     stream = io.StringIO()
-    progress = logs.Progress("train", 2, unit="epochs", every_s=0, stream=stream)
+    progress = Progress("train", 2, unit="epochs", every_s=0, stream=stream)
     progress.add(1)
     progress.add(1)
     progress.finish()
@@ -37,7 +38,7 @@ def test_lines_are_plain_when_stderr_is_no_terminal() -> None:
 
 
 def test_finished_progress_has_no_time_to_go() -> None:
-    progress = logs.Progress("train", 2, stream=io.StringIO())
+    progress = Progress("train", 2, stream=io.StringIO())
     progress.add(2)
     assert "to go" not in progress.line()
 
@@ -50,8 +51,8 @@ def test_setting_up_twice_adds_no_second_handler() -> None:
 
 
 def test_clock_shows_hours_only_where_there_are_some() -> None:
-    assert logs.clock(46) == "0:46"
-    assert logs.clock(3 * 3600 + 5 * 60) == "3:05:00"
+    assert clock(46) == "0:46"
+    assert clock(3 * 3600 + 5 * 60) == "3:05:00"
 
 
 def test_counts_in_words_leave_out_zeros() -> None:

@@ -9,7 +9,7 @@ from builders import bytes_below, photograph
 from ctc_ray.config.prediction import ExportConfig
 from ctc_ray.images.resize import to_input
 from ctc_ray.models.bundle import load_bundle
-from ctc_ray.models.exports import classify
+from ctc_ray.models.classifier import classify
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import export

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ctc_ray.images.landscapes import draw_landscape
+from ctc_ray.scenes.landscapes import draw_landscape
 
 SIZE = (160, 120)
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ctc_ray.images.decode import decode
 from ctc_ray.images.exif import captured_at
-from ctc_ray.images.scenes import SIZE, Scene, draw_event, write_scenes
+from ctc_ray.scenes.scenes import SIZE, Scene, draw_event, write_scenes
 from ctc_ray.schemas import Failure
 
 SMALL = (160, 120)

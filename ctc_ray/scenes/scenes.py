@@ -17,8 +17,8 @@ import numpy.typing as npt
 from PIL import ExifTags, Image, ImageDraw, ImageFont
 
 from ctc_ray.files import storage
-from ctc_ray.images.animals import SPECIES, draw_animal
-from ctc_ray.images.landscapes import draw_landscape
+from ctc_ray.scenes.animals import SPECIES, draw_animal
+from ctc_ray.scenes.landscapes import draw_landscape
 
 BLANK = "blank"
 N_FRAMES = 3

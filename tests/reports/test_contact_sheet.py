@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ctc_ray.images.contact_sheet import Tile, contact_sheet, thumbnail
+from ctc_ray.reports.contact_sheet import Tile, contact_sheet, thumbnail
 from ctc_ray.schemas import Failure
 
 RED, BLUE = Image.new("RGB", (40, 30), (255, 0, 0)), Image.new("RGB", (20, 40), (0, 0, 255))

@@ -13,43 +13,15 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 
 from ctc_ray import __version__
 from ctc_ray.models.bundle import Bundle
-from ctc_ray.models.classifier import Classifier
+from ctc_ray.models.classifier import make_classifier
 
 _OPSET = 18
 _EXAMPLE_SHAPE = (2, 75, 101, 3)  # nothing in it is special: a size of 1 would be made a constant
-
-
-def classify(
-    bundle: Bundle, images_BHWC: npt.NDArray[np.uint8]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Probabilities (B, K) per head of RGB images of any height and width.
-
-    The same batch gives the same bits; images of the network's own size are not scaled.
-    """
-    if len(images_BHWC) == 0:
-        return {
-            head: np.zeros((0, bundle.label_space.n_classes(head)), np.float32)
-            for head in bundle.label_space.heads
-        }
-    side = bundle.image_size
-    pixels_BHWC = torch.tensor(images_BHWC).to(bundle.model.mean.device)
-    with torch.inference_mode():
-        if pixels_BHWC.shape[1:3] == (side, side):
-            logits = bundle.model(pixels_BHWC.permute(0, 3, 1, 2))
-            probs = [torch.softmax(logits[head], dim=1) for head in bundle.label_space.heads]
-        else:
-            probs = list(_classifier(bundle)(pixels_BHWC))
-    return {
-        head: probs_BK.cpu().numpy()
-        for head, probs_BK in zip(bundle.label_space.heads, probs, strict=True)
-    }
 
 
 def export_onnx(bundle: Bundle) -> bytes:
@@ -82,17 +54,13 @@ def export_torch(bundle: Bundle) -> bytes:
     return sink.getvalue()
 
 
-def _classifier(bundle: Bundle) -> Classifier:
-    return Classifier(bundle.model, image_size=bundle.image_size, keep_aspect=bundle.keep_aspect)
-
-
 def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
     free = {
         place: torch.export.Dim(name, min=1)
         for place, name in enumerate(("batch", "height", "width"))
     }
     example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
-    program = torch.export.export(_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
+    program = torch.export.export(make_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # paths of this machine, and the code's own lines
     return program

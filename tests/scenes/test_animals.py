@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctc_ray.images.animals import SPECIES, draw_animal
+from ctc_ray.scenes.animals import SPECIES, draw_animal
 
 
 def animal(species: str, *, stride: float = 0.2, faces_left: bool = False) -> Image.Image:

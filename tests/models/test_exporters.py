@@ -12,7 +12,8 @@ import torch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance
-from ctc_ray.models.exports import classify, export_onnx, export_torch
+from ctc_ray.models.classifier import classify
+from ctc_ray.models.exporters import export_onnx, export_torch
 from ctc_ray.models.multi_head import MultiHeadModel
 
 NOWHERE = Provenance(config={}, data_fingerprint="", metrics={}, n_training_images={})

@@ -1,0 +1,1 @@
+"""Drawn photographs of camera traps, for the demo and the tests."""
