@@ -49,10 +49,10 @@ _EXIT_ERROR, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 # command, stage (module of ctc_ray.stages), configuration
 _STAGES: tuple[tuple[str, str, type[StageConfig]], ...] = (
-    ("create-dataset", "create_dataset", CreateDatasetConfig),
-    ("train", "train", TrainConfig),
+    ("create-dataset", "create_dataset.stage", CreateDatasetConfig),
+    ("train", "train.stage", TrainConfig),
     ("tune", "tune", TuneConfig),
-    ("predict", "predict", PredictConfig),
+    ("predict", "predict.stage", PredictConfig),
     ("export", "export", ExportConfig),
     ("demo", "demo", DemoConfig),
 )
@@ -118,7 +118,7 @@ def make_app() -> App:
     about = "List the images of a source, one row per image."
     inventory = App(name="create-inventory", help=about, sort_key=0)
     for source, model in _SOURCES:
-        inventory.command(_command("create_inventory", model), name=source)
+        inventory.command(_command("create_inventory.stage", model), name=source)
     app.command(inventory)
     for place, (name, stage, model) in enumerate(_STAGES, start=1):
         app.command(_command(stage, model), name=name, sort_key=place)
@@ -138,7 +138,11 @@ def _command(stage: str, model: type[StageConfig]) -> Callable[..., None]:
     ) -> None:
         given: dict[str, Any] = _given(options)
         values = merge(read_yaml(config) if config else {}, given)
-        _run(stage, build(model, values, where=config or stage.replace("_", "-")), json)
+        _run(
+            stage,
+            build(model, values, where=config or stage.partition(".")[0].replace("_", "-")),
+            json,
+        )
 
     command.__doc__ = (model.__doc__ or "").strip()
     return command
@@ -157,7 +161,7 @@ def _show_command() -> Callable[..., None]:
         options: Annotated[typed | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
         json: Annotated[bool, Parameter(help=_JSON_HELP, group=_RUN, negative="")] = False,
     ) -> None:
-        _run("show", build(ShowConfig, {"uri": uri, **_given(options)}, where="show"), json)
+        _run("show.stage", build(ShowConfig, {"uri": uri, **_given(options)}, where="show"), json)
 
     command.__doc__ = (ShowConfig.__doc__ or "").strip()
     return command

@@ -17,7 +17,9 @@ from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig
 from ctc_ray.files import storage
 from ctc_ray.runs.units import Unit
 from ctc_ray.splits.location_assignment import Assignment
-from ctc_ray.stages import create_dataset, create_inventory, runtime
+from ctc_ray.stages.cluster import connect
+from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.create_inventory import stage as create_inventory
 
 CLASSES = ("red", "green", "blue")
 
@@ -91,7 +93,7 @@ def dataset_in_process(inventory: Path | str, images: Path | str, output: Path |
             work(unit)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "run_units", one_by_one)
+        patch.setattr(connect, "run_units", one_by_one)
         create_dataset.run(dataset_config(inventory, images, output))
 
 

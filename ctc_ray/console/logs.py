@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
 from typing import TextIO
 
 logger = logging.getLogger(__name__)
@@ -41,8 +40,3 @@ def keep_noise_in_file() -> TextIO:
     sys.stderr = err
     warnings.filterwarnings("ignore", module=r"ray\.")
     return out
-
-
-def counted(counts: Mapping[str, int]) -> str:
-    """Counts in words, e.g. `missing 2, truncated 1`; `none` if there are none."""
-    return ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "none"

@@ -8,7 +8,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from ctc_ray.console.logs import counted
+from ctc_ray.runs.failures import counts_to_text
 from ctc_ray.runs.manifest import Manifest
 
 _WIDTH = 100_000  # the terminal wraps what is too wide for it; a URI is never cut
@@ -53,7 +53,7 @@ def of_manifest(manifest: Manifest, *, output_uri: str) -> Summary:
     tables: list[tuple[str, list[Mapping[str, Any]]]] = []
     if manifest.rows_in:
         facts.append(("images", f"{manifest.rows_out:,} of {manifest.rows_in:,}"))
-        facts.append(("failures", counted(manifest.failures)))
+        facts.append(("failures", counts_to_text(manifest.failures)))
     for name, value in manifest.counts.items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             tables.append((name, value))

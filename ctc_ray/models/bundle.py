@@ -154,3 +154,6 @@ def _read(uri: str, name: str) -> bytes:
         raise IncompleteDataError(
             f"{uri}: no {name}, so this is no finished bundle (`ctc train`)"
         ) from None
+
+
+HISTORY_FILE = "history.csv"

@@ -28,7 +28,11 @@ from ctc_ray.runs.output_folder import begin_work, finish_work
 from ctc_ray.scenes.scenes import write_scenes
 from ctc_ray.schemas import label_column
 from ctc_ray.splits.assign import assign_splits
-from ctc_ray.stages import create_dataset, create_inventory, export, predict, train
+from ctc_ray.stages import export
+from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.predict import stage as predict
+from ctc_ray.stages.train import stage as train
 
 logger = logging.getLogger(__name__)
 

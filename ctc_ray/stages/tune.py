@@ -26,10 +26,11 @@ from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
+from ctc_ray.models.bundle import HISTORY_FILE
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.output_folder import begin_work, finish_work
-from ctc_ray.stages import runtime, train
-from ctc_ray.stages.training_job import HISTORY_FILE
+from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.train import stage as train
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def run(config: TuneConfig) -> Manifest:
     if begin_work(config.output_uri, "trials", work, overwrite=config.overwrite):
         logger.info("%s is complete already", config.output_uri)
         return read_manifest(config.output_uri, "trials")
-    runtime.connect()
+    connect()
     results = _tuner(config, dimensions).fit()
     return _finish(config, list(dimensions), results, dataset, inputs)
 
@@ -164,7 +165,7 @@ def _trial(config: TuneConfig) -> Any:
     def trial(sample: dict[str, Any]) -> None:
         name = ray.tune.get_context().get_trial_id()
         output_uri = storage.join(config.output_uri, "models", name)
-        runtime.connect()
+        connect()
         own = train_config(config, sample, output_uri=output_uri)
         train.run(own, callbacks=[TuneReportCallback()])
 

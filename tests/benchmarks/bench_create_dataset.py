@@ -35,6 +35,8 @@ from typing import Any
 
 from measure import PHOTOS, machine, peak_memory, photographs, write_csv
 
+from ctc_ray.stages.cluster.connect import connect
+
 SIDE, QUALITY = 400, 75
 ON_ONE_CORE, WITH_RECIPE, WARM_UP = 1000, 500, 100
 _REASON = 200  # characters of a reason that fit into a table
@@ -101,9 +103,8 @@ def cold(images: list[str], folder: Path) -> dict[str, float]:
 
 
 def warm(images: list[str], folder: Path) -> dict[str, float]:
-    from ctc_ray.stages import runtime
 
-    runtime.connect()
+    connect()
     dataset(images[:WARM_UP], folder / "warm-up")  # Ray has started its workers
     return dataset(images, folder)
 
@@ -111,7 +112,8 @@ def warm(images: list[str], folder: Path) -> dict[str, float]:
 def dataset(images: list[str], folder: Path) -> dict[str, float]:
     from ctc_ray.config.dataset import CreateDatasetConfig
     from ctc_ray.config.inventory import CsvInventoryConfig
-    from ctc_ray.stages import create_dataset, create_inventory
+    from ctc_ray.stages.create_dataset import stage as create_dataset
+    from ctc_ray.stages.create_inventory import stage as create_inventory
 
     folder.mkdir(exist_ok=True)
     source = CsvInventoryConfig(
@@ -142,15 +144,13 @@ def recipe(images: list[str], folder: Path) -> dict[str, float]:
     import ray
     from PIL import Image
 
-    from ctc_ray.stages import runtime
-
     def small(row: dict[str, Any]) -> dict[str, Any]:
         image = Image.fromarray(row["image"])
         scale = SIDE / min(image.size)
         size = (round(image.width * scale), round(image.height * scale))
         return {"image": np.asarray(image.resize(size))}
 
-    runtime.connect()
+    connect()
     images = images[:WITH_RECIPE]
     began = time.perf_counter()
     ray.data.read_images(images).map(small).write_parquet(str(folder / "recipe"))

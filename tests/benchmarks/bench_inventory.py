@@ -77,7 +77,7 @@ def bound(folder: Path, n_rows: int) -> Callable[[], int]:
 
 def inventory(folder: Path, n_rows: int) -> Callable[[], int]:
     from ctc_ray.config.inventory import CsvInventoryConfig
-    from ctc_ray.stages import create_inventory
+    from ctc_ray.stages.create_inventory import stage as create_inventory
 
     config = CsvInventoryConfig(
         source_uri=str(folder / "rows.csv"),
@@ -93,7 +93,7 @@ def inventory(folder: Path, n_rows: int) -> Callable[[], int]:
 
 def plan(folder: Path, n_rows: int) -> Callable[[], int]:
     from ctc_ray.config.dataset import CreateDatasetConfig
-    from ctc_ray.stages import create_dataset
+    from ctc_ray.stages.create_dataset import stage as create_dataset
 
     config = CreateDatasetConfig(
         inventory_uri=str(folder / "inventory"),

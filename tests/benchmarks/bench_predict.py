@@ -17,7 +17,8 @@ from ctc_ray.models.bundle import Bundle, Provenance, load_bundle, save_bundle
 from ctc_ray.models.classifier import classify
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.stages import predict, runtime
+from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.predict import stage as predict
 
 BATCH = 32
 
@@ -80,7 +81,7 @@ def main() -> None:
             plain_s = time.perf_counter() - began
         with peak_memory() as cold_peak:
             cold_s = stage(folder, bundle_uri, csv_path, "cold")
-        runtime.connect()
+        connect()
         with peak_memory() as warm_peak:
             warm_s = stage(folder, bundle_uri, csv_path, "warm")
     base = len(images) / plain_s

@@ -11,7 +11,8 @@ from builders import trashnet_config, trashnet_dataset
 from measure import PHOTOS, peak_memory
 
 from ctc_ray.config.training import ModelConfig, OptimizerConfig
-from ctc_ray.stages import runtime, train
+from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.train import stage as train
 
 LABELLED = PHOTOS.parent / "labelled"
 WEIGHTS = PHOTOS.parent / "backbones" / "tf_efficientnet_lite0.safetensors"
@@ -39,7 +40,7 @@ def main() -> None:
         raise SystemExit(f"{LABELLED}: not there")
     lines = []
     with tempfile.TemporaryDirectory() as temporary:
-        runtime.connect()
+        connect()
         dataset = trashnet_dataset(LABELLED, Path(temporary))
         for place, (name, (model, optimizer, epochs)) in enumerate(RUNS.items()):
             output = Path(temporary) / f"model{place}"

@@ -6,6 +6,7 @@ import sys
 
 from ctc_ray.console import logs
 from ctc_ray.console.progress import Progress, clock
+from ctc_ray.runs.failures import counts_to_text
 
 
 def test_progress_line_tells_rate_failures_and_time_to_go() -> None:
@@ -56,8 +57,8 @@ def test_clock_shows_hours_only_where_there_are_some() -> None:
 
 
 def test_counts_in_words_leave_out_zeros() -> None:
-    assert logs.counted({"missing": 1200, "truncated": 0}) == "missing 1,200"
-    assert logs.counted({}) == "none"
+    assert counts_to_text({"missing": 1200, "truncated": 0}) == "missing 1,200"
+    assert counts_to_text({}) == "none"
 
 
 def test_noise_goes_to_a_file_and_the_result_to_stdout(tmp_path):

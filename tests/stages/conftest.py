@@ -7,12 +7,15 @@ import pytest
 import ray
 from builders import dataset_config, inventory_config, train_config, write_events
 
-from ctc_ray.stages import create_dataset, create_inventory, runtime, train
+from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.train import stage as train
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    runtime.connect()
+    connect()
     yield
     ray.shutdown()
 

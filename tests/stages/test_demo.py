@@ -8,7 +8,8 @@ from ctc_ray.config.inventory import DirInventoryConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet
 from ctc_ray.splits.assign import assign_splits
-from ctc_ray.stages import create_inventory, demo
+from ctc_ray.stages import demo
+from ctc_ray.stages.create_inventory import stage as create_inventory
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

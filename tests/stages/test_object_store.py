@@ -17,7 +17,10 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.units import Unit
-from ctc_ray.stages import create_dataset, create_inventory, predict, runtime
+from ctc_ray.stages.cluster import connect
+from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.predict import stage as predict
 
 pytestmark = [pytest.mark.s3, pytest.mark.timeout(300)]
 
@@ -107,7 +110,7 @@ def test_a_store_that_is_gone_for_a_while_stops_the_stage_and_fails_no_image(
 
     store.faults.status = 400  # Arrow itself would wait for 6 s each time
     with monkeypatch.context() as patch:
-        patch.setattr(runtime, "run_units", until_the_store_is_gone)
+        patch.setattr(connect, "run_units", until_the_store_is_gone)
         with pytest.raises(ConnectionError, match="s3://"):
             create_dataset.run(dataset_config(inventory, photos, out))
     store.faults.refuse_every = 0

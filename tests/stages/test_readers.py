@@ -12,7 +12,7 @@ from builders import dataset_in_process, inventory_config, write_events
 from ctc_ray import __version__
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, shard_schema
-from ctc_ray.stages import create_inventory
+from ctc_ray.stages.create_inventory import stage as create_inventory
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 COLUMNS = shard_schema(("species", "count"), ["site"]).names

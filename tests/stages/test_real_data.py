@@ -14,7 +14,10 @@ from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
 from ctc_ray.files import parquet
 from ctc_ray.runs.manifest import read_manifest
-from ctc_ray.stages import create_dataset, create_inventory, predict, train
+from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.predict import stage as predict
+from ctc_ray.stages.train import stage as train
 
 pytestmark = [pytest.mark.ray, pytest.mark.real_data, pytest.mark.timeout(300)]
 

@@ -29,7 +29,11 @@ from ctc_ray.config.base import StageConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import ModelConfig, TuneConfig
 from ctc_ray.console import logs
-from ctc_ray.stages import create_dataset, create_inventory, predict, train, tune
+from ctc_ray.stages import tune
+from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.predict import stage as predict
+from ctc_ray.stages.train import stage as train
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -1,0 +1,83 @@
+"""Failures of a run: counted in the footers of its files, listed in one table."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.errors import TooManyFailuresError
+from ctc_ray.files import parquet, storage
+from ctc_ray.runs.units import Unit
+from ctc_ray.schemas import FAILURES_FILE, Failure, failure_schema
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What the footer of a unit's file says."""
+
+    name: str
+    n_rows: int
+    n_failed: int
+    metadata: dict[str, str]
+
+
+def read_footers(output_uri: str, units: list[Unit]) -> list[Footer]:
+    """The footers of all units' files, in their order: what lies there, not what tasks reported."""
+
+    def read(unit: Unit) -> Footer:
+        with parquet.open_parquet(storage.join(output_uri, unit.name)) as file:
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            failed = sum(group.num_rows - _n_null_failures(group) for group in groups)
+            metadata = {
+                k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()
+            }
+            return Footer(unit.name, file.metadata.num_rows, failed, metadata)
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(read, units))
+
+
+def _n_null_failures(row_group: Any) -> int:
+    columns = (row_group.column(place) for place in range(row_group.num_columns))
+    column = next(column for column in columns if column.path_in_schema == "failure")
+    return int(column.statistics.null_count)
+
+
+def write_failures(output_uri: str, footers: list[Footer]) -> dict[str, int]:
+    """Write the failures table from the units' files; the count of each failure code."""
+    schema = failure_schema()
+    parts = [schema.empty_table()]
+    for footer in footers:
+        if footer.n_failed:
+            rows = parquet.read_table(storage.join(output_uri, footer.name), columns=schema.names)
+            parts.append(rows.filter(pc.is_valid(rows["failure"])).cast(schema))
+    failures = pa.concat_tables(parts)
+    parquet.write_table(storage.join(output_uri, FAILURES_FILE), failures)
+    counts = {
+        row["values"]: row["counts"] for row in pc.value_counts(failures["failure"]).to_pylist()
+    }
+    return {code.value: counts[code.value] for code in Failure if code.value in counts}
+
+
+def check_failures(output_uri: str, failures: dict[str, int], n_rows: int, allowed: float) -> None:
+    """Stop if too many rows failed.
+
+    Raises:
+        TooManyFailuresError: names the failures table and the way out.
+    """
+    n_failed = sum(failures.values())
+    if n_rows and n_failed / n_rows > allowed:
+        raise TooManyFailuresError(
+            f"{n_failed:,} of {n_rows:,} images failed ({counts_to_text(failures)}), more than "
+            f"max_failure_fraction {allowed:g}; see {storage.join(output_uri, FAILURES_FILE)}. "
+            "What is done is kept: run again with a larger --max-failure-fraction to finish, or "
+            "with --overwrite to read all images again"
+        )
+
+
+def counts_to_text(counts: Mapping[str, int]) -> str:
+    """Counts in words, e.g. `missing 2, truncated 1`; `none` if there are none."""
+    return ", ".join(f"{name} {n:,}" for name, n in counts.items() if n) or "none"

@@ -1,0 +1,1 @@
+"""Ray, as the stages use it: connecting, running units, messages of workers."""

@@ -1,0 +1,1 @@
+"""Decode and resize the images of an inventory into Parquet shards: `ctc create-dataset`."""

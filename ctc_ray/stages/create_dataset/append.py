@@ -1,0 +1,202 @@
+"""A finished dataset that grows: the new events of another inventory become further shards.
+
+A helper of `ctc create-dataset --append`. What is there stays as it is, byte for byte; the old
+manifest is true until the new one replaces it, so a reader never sees half of an append.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.columns.factorize import coded
+from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
+from ctc_ray.labels import LabelSpace
+from ctc_ray.runs.append_journal import begin_append, end_append
+from ctc_ray.runs.layout import WORK_FOLDER
+from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.output_folder import difference
+from ctc_ray.runs.units import Unit
+from ctc_ray.schemas import label_column
+from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.stages.create_dataset.plan import DatasetPlan
+
+
+@dataclass(frozen=True)
+class Base:
+    """The dataset as it is before it grows."""
+
+    uri: str
+    manifest: Manifest
+
+    @cached_property
+    def _rows(self) -> pa.Table:
+        names = _counted_columns(self.manifest)
+        parts = []
+        for shard in self.manifest.shards:
+            rows = parquet.read_table(storage.join(self.uri, shard["path"]), names)
+            split = pa.array([shard["split"]] * rows.num_rows, pa.string())
+            parts.append(rows.append_column("split", split))
+        return pa.concat_tables(parts)
+
+    def with_new(self, plan: DatasetPlan) -> tuple[pa.Table, pa.ChunkedArray]:
+        """Event, location and labels of its images and the plan's, and the split of each."""
+        names = _counted_columns(self.manifest)
+        new = {name: plan.rows[name].cast(pa.string()) for name in names}
+        new["split"] = plan.splits.cast(pa.string())
+        rows = pa.table(new, schema=self._rows.schema)
+        both = pa.concat_tables([self._rows, rows])
+        return both.select(names), both["split"]
+
+    def n_events_with_other_images(self, event_ids: pa.ChunkedArray) -> int:
+        """How many of its events have another number of images among these rows."""
+        there, here = (_n_images(ids) for ids in (self.events, event_ids))
+        both = there.join(here, "values", join_type="inner", right_suffix="_here")
+        return int(pc.sum(pc.not_equal(both["counts"], both["counts_here"])).as_py() or 0)
+
+    @property
+    def events(self) -> pa.ChunkedArray:
+        """The ids of the events that it has."""
+        return self._rows["capture_event_id"]
+
+    def has_all(self, event_ids: pa.ChunkedArray) -> bool:
+        """Whether none of these events is new."""
+        is_there = pc.is_in(coded(event_ids)[1], value_set=self.events)
+        return bool(pc.all(is_there, min_count=0).as_py())
+
+    @property
+    def splits_of_locations(self) -> dict[str, str]:
+        """Location -> split."""
+        placed = self._rows.group_by(["location_id", "split"]).aggregate([]).to_pylist()
+        return {
+            row["location_id"]: row["split"] for row in placed if row["location_id"] is not None
+        }
+
+    @property
+    def units(self) -> list[Unit]:
+        """Its shards, as units that are done."""
+        return [
+            Unit(name=shard["path"], plan_file="", place=0, n_rows=shard["n_images"])
+            for shard in self.manifest.shards
+        ]
+
+    def n_units(self, split: str) -> int:
+        """How many shards a split has."""
+        return sum(shard["split"] == split for shard in self.manifest.shards)
+
+
+def _counted_columns(manifest: Manifest) -> list[str]:
+    return ["capture_event_id", "location_id", *(label_column(head) for head in manifest.heads)]
+
+
+def _n_images(event_ids: pa.ChunkedArray) -> pa.Table:
+    if not pa.types.is_dictionary(event_ids.type):
+        counts = pc.value_counts(event_ids)
+        return pa.Table.from_batches([pa.RecordBatch.from_struct_array(counts)])
+    event_N, events = coded(event_ids)
+    return pa.table({"values": events, "counts": np.bincount(event_N, minlength=len(events))})
+
+
+def read_base(config: CreateDatasetConfig) -> Base | None:
+    """The dataset that is to grow; None if it has grown by this inventory already.
+
+    Raises:
+        ConfigError: there is no finished dataset, it was made with other settings, or a setting
+            does not allow it to grow.
+    """
+    manifest = read_manifest(config.output_uri, "dataset")
+    if config.split.by == "time":
+        raise ConfigError("append: a split by time is made of all events at once; create it anew")
+    if config.balance.head is not None:
+        raise ConfigError("append: classes are balanced over all events at once; create it anew")
+    if config.filter.min_events_per_class or config.filter.min_images_per_class:
+        raise ConfigError("append: rare classes are counted in all events at once; create it anew")
+    old, new = ({**c, "inventory_uri": ""} for c in (manifest.config, config.work()))
+    if old != new:
+        raise ConfigError(
+            f"{config.output_uri}: was made with other settings ({difference(old, new)}); "
+            "append with the same ones"
+        )
+    if manifest.inputs.get(config.inventory_uri) == manifest_fingerprint(config.inventory_uri):
+        return None
+    return Base(config.output_uri, manifest)
+
+
+def require_fitting(base: Base, plan: DatasetPlan, inventory: Manifest) -> None:
+    """Check that the plan of this inventory can become a part of the dataset.
+
+    Raises:
+        ConfigError: the class mapping or the metadata fields are not those of the dataset.
+    """
+    for uri, found in plan.inputs.items():
+        if base.manifest.inputs.get(uri) != found:
+            raise ConfigError(f"{uri}: the class mapping is not the one that the dataset has")
+    if inventory.meta != base.manifest.meta:
+        there, here = (", ".join(m) or "none" for m in (base.manifest.meta, inventory.meta))
+        raise ConfigError(f"append: metadata fields are {here}, those of the dataset {there}")
+
+
+def grown(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> tuple[Manifest, str]:
+    """The manifest of the dataset with the plan's images, and the folder for the plan.
+
+    Raises:
+        ConfigError: an append of another inventory is not finished.
+    """
+    own = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
+    if config.overwrite:
+        _delete_unfinished(base)
+    name = begin_append(config.output_uri, own, done=base.manifest.inputs)
+    classes = {
+        head: sorted({*names, *plan.labels.classes[head]})
+        for head, names in base.manifest.classes.items()
+    }
+    manifest = base.manifest.model_copy(
+        update={
+            "inputs": {**base.manifest.inputs, **own},
+            "rows_in": base.manifest.rows_in + plan.rows.num_rows,
+            "classes": LabelSpace.from_json(classes).to_json(),
+            "counts": _counts(base, config, plan),
+            "shards": [],
+        }
+    )
+    return manifest, storage.join(WORK_FOLDER, name)
+
+
+def _delete_unfinished(base: Base) -> None:
+    """Delete the shards that an append has left without finishing, and its plan."""
+    known = {storage.join(base.uri, shard["path"]) for shard in base.manifest.shards}
+    for uri in parquet.list_tables(base.uri):
+        if uri not in known:
+            storage.delete_file(uri)
+    end_append(base.uri)
+
+
+def _counts(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> Mapping[str, Any]:
+    """Of the whole what can be counted in it; of each inventory what was left out of it."""
+    before = base.manifest.counts
+    rows, splits = base.with_new(plan)
+    shares = split_shares(
+        splits, {} if config.split.by.startswith("meta:") else config.split.fractions
+    )
+    names = [share["split"] for share in shares]
+    told = {
+        "inventory": config.inventory_uri,
+        "images_in_inventory": plan.counts["images_in_inventory"],
+        "images": plan.rows.num_rows,
+        "left_out": plan.counts["left_out"],
+    }
+    return {
+        **{key: n for key, n in before.items() if key in plan.counts},
+        "shares": shares,
+        "classes_not_in_every_split": lacking_classes(
+            rows, splits, heads=config.heads, names=names
+        ),
+        "leakage": leakage(rows, splits),
+        "appended": [*before.get("appended", []), told],
+    }

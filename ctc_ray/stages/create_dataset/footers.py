@@ -1,0 +1,103 @@
+"""What a dataset holds, counted: in the footer of each shard, and from these in the manifest.
+
+A helper of `ctc create-dataset`.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.runs.failures import Footer
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.schemas import label_column
+
+_GROUPS_KEY, _LABELS_KEY = "ctc_row_groups", "ctc_labels"  # of a shard's footer
+
+
+def footer_counts(groups: Sequence[pa.Table], heads: Sequence[str]) -> dict[str, str]:
+    """What a shard of these row groups says of itself."""
+    return {
+        _GROUPS_KEY: json.dumps([_group_counts(group) for group in groups]),
+        _LABELS_KEY: json.dumps(_label_counts(pa.concat_tables(groups), heads)),
+    }
+
+
+def _group_counts(group: pa.Table) -> list[int]:
+    """Images, events, events with a usable image, usable images: training plans epochs by it."""
+    starts = event_starts(group["capture_event_id"])
+    usable = pc.is_null(group["failure"]).to_numpy().astype(np.int64)
+    usable_events = np.count_nonzero(np.add.reduceat(usable, starts))
+    return [group.num_rows, len(starts), int(usable_events), int(usable.sum())]
+
+
+def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Head -> class -> usable images with this label."""
+    usable = shard.filter(pc.is_null(shard["failure"]))
+    return {
+        head: {
+            found["values"]: found["counts"]
+            for found in pc.value_counts(usable[label_column(head)].drop_null()).to_pylist()
+        }
+        for head in heads
+    }
+
+
+def shard_entry(footer: Footer) -> dict[str, Any]:
+    """A shard in the manifest."""
+    return {
+        "path": footer.name,
+        "split": _split(footer),
+        "n_images": footer.n_rows,
+        "n_failed": footer.n_failed,
+        "groups": json.loads(footer.metadata[_GROUPS_KEY]),
+    }
+
+
+def label_counts(
+    manifest: Manifest, footers: Sequence[Footer]
+) -> dict[str, dict[str, dict[str, int]]]:
+    """Split -> head -> class -> usable images; every class is named in every split."""
+    labels: dict[str, dict[str, dict[str, int]]] = {}
+    for footer in footers:
+        split = labels.setdefault(
+            _split(footer), {h: dict.fromkeys(names, 0) for h, names in manifest.classes.items()}
+        )
+        for head, counts in json.loads(footer.metadata[_LABELS_KEY]).items():
+            for name, n in counts.items():
+                split[head][name] += n
+    return labels
+
+
+def label_tables(labels: dict[str, dict[str, dict[str, int]]]) -> dict[str, Any]:
+    """The same as tables for the summary."""
+    heads = next(iter(labels.values()))
+    return {
+        f"usable images per class of {head}": [
+            {"class": name, **{split: counts[head][name] for split, counts in labels.items()}}
+            for name in heads[head]
+        ]
+        for head in heads
+    }
+
+
+def _split(footer: Footer) -> str:
+    return footer.name.partition("/")[0].removeprefix("split=")
+
+
+def split_counts(shards: list[dict[str, Any]]) -> dict[str, Any]:
+    """Images, events and failures of each split."""
+    splits: dict[str, dict[str, int]] = {}
+    for shard in shards:
+        counts = splits.setdefault(shard["split"], {"images": 0, "events": 0, "failed": 0})
+        counts["images"] += shard["n_images"]
+        counts["events"] += sum(group[1] for group in shard["groups"])
+        counts["failed"] += shard["n_failed"]
+    return {
+        "shards": len(shards),
+        "splits": [{"split": name, **counts} for name, counts in splits.items()],
+    }

@@ -1,0 +1,1 @@
+"""List the images of a source: `ctc create-inventory`."""

@@ -1,0 +1,295 @@
+"""`ctc create-inventory`: a source becomes an inventory, one row per image.
+
+in:  a csv, class folders, a tree of images, the original's inventory JSON, COCO, Camtrap DP; or an
+     INVENTORY and a MegaDetector result file
+out: INVENTORY as part-00000.parquet, …, and manifest.json
+"""
+
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pyarrow as pa
+
+from ctc_ray.columns.threads import both
+from ctc_ray.config.inventory import (
+    CamtrapDpInventoryConfig,
+    CocoInventoryConfig,
+    CsvInventoryConfig,
+    DirInventoryConfig,
+    ImagesInventoryConfig,
+    InventoryConfig,
+    JsonInventoryConfig,
+    MegadetectorInventoryConfig,
+)
+from ctc_ray.files import parquet, storage
+from ctc_ray.inventory.checks.clocks import check_clocks
+from ctc_ray.inventory.checks.labels import check_images, check_labels, count_labels
+from ctc_ray.inventory.events.assemble import Inventory, SourceRows
+from ctc_ray.inventory.events.images import InventoryImages, TableImages
+from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.sources.camtrap_dp import read_camtrap_dp
+from ctc_ray.inventory.sources.camtrap_package import package_files
+from ctc_ray.inventory.sources.class_folders import read_dir
+from ctc_ray.inventory.sources.coco import read_coco
+from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
+from ctc_ray.inventory.sources.files import closed_folders, find_files
+from ctc_ray.inventory.sources.image_tree import layout_pattern, read_tree
+from ctc_ray.inventory.sources.megadetector import add_boxes
+from ctc_ray.inventory.sources.original_json import read_json
+from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
+from ctc_ray.runs.output_folder import begin_work, finish_work, is_begun
+from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
+from ctc_ray.stages.create_inventory.files import (
+    FoundImages,
+    content_hashes,
+    find_images,
+    missing_files,
+    same_content,
+)
+
+logger = logging.getLogger(__name__)
+
+_ROWS_PER_PART = 1 << 20
+_ROWS_PER_GROUP = 1 << 16  # what a task of create-dataset reads to get its thousand rows
+_WRITERS = 2
+_ENCODINGS = (
+    parquet.Encodings(  # a part is written in half the time of the default, at half the size
+        unrepeated=("image_id", "image_uri", "capture_event_id"),
+        stepwise=("captured_at",),
+        bounded=("capture_event_id", "location_id", "captured_at"),
+    )
+)
+
+
+def run(config: InventoryConfig) -> Manifest:
+    """Read the source whole, check it, and write the inventory; on an error nothing is written."""
+    config = _absolute(config)
+    inputs = _inputs_if_begun(config)
+    if inputs and _is_complete(config, inputs):
+        return read_manifest(config.output_uri, "inventory")
+    inventory, inputs = both(lambda: _read(config), lambda: inputs or _inputs_of_files(config))
+    missing = _missing_files(config, inventory.images)
+    if config.same_content:
+        inventory = _compared(config, inventory)
+    if not inputs and isinstance(inventory.images, InventoryImages):
+        inputs = _inputs_of_folder(config, inventory.images.source)
+    if _is_complete(config, inputs):
+        return read_manifest(config.output_uri, "inventory")
+    _, (checked, statistics) = both(
+        lambda: _write_parts(config.output_uri, inventory.images),
+        lambda: (_checks(config, inventory.images), _statistics(inventory)),
+    )
+    inventory = _with(inventory, *checked, missing)
+    findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
+    parquet.write_table(findings_uri, inventory.findings.table())
+    manifest = Manifest(
+        kind="inventory",
+        config=config.work(),
+        inputs=inputs,
+        rows_in=len(inventory.images),
+        rows_out=len(inventory.images),
+        classes={head: _classes(labels) for head, labels in statistics.items()},
+        meta=list(inventory.meta),
+        counts=_counts(inventory, statistics),
+    )
+    finish_work(config.output_uri, manifest)
+    logger.info("wrote %d images to %s", manifest.rows_out, config.output_uri)
+    return manifest
+
+
+def _absolute(config: InventoryConfig) -> InventoryConfig:
+    config = config.replaced(
+        source_uri=storage.absolute(config.source_uri),
+        output_uri=storage.absolute(config.output_uri),
+    )
+    if isinstance(config, MegadetectorInventoryConfig):
+        return config.replaced(inventory_uri=storage.absolute(config.inventory_uri))
+    return config
+
+
+def _inputs_if_begun(config: InventoryConfig) -> dict[str, str]:
+    """The bytes of a source that is a file, if its inventory may be there; else nothing.
+
+    What a folder holds is known only when it has been read.
+    """
+    may_be_there = not config.overwrite and is_begun(config.output_uri)
+    return _inputs_of_files(config) if may_be_there and storage.is_file(config.source_uri) else {}
+
+
+def _is_complete(config: InventoryConfig, inputs: dict[str, str]) -> bool:
+    """Whether this very inventory is there; if not, it is begun.
+
+    Raises:
+        ConfigError: the output is that of another source or configuration.
+    """
+    work = _work(config, inputs)
+    if not begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
+        return False
+    logger.info("%s is complete already", config.output_uri)
+    return True
+
+
+def _work(config: InventoryConfig, inputs: dict[str, str]) -> dict[str, Any]:
+    return {"source": type(config).__name__, **config.work(), "inputs": inputs}
+
+
+def _write_parts(output_uri: str, images: InventoryImages | TableImages) -> None:
+    """Write the rows as part-00000.parquet, …, each made when its turn comes."""
+
+    def write(start: int) -> None:
+        uri = storage.join(output_uri, f"part-{start // _ROWS_PER_PART:05d}.parquet")
+        rows = images.rows(start, start + _ROWS_PER_PART)
+        parquet.write_table(uri, rows, rows_per_group=_ROWS_PER_GROUP, encodings=_ENCODINGS)
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(write, range(0, len(images), _ROWS_PER_PART)))
+
+
+def _read(config: InventoryConfig) -> Inventory:
+    readers: dict[type[InventoryConfig], Callable[[Any], Inventory]] = {
+        CsvInventoryConfig: _read_csv,
+        DirInventoryConfig: _read_dir,
+        ImagesInventoryConfig: _read_tree,
+        JsonInventoryConfig: lambda config: read_json(config.source_uri),
+        CocoInventoryConfig: lambda config: read_coco(config.source_uri, **_gaps(config)),
+        CamtrapDpInventoryConfig: lambda config: read_camtrap_dp(
+            config.source_uri, **_gaps(config)
+        ),
+        MegadetectorInventoryConfig: _read_boxes,
+    }
+    return readers[type(config)](config)
+
+
+def _gaps(config: InventoryConfig) -> dict[str, Any]:
+    return {"gap_s": config.event_gap_s, "max_images": config.max_images_per_event}
+
+
+def _read_csv(config: CsvInventoryConfig) -> Inventory:
+    columns = CsvColumns(
+        event_column=config.event_column,
+        image_columns=config.image_columns,
+        head_columns=config.head_columns,
+        meta_columns=config.meta_columns,
+        location_column=config.location_column,
+        deployment_column=config.deployment_column,
+        captured_at_column=config.captured_at_column,
+    )
+    return read_csv(config.source_uri, columns, **_gaps(config))
+
+
+def _read_dir(config: DirInventoryConfig) -> Inventory:
+    found = _images_below(config, with_times=False)
+    return _with(read_dir(config.source_uri, found.files), found.findings)
+
+
+def _read_tree(config: ImagesInventoryConfig) -> Inventory:
+    if config.layout is not None:
+        layout_pattern(config.layout)  # a wrong one is told before any file is read
+    found = _images_below(config, with_times=True)
+    inventory = read_tree(
+        config.source_uri, found.files, found.captured_at, layout=config.layout, **_gaps(config)
+    )
+    return _with(inventory, found.findings)
+
+
+def _read_boxes(config: MegadetectorInventoryConfig) -> Inventory:
+    manifest = read_manifest(config.inventory_uri, "inventory")
+    heads, meta = tuple(manifest.classes), tuple(manifest.meta)
+    rows = parquet.read_folder(config.inventory_uri)
+    rows = conform(rows, inventory_schema(heads, meta), where=config.inventory_uri)
+    return add_boxes(config.source_uri, rows, heads=heads, meta=meta)
+
+
+def _checks(config: InventoryConfig, images: InventoryImages | TableImages) -> list[Findings]:
+    if not isinstance(images, InventoryImages):  # rows of another inventory were checked with it
+        return []
+    observations_E, heads = images.observations, tuple(images.source.labels)
+    return [
+        check_labels(observations_E, heads, rare_class_events=config.rare_class_events),
+        check_images(images),
+        check_clocks(images.source.image_uris, images.source.captured_at, images.cameras),
+    ]
+
+
+def _missing_files(config: InventoryConfig, images: InventoryImages | TableImages) -> Findings:
+    if not config.check_files:
+        return Findings()
+    root, n_threads = config.image_root_uri, config.read_threads
+    return missing_files(images.uris, root_uri=root, n_threads=n_threads)
+
+
+def _compared(config: InventoryConfig, inventory: Inventory) -> Inventory:
+    """The inventory with the hash of each file, by which `create-dataset` reports leakage."""
+    images = inventory.images
+    hashes = content_hashes(
+        images.uris, root_uri=config.image_root_uri, n_threads=config.read_threads
+    )
+    inventory = replace(inventory, images=images.with_content(hashes))
+    return _with(inventory, same_content(images.uris, hashes))
+
+
+def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
+    closed: list[OSError] = []
+    files = find_files(config.source_uri, on_closed=closed.append)
+    found = find_images(files, with_times=with_times, n_threads=config.read_threads)
+    return replace(found, findings=closed_folders(closed).plus(found.findings))
+
+
+def _with(inventory: Inventory, *findings: Findings) -> Inventory:
+    for others in findings:
+        inventory = replace(inventory, findings=inventory.findings.plus(others))
+    return inventory
+
+
+def _inputs_of_files(config: InventoryConfig) -> dict[str, str]:
+    """URI -> what changes with the source's content, its bytes; empty for a folder of images."""
+    if isinstance(config, DirInventoryConfig | ImagesInventoryConfig):
+        return {}
+    if isinstance(config, CamtrapDpInventoryConfig):
+        files = [storage.digest(uri) for uri in package_files(config.source_uri)]
+        return {config.source_uri: fingerprint(files)}
+    inputs = {config.source_uri: storage.digest(config.source_uri)}
+    if isinstance(config, MegadetectorInventoryConfig):
+        inputs[config.inventory_uri] = manifest_fingerprint(config.inventory_uri)
+    return inputs
+
+
+def _inputs_of_folder(config: InventoryConfig, source: SourceRows) -> dict[str, str]:
+    """The same of a folder: its file names, and times where they are read."""
+    times = source.captured_at
+    known = None if times is None else times.cast(pa.int64()).to_pylist()
+    return {config.source_uri: fingerprint([source.image_uris.to_pylist(), known])}
+
+
+def _statistics(inventory: Inventory) -> dict[str, list[dict[str, Any]]]:
+    statistics = count_labels(inventory.images.observations, inventory.heads)
+    return {
+        head: [{"label": c.label, "count": c.count, "share": c.share} for c in counts]
+        for head, counts in statistics.items()
+    }
+
+
+def _classes(labels: list[dict[str, Any]]) -> list[str]:
+    return sorted(row["label"] for row in labels if row["label"] is not None)
+
+
+def _counts(inventory: Inventory, statistics: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    counts: dict[str, Any] = {
+        "events": inventory.images.n_events,
+        "findings": dict(inventory.findings.counts),
+    }
+    examples = _examples(inventory.findings)
+    if examples:
+        counts["examples of findings"] = examples
+    for head, labels in statistics.items():
+        counts[f"labels of {head} (per observation)"] = labels
+    return counts
+
+
+def _examples(findings: Findings) -> list[dict[str, Any]]:
+    """The first cases of each kind that has any; all of them are in `_findings.parquet`."""
+    shown = [(kind, n, findings.examples(kind)) for kind, n in findings.counts.items()]
+    return [{"finding": k, "count": n, "such as": "; ".join(e)} for k, n, e in shown if e]

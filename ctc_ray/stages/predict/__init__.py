@@ -1,0 +1,1 @@
+"""Answer for every image and every capture event: `ctc predict`."""

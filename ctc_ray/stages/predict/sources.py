@@ -1,0 +1,189 @@
+"""Where the images of `ctc predict` come from: a folder, a csv, an inventory, or a dataset.
+
+A helper of that stage: rows to plan by, and the decoded batches of a unit. It imports no torch,
+so the processes that decode stay small.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
+from ctc_ray.files.prefetch import read_ahead
+from ctc_ray.images.resize import to_input
+from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
+from ctc_ray.inventory.sources.image_tree import read_images
+from ctc_ray.runs.executor import error_to_text
+from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
+from ctc_ray.runs.units import Unit, read_unit
+from ctc_ray.schemas import META_PREFIX, Failure, conform, image_fields, meta_columns
+
+_SHARD = "_shard"  # column of a plan: where an image lies that comes from a dataset
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be answered, and what was found while it was read."""
+
+    rows: pa.Table
+    """The images, an event's images as neighbours."""
+    empty_events: pa.Table | None = None
+    """Events of a csv that name no image: id, place and metadata."""
+    findings: Mapping[str, int] = field(default_factory=dict)
+
+
+def read_source(config: PredictConfig) -> Source:
+    """The images and events to answer for.
+
+    Raises:
+        ConfigError: there is no image.
+    """
+    if config.dataset_uri is not None:
+        return Source(_shard_rows(config.dataset_uri, config.split))
+    if config.inventory_uri is not None:
+        meta = read_manifest(config.inventory_uri, "inventory").meta
+        columns = [field.name for field in image_fields(meta)]
+        return Source(_image_rows(parquet.read_folder(config.inventory_uri, columns)))
+    if config.csv_uri is not None:
+        found = read_csv(config.csv_uri, _csv_columns(config))
+    else:
+        found = read_images(config.images_uri or "")
+    return Source(_image_rows(found.table), found.empty_events, found.findings.counts)
+
+
+def _image_rows(table: pa.Table) -> pa.Table:
+    if table.num_rows == 0:
+        raise ConfigError("there is no image to predict")
+    return conform(table, pa.schema(image_fields(meta_fields(table))), where="predict")
+
+
+def _csv_columns(config: PredictConfig) -> CsvColumns:
+    used = {config.event_column, *config.image_columns}
+    return CsvColumns(
+        event_column=config.event_column or "",
+        image_columns=config.image_columns,
+        meta_columns=tuple(n for n in column_names(config.csv_uri or "") if n not in used),
+    )
+
+
+def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
+    """The rows of the shards without their images, and the shard where each image lies."""
+    manifest = read_manifest(dataset_uri, "dataset")
+    splits = sorted({shard["split"] for shard in manifest.shards})
+    if split is not None and split not in splits:
+        raise ConfigError(
+            f"split: {dataset_uri} has no split {split!r}; splits are {', '.join(splits)}"
+        )
+    schema = pa.schema([*image_fields(manifest.meta), pa.field("failure", pa.string())])
+    parts = []
+    for shard in manifest.shards:
+        if split in (None, shard["split"]):
+            uri = storage.join(dataset_uri, shard["path"])
+            rows = parquet.read_table(uri, schema.names).cast(schema)
+            parts.append(rows.append_column(_SHARD, pa.array([uri] * rows.num_rows)))
+    return pa.concat_tables(parts)
+
+
+def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
+    """The URI of the source, and a fingerprint that changes with its content."""
+    if config.images_uri is not None:
+        return {config.images_uri: fingerprint(rows["image_uri"].to_pylist())}
+    if config.csv_uri is not None:
+        return {config.csv_uri: storage.digest(config.csv_uri)}
+    folder = config.inventory_uri or config.dataset_uri or ""
+    return {folder: manifest_fingerprint(folder)}
+
+
+def meta_fields(rows: pa.Table) -> list[str]:
+    """The metadata fields of the source, without prefix."""
+    return [name.removeprefix(META_PREFIX) for name in meta_columns(rows.schema)]
+
+
+def image_columns(rows: pa.Table) -> list[str]:
+    """The columns of a plan that go into the predictions."""
+    return [name for name in rows.column_names if name not in (_SHARD, "failure")]
+
+
+def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[bytes | Failure]:
+    """The bytes of each row's image in order, or why there are none."""
+    if _SHARD in rows.column_names:
+        return _from_shards(rows)
+    uris = [storage.under_root(config.image_root_uri, u) for u in rows["image_uri"].to_pylist()]
+    return read_ahead(uris, config.threads_per_task)
+
+
+def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
+    for shard in pc.unique(rows[_SHARD]).to_pylist():  # in the order of the rows
+        jpegs = parquet.read_table(shard, ["image_id", "jpeg", "failure"])
+        wanted = rows.filter(pc.equal(rows[_SHARD], shard))["image_id"].to_pylist()
+        place = {image_id: i for i, image_id in enumerate(jpegs["image_id"].to_pylist())}
+        for image_id in wanted:
+            failure = jpegs["failure"][place[image_id]].as_py()
+            yield Failure(failure) if failure else jpegs["jpeg"][place[image_id]].as_py()
+
+
+def decode_unit(
+    config: PredictConfig, unit: Unit, *, image_size: int, keep_aspect: bool
+) -> Iterator[dict[str, Any]]:
+    """The batches of a unit: `rows` (Arrow IPC, with failure) and `pixels` of the decoded ones.
+
+    Batches are slices of `batch_size` rows in the order of the plan; pixels are uint8,
+    (N, S, S, 3), of the rows without failure.
+    """
+    rows = read_unit(config.output_uri, unit)
+    n_batches = -(-rows.num_rows // config.batch_size)
+    images = read_images_of(config, rows)
+    for batch in range(n_batches):
+        part = rows.slice(batch * config.batch_size, config.batch_size)
+        decoded = [
+            raw
+            if isinstance(raw, Failure)
+            else to_input(
+                raw,
+                image_size=image_size,
+                keep_aspect=keep_aspect,
+                max_pixels=config.max_pixels,
+                truncated=config.truncated,
+            )
+            for raw in itertools.islice(images, part.num_rows)
+        ]
+        failures = [item.value if isinstance(item, Failure) else None for item in decoded]
+        pixels = [item for item in decoded if not isinstance(item, Failure)]
+        part = part.select(image_columns(part)).append_column(
+            "failure", pa.array(failures, pa.string())
+        )
+        yield {
+            "batch": batch,
+            "n_batches": n_batches,
+            "rows": to_ipc(part),
+            "pixels": np.stack(pixels).tobytes() if pixels else b"",
+            "error": "",
+        }
+
+
+def failed_batch(unit: Unit, error: Exception) -> dict[str, Any]:
+    """In place of a batch: why the unit cannot be read."""
+    words = error_to_text(unit.name, error)
+    return {"batch": 0, "n_batches": 0, "rows": b"", "pixels": b"", "error": words}
+
+
+def to_ipc(table: pa.Table) -> bytes:
+    """A table as the bytes of an Arrow stream: one value of a row of a pipeline."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def from_ipc(content: bytes) -> pa.Table:
+    """What `to_ipc` made."""
+    with pa.ipc.open_stream(content) as reader:
+        return reader.read_all()

@@ -1,0 +1,211 @@
+"""The contact sheet of a finished folder: which images, their pixels, what is written below them.
+
+Of the tables only narrow columns are read, of a limited number of row groups that are spread over
+the files; JPEGs only of the row groups that hold a chosen image.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from ctc_ray.config.show import ShowConfig
+from ctc_ray.errors import ConfigError, CtcError, LabelError
+from ctc_ray.files import parquet, storage
+from ctc_ray.reports.contact_sheet import Tile, contact_sheet, thumbnail
+from ctc_ray.runs.failures import counts_to_text
+from ctc_ray.runs.manifest import Manifest, fingerprint, is_complete, read_manifest
+from ctc_ray.schemas import Failure, label_column
+from ctc_ray.selection.labelling import label_rows
+from ctc_ray.selection.samples import spread_sample
+
+_CANDIDATES = 1 << 18  # rows that are looked at, about: 20 MB of ids
+_THREADS = 16
+_SHARED = ["image_id", "image_uri", "class", "failure", "score"]
+_CANDIDATE = pa.schema(
+    [
+        *(pa.field(name, pa.float32() if name == "score" else pa.string()) for name in _SHARED),
+        pa.field("split", pa.string()),
+        pa.field("part", pa.string()),  # where the row lies: file, row group, row of the group
+        pa.field("group", pa.int64()),
+        pa.field("row", pa.int64()),
+    ]
+)
+
+Thumbnail = Image.Image | Failure
+
+
+def draw(config: ShowConfig, uri: str, manifest: Manifest) -> dict[str, Any]:
+    """Write the contact sheet; where it is, and what is on it, as JSON values."""
+    if manifest.kind not in ("inventory", "dataset", "predictions"):
+        raise ConfigError(
+            f"--contact-sheet: {uri} holds {manifest.kind}, which has no images; inventory, "
+            "dataset and predictions have"
+        )
+    head = _head(config, manifest)
+    candidates = _candidates(uri, manifest, head)
+    rows = spread_sample(candidates, config.images, over=["class", "split"]).to_pylist()
+    if not rows:
+        raise ConfigError(f"--contact-sheet: {uri} holds no image")
+    if manifest.kind == "dataset":
+        thumbnails = _from_shards(uri, rows, config.tile)
+    else:
+        thumbnails = _from_files(_image_root(config, manifest), rows, config.tile)
+    captions = [_caption(manifest, row) for row in rows]
+    tiles = [Tile(image, text) for image, text in zip(thumbnails, captions, strict=True)]
+    sheet_uri = storage.absolute(config.contact_sheet or "")
+    png = contact_sheet(tiles, columns=config.columns, side=config.tile)
+    storage.write_bytes(sheet_uri, png)
+    failed = [image.value for image in thumbnails if isinstance(image, Failure)]
+    counts = {code.value: n for code in Failure if (n := failed.count(code.value))}
+    result = {"contact_sheet": sheet_uri, "images_on_it": len(rows)}
+    return result | ({"images_without_pixels": counts_to_text(counts)} if failed else {})
+
+
+def _head(config: ShowConfig, manifest: Manifest) -> str | None:
+    if config.head is not None and config.head not in manifest.classes:
+        known = ", ".join(manifest.classes) or "none"
+        raise LabelError(f"--head: {config.head!r} is no head of the folder; its heads are {known}")
+    return config.head or next(iter(manifest.classes), None)
+
+
+def _candidates(uri: str, manifest: Manifest, head: str | None) -> pa.Table:
+    """Images that may be shown; `split` is null where there are none."""
+    names = _files(uri, manifest)
+    found, n_rows = [_CANDIDATE.empty_table()], 0
+    with ThreadPoolExecutor(_THREADS) as pool:
+        in_turn = _in_turn(names)
+        for first in range(0, len(in_turn), _THREADS):
+            some = in_turn[first : first + _THREADS]
+            read = list(pool.map(lambda name: _read_part(uri, name, manifest, head), some))
+            found += read
+            n_rows += sum(rows.num_rows for rows in read)
+            if n_rows >= _CANDIDATES:
+                break
+    return pa.concat_tables(found)
+
+
+def _files(uri: str, manifest: Manifest) -> list[str]:
+    """The files that hold the images; of a dataset that grows none of the new ones."""
+    if manifest.kind == "dataset":
+        return [shard["path"] for shard in manifest.shards]
+    folder = storage.join(uri, "images") if manifest.kind == "predictions" else uri
+    return [part[len(uri.rstrip("/")) + 1 :] for part in parquet.list_tables(folder)]
+
+
+def _in_turn(names: list[str]) -> list[str]:
+    """The files in an order that is no order, but from every split one in turn."""
+    in_order = sorted(names, key=lambda name: (name.rpartition("/")[0], fingerprint(name)))
+    turns: list[tuple[int, str]] = []
+    for _, group in groupby(in_order, key=lambda name: name.rpartition("/")[0]):
+        turns += enumerate(group)
+    return [name for _, name in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _read_part(uri: str, name: str, manifest: Manifest, head: str | None) -> pa.Table:
+    columns = _columns(manifest, head)
+    split = name.partition("/")[0].removeprefix("split=") if "split=" in name else None
+    found, n_rows = [_CANDIDATE.empty_table()], 0
+    with parquet.open_parquet(storage.join(uri, name)) as file:
+        for group in sorted(range(file.num_row_groups), key=lambda g: fingerprint([name, g])):
+            rows = _as_shared(file.read_row_group(group, columns=columns), manifest, head)
+            places = {
+                "split": pa.array([split] * rows.num_rows, pa.string()),
+                "part": pa.array([name] * rows.num_rows, pa.string()),
+                "group": pa.array(np.full(rows.num_rows, group)),
+                "row": pa.array(np.arange(rows.num_rows)),
+            }
+            columns_of = {name: rows[name] for name in _SHARED} | places
+            found.append(pa.table(columns_of, schema=_CANDIDATE))
+            n_rows += rows.num_rows
+            if n_rows >= _CANDIDATES:
+                break
+    return pa.concat_tables(found)
+
+
+def _columns(manifest: Manifest, head: str | None) -> list[str]:
+    match manifest.kind:
+        case "inventory":
+            return ["image_id", "image_uri", "capture_event_id", "observations"]
+        case "dataset":
+            return ["image_id", "image_uri", "failure", label_column(head or "")]
+        case _:
+            return ["image_id", "image_uri", "failure", f"pred_{head}", f"score_{head}"]
+
+
+def _as_shared(rows: pa.Table, manifest: Manifest, head: str | None) -> pa.Table:
+    if manifest.kind == "inventory":
+        rows = label_rows(rows, [head] if head else [], observations="first").rows
+    names = {f"pred_{head}": "class", label_column(head or ""): "class", f"score_{head}": "score"}
+    rows = rows.rename_columns([names.get(name, name) for name in rows.column_names])
+    for name in ("class", "failure", "score"):
+        if name not in rows.column_names:
+            kind = pa.float32() if name == "score" else pa.string()
+            rows = rows.append_column(name, pa.nulls(rows.num_rows, kind))
+    return rows.select(_SHARED)
+
+
+def _from_shards(uri: str, rows: list[dict[str, Any]], side: int) -> list[Thumbnail]:
+    """Each row group that holds a chosen image is read once."""
+    by_group: dict[tuple[str, int], list[int]] = {}
+    for place, row in enumerate(rows):
+        by_group.setdefault((row["part"], row["group"]), []).append(place)
+
+    def read(at: tuple[tuple[str, int], list[int]]) -> list[tuple[int, Thumbnail]]:
+        (name, group), places = at
+        with parquet.open_parquet(storage.join(uri, name)) as file:
+            jpegs = file.read_row_group(group, columns=["jpeg"])["jpeg"]
+        jpegs = jpegs.take(pa.array([rows[place]["row"] for place in places])).to_pylist()
+        return [
+            (place, Failure(rows[place]["failure"]) if raw is None else thumbnail(raw, side))
+            for place, raw in zip(places, jpegs, strict=True)
+        ]
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        found = dict(pair for pairs in pool.map(read, by_group.items()) for pair in pairs)
+    return [found[place] for place in range(len(rows))]
+
+
+def _from_files(root_uri: str | None, rows: list[dict[str, Any]], side: int) -> list[Thumbnail]:
+    def read(row: dict[str, Any]) -> Thumbnail:
+        try:
+            return thumbnail(
+                storage.read_bytes(storage.under_root(root_uri, row["image_uri"])), side
+            )
+        except FileNotFoundError:
+            return Failure.MISSING
+        except (OSError, ConfigError):  # ConfigError: a URI of a kind that is not read, e.g. https
+            return Failure.UNREADABLE
+
+    with ThreadPoolExecutor(_THREADS) as pool:
+        return list(pool.map(read, rows))
+
+
+def _image_root(config: ShowConfig, manifest: Manifest) -> str | None:
+    """The folder that paths are relative to; predictions of a dataset have that of the dataset."""
+    if config.image_root_uri is not None:
+        return config.image_root_uri
+    source = manifest.config.get("dataset_uri")
+    if source and is_complete(source):
+        try:
+            manifest = read_manifest(source, "dataset")
+        except CtcError:  # it was written anew since, by another ctc
+            return None
+    root: str | None = manifest.config.get("image_root_uri")
+    return root
+
+
+def _caption(manifest: Manifest, row: dict[str, Any]) -> list[str]:
+    name = row["image_uri"].rpartition("/")[2]
+    match manifest.kind:
+        case "dataset":
+            return [row["class"] or "(not labelled)", row["split"] or name]
+        case "inventory":
+            return [row["class"] or "(not labelled)", name]
+        case _ if row["class"] is None:
+            return [f"({row['failure']})", name]
+        case _:
+            return [f"{row['class']} {row['score']:.2f}", name]

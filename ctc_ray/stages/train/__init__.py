@@ -1,0 +1,1 @@
+"""Train a model with one output per head: `ctc train`."""

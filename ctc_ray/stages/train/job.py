@@ -1,0 +1,287 @@
+"""One worker's training job: model, data and state, put together from the nouns.
+
+A helper of `ctc train`. The state after an epoch is all that the next one depends on, so a job that
+is loaded goes on as if it had never stopped.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from ctc_ray.columns.seeds import stable_hash
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.console.progress import clock
+from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.files import storage
+from ctc_ray.images.augment import augment_batch
+from ctc_ray.images.resize import to_input
+from ctc_ray.labels import LabelSpace
+from ctc_ray.models.backbones import ThreeFloats, make_backbone
+from ctc_ray.models.bundle import HISTORY_FILE, Bundle, Provenance, save_bundle
+from ctc_ray.models.multi_head import MultiHeadModel
+from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
+from ctc_ray.schemas import Failure
+from ctc_ray.training.batches import Reading, read_batches
+from ctc_ray.training.loop import Settings, evaluate, image_statistics, train_epoch
+from ctc_ray.training.metrics import Counts
+from ctc_ray.training.optimizer import (
+    EarlyStopping,
+    LearningRate,
+    make_optimizer,
+    set_learning_rate,
+)
+from ctc_ray.training.plans import Plan, list_groups, plan_epoch, plan_evaluation
+
+STATE_FILE = "state.pt"
+_AUGMENT_MARGIN = 1.15  # decode larger than the input: a crop of 10 % then needs no enlarging
+_NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
+
+
+class TrainingJob:
+    """A model and its progress on one of `n_workers` workers."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Manifest,
+        *,
+        rank: int,
+        n_workers: int,
+        device: torch.device | str,
+    ) -> None:
+        self._config, self._dataset = config, dataset
+        self._rank, self._n_workers = rank, n_workers
+        labels = LabelSpace.from_json(dataset.classes).select(config.heads)
+        self._settings = Settings(labels, config.loss_weights, device, config.seed, rank)
+        self._groups = {
+            split: list_groups(config.dataset_uri, dataset.shards, split)
+            for split in ("train", "val")
+        }
+        torch.manual_seed(stable_hash("weights", config.seed, 0))
+        backbone = make_backbone(
+            config.model.backbone,
+            pretrained=config.model.pretrained,
+            image_size=config.model.image_size,
+        )
+        self._image_size = backbone.image_size
+        mean, std = backbone.mean, backbone.std
+        if not config.model.pretrained:
+            mean, std = self._statistics()
+        self._model = MultiHeadModel(
+            backbone,
+            labels,
+            mean=mean,
+            std=std,
+            dropout=config.model.dropout,
+            freeze_backbone=config.model.freeze_backbone,
+        ).to(device)
+        self._wrapped: nn.Module = self._model
+        self._optimizer = make_optimizer(self._model, config.optimizer)
+        self._learning_rate = LearningRate(
+            config.schedule,
+            learning_rate=config.optimizer.learning_rate,
+            max_epochs=config.max_epochs,
+        )
+        self._stopping = EarlyStopping(config.early_stopping_patience)
+        self._history: list[dict[str, float]] = []
+        self._best: dict[str, Tensor] = {}
+
+    def wrap(self, for_many_workers: Callable[[nn.Module], nn.Module]) -> None:
+        """Let gradients be averaged over workers."""
+        if self._n_workers > 1:
+            self._wrapped = for_many_workers(self._model)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the last epoch is over, or no epoch has been better for too long."""
+        return len(self._history) >= self._config.max_epochs or self._stopping.should_stop
+
+    def next_epoch(self) -> dict[str, float]:
+        """Train and evaluate once; the metrics, the same on every worker."""
+        epoch = len(self._history)
+        set_learning_rate(self._optimizer, self._learning_rate.value)
+        metrics = {"epoch": epoch + 1, "learning_rate": self._learning_rate.value}
+        trained = train_epoch(
+            self._wrapped,
+            read_batches(self._epoch_plan(epoch), self._reading(_larger(self._image_size))),
+            self._optimizer,
+            self._settings,
+            epoch=epoch,
+            augment=partial(_augment, self._config, self._image_size),
+        )
+        self._share_statistics()
+        for prefix, counts in (("train", trained), ("val", self._evaluate())):
+            metrics |= {f"{prefix}_{name}": v for name, v in self._summed(counts).items()}
+        self._after(epoch, metrics)
+        return metrics
+
+    def _evaluate(self) -> Counts:
+        """Counts of this worker's share of the validation split."""
+        plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
+        batches = read_batches(plan, self._reading(self._image_size))
+        return evaluate(self._model, batches, self._settings)
+
+    def _share_statistics(self) -> None:
+        """Give every worker the batch statistics of the first, whose model is the one saved.
+
+        Each has moved its own since the last step's forward pass.
+        """
+        if self._n_workers > 1:
+            for buffer in self._model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
+
+    def _after(self, epoch: int, metrics: dict[str, float]) -> None:
+        val_loss = metrics["val_loss"]
+        self._learning_rate.step(epoch, val_loss)
+        self._stopping.step(epoch, val_loss)
+        if self._stopping.is_best or not self._best:
+            self._best = _copy(self._model.state_dict())
+        self._history.append(dict(metrics))
+
+    def _summed(self, counts: Counts) -> dict[str, float]:
+        if self._n_workers > 1:
+            counts.sum_over_workers(_sum_over_workers)
+        return counts.summary()
+
+    def _epoch_plan(self, epoch: int) -> Plan:
+        return plan_epoch(
+            self._groups["train"],
+            image_choice=self._config.image_choice,
+            seed=self._config.seed,
+            epoch=epoch,
+            rank=self._rank,
+            world_size=self._n_workers,
+        )
+
+    def _reading(self, image_size: int) -> Reading:
+        keep_aspect = self._config.model.keep_aspect
+        return Reading(
+            self._settings.label_space,
+            partial(_decode, image_size=image_size, keep_aspect=keep_aspect),
+            self._config.batch_size,
+            self._config.decode_threads,
+        )
+
+    def _statistics(self) -> tuple[ThreeFloats, ThreeFloats]:
+        """Mean and deviation of training images: the same for every worker, run and restart."""
+        plan = plan_epoch(
+            self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
+        )
+        found = image_statistics(read_batches(plan, self._reading(self._image_size)))
+        return found.mean, found.std
+
+    def save(self, folder: Path) -> None:
+        """Write the state after the last epoch."""
+        state = {
+            "model": self._model.state_dict(),
+            "best": self._best,
+            "optimizer": self._optimizer.state_dict(),
+            "learning_rate": self._learning_rate.state_dict(),
+            "stopping": self._stopping.state_dict(),
+            "history": self._history,
+        }
+        torch.save(state, folder / STATE_FILE)
+
+    def load(self, folder: Path) -> None:
+        """Go on from what `save` wrote."""
+        state = torch.load(
+            folder / STATE_FILE, weights_only=True, map_location=self._settings.device
+        )
+        self._model.load_state_dict(state["model"])
+        self._best = _copy(state["best"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._learning_rate.load_state_dict(state["learning_rate"])
+        self._stopping.load_state_dict(state["stopping"])
+        self._history = state["history"]
+
+    def line(self, metrics: dict[str, float]) -> str:
+        """An epoch in words: losses, accuracies, rate, time to go if no epoch is saved."""
+        heads = ", ".join(
+            f"{head} {metrics[f'val_accuracy_{head}']:.3f}"
+            for head in self._config.heads
+            if f"val_accuracy_{head}" in metrics
+        )
+        epoch, n_epochs = len(self._history), self._config.max_epochs
+        n_images = self._n_workers * self._epoch_plan(epoch - 1).n_items
+        n_images += sum(group.n_images for group in self._groups["val"])
+        return (
+            f"epoch {epoch}/{n_epochs}: loss {metrics['train_loss']:.3f}, "
+            f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
+            f"{n_images / metrics['seconds']:.0f} images/s, "
+            f"{clock((n_epochs - epoch) * metrics['seconds'])} to go"
+        )
+
+    def write_bundle(self) -> None:
+        """Write the weights of the best epoch, and the history of all."""
+        config = self._config
+        self._model.load_state_dict(self._best)
+        best = min(self._history, key=lambda row: _or_infinite(row["val_loss"]))
+        if math.isnan(best["val_loss"]):
+            raise ConfigError(
+                "the validation loss was not a number in any epoch: training diverged; try a "
+                f"smaller optimizer.learning_rate than {config.optimizer.learning_rate:g} and "
+                "--overwrite"
+            )
+        provenance = Provenance(
+            config=config.model_dump(mode="json"),
+            data_fingerprint=manifest_fingerprint(config.dataset_uri),
+            metrics={k.removeprefix("val_"): v for k, v in best.items() if k.startswith("val_")},
+            n_training_images={h: self._dataset.labels["train"][h] for h in config.heads},
+        )
+        bundle = Bundle(self._model, self._image_size, config.model.keep_aspect, provenance)
+        history = _csv(self._history).encode()
+        storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)
+        save_bundle(config.output_uri, bundle)
+
+
+def _larger(image_size: int) -> int:
+    return math.ceil(image_size * _AUGMENT_MARGIN)
+
+
+def _decode(raw: bytes, *, image_size: int, keep_aspect: bool) -> npt.NDArray[np.uint8]:
+    image = to_input(
+        raw,
+        image_size=image_size,
+        keep_aspect=keep_aspect,
+        max_pixels=_NO_LIMIT,
+        truncated="fail",
+    )
+    if isinstance(image, Failure):
+        raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
+    return image
+
+
+def _augment(
+    config: TrainConfig, image_size: int, images_BCHW: Tensor, seeds: tuple[int, ...]
+) -> Tensor:
+    return augment_batch(images_BCHW, seeds, config.augment, size=image_size)
+
+
+def _sum_over_workers(tensor: Tensor) -> Tensor:
+    torch.distributed.all_reduce(tensor)
+    return tensor
+
+
+def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+
+
+def _or_infinite(value: float) -> float:
+    return math.inf if math.isnan(value) else value
+
+
+def _csv(rows: list[dict[str, float]]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=names)
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,73 @@
+"""Rows of an inventory by their number, whatever parts and row groups they lie in."""
+
+import tempfile
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from builders import dataset_config
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ctc_ray.errors import IncompleteDataError
+from ctc_ray.files import parquet, storage
+from ctc_ray.runs.manifest import MANIFEST_NAME, Manifest
+from ctc_ray.stages.create_dataset.inventory_rows import find_rows, read_columns
+
+
+def lay(folder: str, part_sizes: list[int], rows_per_group: int) -> None:
+    """Parts of rows 0, 1, … under a manifest."""
+    first = 0
+    for number, size in enumerate(part_sizes):
+        uri = storage.join(folder, f"part-{number:05d}.parquet")
+        values = range(first, first + size)
+        rows = pa.table({"place": values, "name": [f"row {k}" for k in values]})
+        parquet.write_table(uri, rows, rows_per_group=rows_per_group)
+        first += size
+    Manifest(kind="inventory", config={}, rows_out=first).write(folder)
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 5), st.sets(st.integers(0))
+)
+def test_rows_come_by_their_number(part_sizes, rows_per_group, wanted):
+    numbers = sorted({number % sum(part_sizes) for number in wanted} | {0})
+    with tempfile.TemporaryDirectory() as folder:
+        lay(folder, part_sizes, rows_per_group)
+        found = find_rows(folder).read(np.array(numbers), ["name", "place"])
+    assert found.column_names == ["name", "place"]
+    assert found["place"].to_pylist() == numbers
+    assert found["name"].to_pylist() == [f"row {number}" for number in numbers]
+
+
+def test_another_inventory_in_the_same_place_is_told(tmp_path):
+    lay(str(tmp_path), [3], 3)
+    rows = find_rows(str(tmp_path))
+    rows.require_unchanged()
+    lay(str(tmp_path), [4], 3)
+    with pytest.raises(IncompleteDataError, match="the inventory has changed since"):
+        rows.require_unchanged()
+    (tmp_path / MANIFEST_NAME).unlink()
+    with pytest.raises(IncompleteDataError, match=r"no manifest\.json"):
+        rows.require_unchanged()
+
+
+@given(
+    st.lists(st.lists(st.none() | st.sampled_from("abcd"), min_size=1, max_size=6), min_size=1),
+    st.integers(1, 7),
+)
+def test_a_location_has_one_number_whatever_parts_it_lies_in(locations, rows_per_group):
+    expected = [place for part in locations for place in part]
+    with tempfile.TemporaryDirectory() as folder:
+        first = 0
+        for number, part in enumerate(locations):
+            events = [f"e{first + k:04d}" for k in range(len(part))]
+            columns = {"capture_event_id": events, "location_id": pa.array(part, pa.string())}
+            uri = storage.join(folder, f"part-{number:05d}.parquet")
+            parquet.write_table(uri, pa.table(columns), rows_per_group=rows_per_group)
+            first += len(part)
+        table = read_columns(dataset_config(folder, "photos", "out"))
+    assert table["location_id"].to_pylist() == expected
+    names = table["location_id"].chunk(0).dictionary.to_pylist()
+    assert names == sorted({place for place in expected if place is not None})
+    assert table["capture_event_id"].to_pylist() == [f"e{k:04d}" for k in range(first)]

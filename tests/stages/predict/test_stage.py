@@ -1,0 +1,201 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from builders import bytes_below
+
+from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.errors import ConfigError, CtcError, IncompleteDataError
+from ctc_ray.files import parquet
+from ctc_ray.runs.manifest import read_manifest
+from ctc_ray.runs.units import write_plan
+from ctc_ray.stages.predict import sources
+from ctc_ray.stages.predict import stage as predict
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def config(bundle: Path, output: Path, **fields: object) -> PredictConfig:
+    values = {
+        "bundle_uri": str(bundle),
+        "output_uri": str(output),
+        "batch_size": 4,
+        "images_per_unit": 10,
+        "max_failure_fraction": 1.0,
+        "workers": 1,
+        **fields,
+    }
+    return PredictConfig.model_validate(values)
+
+
+@pytest.fixture(scope="session")
+def predictions(
+    bundle: Path, photos: Path, inventory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("predictions") / "predictions"
+    inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
+    predict.run(config(bundle, folder, export=("csv", "json"), **inputs))
+    return folder
+
+
+def test_every_image_and_every_event_has_its_answer(predictions: Path, inventory: Path) -> None:
+    images = parquet.read_folder(str(predictions / "images"))
+    events = parquet.read_folder(str(predictions / "events"))
+    rows = parquet.read_folder(str(inventory))
+    assert images["image_id"].to_pylist() == rows["image_id"].to_pylist()
+    assert events.num_rows == 24
+    assert pc.sum(events["n_images"]).as_py() == 48
+    assert images.filter(pc.is_valid(images["failure"]))["image_uri"].to_pylist() == [
+        "images/e003_0.jpg"
+    ]
+
+
+def test_event_with_only_failed_images_still_gets_a_row(predictions: Path) -> None:
+    events = parquet.read_folder(str(predictions / "events"))
+    (event,) = events.filter(pc.equal(events["capture_event_id"], "event003")).to_pylist()
+    assert (event["n_images"], event["n_failed"]) == (1, 1)
+    assert event["pred_species"] is None
+
+
+def test_model_that_learnt_colours_knows_them(predictions: Path) -> None:
+    events = parquet.read_folder(str(predictions / "events")).to_pylist()
+    colours = ("red", "green", "blue")
+    right = [e["pred_species"] == colours[int(e["capture_event_id"][-3:]) % 3] for e in events]
+    assert sum(right) >= 20
+
+
+def test_exports_have_a_line_per_event_and_head(predictions: Path) -> None:
+    lines = (predictions / "predictions.csv").read_text().splitlines()
+    assert lines[0].startswith('"id","label","prediction_top","confidence_top","predictions_all"')
+    assert len(lines) == 1 + 24 * 2
+    assert len((predictions / "predictions.json").read_text().splitlines()) == 24
+
+
+def test_batch_size_and_workers_change_no_answer(
+    predictions: Path, bundle: Path, photos: Path, inventory: Path, tmp_path: Path
+) -> None:
+    inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
+    predict.run(config(bundle, tmp_path / "out", workers=2, batch_size=1, **inputs))
+    one, many = (
+        parquet.read_folder(str(folder / "images")) for folder in (tmp_path / "out", predictions)
+    )
+    assert one["pred_species"] == many["pred_species"]
+    for a, b in zip(
+        one["score_species"].to_pylist(), many["score_species"].to_pylist(), strict=True
+    ):
+        assert a == pytest.approx(b, abs=1e-5)
+
+
+def test_run_that_lost_a_unit_ends_with_the_same_bytes(
+    predictions: Path, bundle: Path, photos: Path, inventory: Path, tmp_path: Path
+) -> None:
+    inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
+    again = config(bundle, tmp_path / "out", export=("csv", "json"), **inputs)
+    predict.run(again)
+    (tmp_path / "out" / "manifest.json").unlink()
+    (tmp_path / "out" / "images" / "part-00002.parquet").unlink()
+    predict.run(again)
+    assert bytes_below(tmp_path / "out") == bytes_below(predictions)
+
+
+def test_shards_of_a_split_are_a_source(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    made = predict.run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="val"))
+    shards = [s for s in read_manifest(str(dataset), "dataset").shards if s["split"] == "val"]
+    assert made.rows_out == sum(shard["n_images"] for shard in shards)
+    assert sum(made.failures.values()) == sum(shard["n_failed"] for shard in shards)
+
+
+def test_folder_and_csv_are_sources(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    folder = predict.run(config(bundle, tmp_path / "a", images_uri=str(photos / "images")))
+    assert folder.rows_out == folder.counts["events"] == 47
+    fields = {"event_column": "event", "image_columns": ("image1", "image2", "image3")}
+    table = predict.run(
+        config(
+            bundle,
+            tmp_path / "b",
+            csv_uri=str(photos / "events.csv"),
+            image_root_uri=str(photos),
+            **fields,
+        )
+    )
+    assert (table.rows_out, table.counts["events"]) == (48, 24)
+    assert table.meta == ["species", "count", "site"]
+
+
+def test_folder_that_is_no_bundle_is_refused(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds dataset, expected bundle"):
+        predict.run(config(dataset, tmp_path / "out", images_uri=str(tmp_path)))
+    with pytest.raises(IncompleteDataError, match="ctc train"):
+        predict.run(config(tmp_path, tmp_path / "out", images_uri=str(tmp_path)))
+
+
+def test_split_that_is_not_there_is_named(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no split 'test'; splits are train, val"):
+        predict.run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="test"))
+
+
+def test_every_event_of_a_csv_is_answered_and_what_was_found_is_counted(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    with (photos / "events.csv").open() as file:
+        image = next(csv.DictReader(file))["image1"]
+    text = f"id,a,b,site\ne,{image},{image},S1\nnone,,,S2\nf,{image},,S1\n"
+    (tmp_path / "events.csv").write_text(text)
+    manifest = predict.run(
+        config(
+            bundle,
+            tmp_path / "out",
+            csv_uri=str(tmp_path / "events.csv"),
+            event_column="id",
+            image_columns=("a", "b"),
+            image_root_uri=str(photos),
+            export=("csv", "json"),
+        )
+    )
+    events = parquet.read_folder(str(tmp_path / "out" / "events")).to_pylist()
+    counted = [(e["capture_event_id"], e["n_images"], e["meta_site"]) for e in events]
+    assert counted == [("e", 1, "S1"), ("f", 1, "S1"), ("none", 0, "S2")]
+    assert manifest.counts["events"] == 3
+    assert manifest.counts["findings"] == {"duplicate_images": 1, "events_without_image": 1}
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()).keys() == {
+        "e", "f", "none"
+    }  # fmt: skip
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 1 + 3 * 2
+
+
+def test_damaged_weights_are_told_before_anything_is_begun(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(bundle, tmp_path / "model")
+    (tmp_path / "model" / "weights.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CtcError, match=r"weights\.safetensors"):
+        predict.run(config(tmp_path / "model", tmp_path / "out", images_uri=str(photos)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_gpus_than_there_are_is_refused_before_anything_is_begun(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"--gpu-per-worker 99: needs 99 GPUs, this machine has"):
+        predict.run(config(bundle, tmp_path / "out", images_uri=str(photos), gpu_per_worker=99))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_shard_that_is_gone_is_one_clear_line(
+    bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(dataset, tmp_path / "dataset")
+    where = config(bundle, tmp_path / "out", dataset_uri=str(tmp_path / "dataset"), split="val")
+    shard = next((tmp_path / "dataset" / "split=val").iterdir())
+    source_rows = sources.read_source(where).rows
+    shard.write_bytes(b"nothing")
+    units = write_plan(where.output_uri, "images", source_rows, where.images_per_unit)
+    bundle_manifest = read_manifest(str(bundle), "bundle")
+    with pytest.raises(
+        CtcError, match=r"^images/part-\d+.parquet: .*the same command goes on"
+    ) as told:
+        predict._run_missing(where, bundle_manifest, units, source_rows.num_rows)
+    assert "\n" not in str(told.value)

@@ -1,0 +1,159 @@
+import hashlib
+from pathlib import Path
+
+import pyarrow.compute as pc
+import pytest
+from builders import bytes_below, dataset_config, train_config
+from safetensors.torch import save_file
+
+from ctc_ray.config.dataset import SplitConfig
+from ctc_ray.config.training import ModelConfig, OptimizerConfig
+from ctc_ray.errors import ConfigError, LabelError
+from ctc_ray.files import parquet
+from ctc_ray.models.bundle import load_bundle
+from ctc_ray.runs.manifest import read_manifest
+from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.train.job import TrainingJob
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+
+def test_bundle_names_heads_classes_and_where_it_comes_from(bundle: Path, dataset: Path) -> None:
+    loaded = load_bundle(str(bundle))
+    assert loaded.label_space.to_json() == {
+        "species": ["blue", "green", "red"],
+        "count": ["1", "2"],
+    }
+    assert loaded.provenance.config["dataset_uri"] == str(dataset)
+    assert loaded.provenance.n_training_images["species"].keys() == {"blue", "green", "red"}
+    files = {path.name for path in bundle.iterdir()}
+    assert {"weights.safetensors", "bundle.json", "README.md", "history.csv"} <= files
+
+
+def test_three_colours_are_learnt(bundle: Path) -> None:
+    metrics = load_bundle(str(bundle)).provenance.metrics
+    assert metrics["accuracy_species"] > 0.8
+
+
+def test_missing_labels_are_not_counted(bundle: Path, dataset: Path) -> None:
+    rows = parquet.read_folder(str(dataset / "split=val"))
+    rows = rows.filter(pc.is_null(rows["failure"]))
+    metrics = load_bundle(str(bundle)).provenance.metrics
+    assert metrics["n_species"] == rows.num_rows
+    assert metrics["n_count"] == rows.num_rows - rows["label_count"].null_count
+
+
+def test_history_has_a_row_per_epoch(bundle: Path) -> None:
+    lines = (bundle / "history.csv").read_text().splitlines()
+    assert len(lines) == 1 + 6
+    assert {"epoch", "train_loss", "val_loss", "val_accuracy_species"} <= set(lines[0].split(","))
+
+
+def test_finished_training_is_left_alone(bundle: Path, dataset: Path) -> None:
+    before = bytes_below(bundle)
+    train.run(train_config(dataset, bundle))
+    assert bytes_below(bundle) == before
+
+
+def test_metrics_of_two_workers_are_those_of_the_saved_model(dataset: Path, tmp_path: Path) -> None:
+    config = train_config(dataset, tmp_path / "model").replaced(
+        workers=2, cpu_per_worker=0.5, max_epochs=2
+    )
+    train.run(config)
+    bundle = load_bundle(str(tmp_path / "model"))
+    alone = TrainingJob(
+        config, read_manifest(str(dataset), "dataset"), rank=0, n_workers=1, device="cpu"
+    )
+    alone._model.load_state_dict(bundle.model.state_dict())
+    metrics = alone._evaluate().summary()
+    assert metrics["n_species"] > metrics["n_count"] > 0
+    assert metrics == pytest.approx(bundle.provenance.metrics, rel=1e-5)
+
+
+def test_workers_that_the_machine_cannot_hold_are_refused_before_anything_is_begun(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"--workers 999, .*: needs 999 CPUs, this machine has"):
+        train.run(config.replaced(workers=999))
+    with pytest.raises(ConfigError, match=r"needs 99 GPUs, this machine has \d+$"):
+        train.run(config.replaced(gpu_per_worker=99))
+    assert not (tmp_path / "model").exists()
+
+
+def test_relative_weights_are_found_by_workers_and_their_content_is_an_input(
+    dataset: Path, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = load_bundle(str(bundle)).model.backbone.state_dict()
+    weights = {name: tensor.contiguous() for name, tensor in weights.items()}
+    save_file(weights, tmp_path / "weights.safetensors")
+    monkeypatch.chdir(tmp_path)
+    config = train_config(dataset, tmp_path / "model").replaced(
+        max_epochs=1,
+        model=ModelConfig(image_size=32, pretrained="weights.safetensors", freeze_backbone=True),
+    )
+    manifest = train.run(config)
+    path = tmp_path / "weights.safetensors"
+    assert manifest.inputs[str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
+    save_file({name: tensor * 2 for name, tensor in weights.items()}, path)
+    with pytest.raises(ConfigError, match="another configuration"):
+        train.run(config)
+
+
+def test_head_that_the_dataset_lacks_is_named(dataset: Path, tmp_path: Path) -> None:
+    config = train_config(dataset, tmp_path / "model").replaced(heads=("genus",))
+    with pytest.raises(
+        LabelError, match="'genus' is no head of the dataset; its heads are species"
+    ):
+        train.run(config)
+
+
+def test_dataset_without_validation_images_is_refused(
+    local_ray: None, photos: Path, inventory: Path, tmp_path: Path
+) -> None:
+    whole = dataset_config(inventory, photos, tmp_path / "dataset").replaced(
+        split=SplitConfig(fractions={"train": 1.0})
+    )
+    create_dataset.run(whole)
+    with pytest.raises(ConfigError, match="no usable image in split 'val'; splits are train"):
+        train.run(train_config(tmp_path / "dataset", tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
+
+
+def test_head_without_a_label_in_a_split_is_refused(dataset: Path) -> None:
+    manifest = read_manifest(str(dataset), "dataset")
+    manifest.labels["val"]["count"] = dict.fromkeys(manifest.labels["val"]["count"], 0)
+    with pytest.raises(ConfigError, match="no usable image of split 'val' has a label of head"):
+        train._check_labels(train_config(dataset, dataset), manifest)
+
+
+def test_weights_file_that_is_not_there_is_named(dataset: Path, tmp_path: Path) -> None:
+    config = train_config(dataset, tmp_path / "model")
+    config = config.replaced(model=config.model.model_copy(update={"pretrained": "no.safetensors"}))
+    with pytest.raises(ConfigError, match=r"no.safetensors: no such file"):
+        train.run(config)
+
+
+def test_backbone_that_does_not_exist_is_named_before_ray_starts(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "model")
+    config = config.replaced(model=config.model.model_copy(update={"backbone": "resnet81"}))
+    with pytest.raises(ConfigError, match="resnet18"):
+        train.run(config)
+    assert not (tmp_path / "model").exists()
+
+
+def test_training_that_diverges_is_one_clear_line(dataset: Path, tmp_path: Path) -> None:
+    config = train_config(dataset, tmp_path / "model").replaced(
+        max_epochs=1, optimizer=OptimizerConfig(name="sgd", learning_rate=1e30)
+    )
+    with pytest.raises(ConfigError, match="training diverged"):
+        train.run(config)
+
+
+def test_manifest_holds_the_validation_metrics(bundle: Path) -> None:
+    manifest = read_manifest(str(bundle), "bundle")
+    heads = [row["head"] for row in manifest.counts["on the validation split"]]
+    assert heads == ["species", "count"]
