@@ -5,6 +5,7 @@ CtcError
 ├── SchemaError            a file does not have the columns or the version that its reader expects
 ├── LabelError             a class or a head is not known
 ├── IncompleteDataError    the input was not finished by the stage that writes it
+├── OutputInUseError       another command is writing into the output folder
 └── TooManyFailuresError   more rows failed than `max_failure_fraction` allows
 """
 
@@ -27,6 +28,10 @@ class LabelError(CtcError):
 
 class IncompleteDataError(CtcError):
     """The input has no manifest: the stage that writes it has not finished."""
+
+
+class OutputInUseError(CtcError):
+    """Another command is writing into the output folder."""
 
 
 class TooManyFailuresError(CtcError):

@@ -2,22 +2,21 @@
 
 import csv
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pytest
 import simplejpeg
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from ctc_ray.files import storage
+from ctc_ray.runs.executor import InProcess, Job, UnitResult
 from ctc_ray.runs.units import Unit
 from ctc_ray.splits.location_assignment import Assignment
-from ctc_ray.stages.cluster import connect
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
 
@@ -87,14 +86,23 @@ def dataset_config(
 
 def dataset_in_process(inventory: Path | str, images: Path | str, output: Path | str) -> None:
     """A dataset whose units this process does one after the other, without Ray."""
+    create_dataset.run(dataset_config(inventory, images, output), executor=InProcess())
 
-    def one_by_one(units: list[Unit], work: Any, *, progress: Any) -> None:
-        for unit in units:
-            work(unit)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(connect, "run_units", one_by_one)
-        create_dataset.run(dataset_config(inventory, images, output))
+class StoppedError(Exception):
+    """The executor of a test has done as many units as it was told to."""
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Does some units in this process, then stops the run as if it had been killed."""
+
+    n_units: int
+
+    def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
+        yield from InProcess().run(units[: self.n_units], job)
+        if self.n_units < len(units):
+            raise StoppedError
 
 
 def train_config(dataset: Path, output: Path) -> TrainConfig:

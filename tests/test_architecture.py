@@ -74,7 +74,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "stages/cluster": {"ray"},
     "stages/train": {"ray", "torch"},
     "stages/tune.py": {"ray"},
-    "stages/predict": {"ray", "torch"},
+    "stages/predict": {"torch"},
     "stages/show": {"PIL"},
 }
 

@@ -213,7 +213,7 @@ def test_a_value_of_the_wrong_kind_is_told_in_the_words_of_the_user(
 @pytest.mark.parametrize(
     ("heads", "message"),
     [
-        (["a.b", "c"], "no manifest.json"),  # so the configuration is right
+        (["a.b", "c"], "no _manifest.json"),  # so the configuration is right
         (["a", "c"], "loss_weights names a.b; heads are a, c"),
     ],
 )

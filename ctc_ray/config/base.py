@@ -74,7 +74,7 @@ class StageConfig(Config):
     overwrite: bool = False
     """Delete what an earlier run left in the output folder, and begin anew."""
 
-    def work(self) -> dict[str, Any]:
+    def result_fields(self) -> dict[str, Any]:
         """The fields that determine the result, as JSON values."""
         return self.model_dump(mode="json", exclude=set(self.operational))
 

@@ -31,6 +31,17 @@ def write_table(
     encodings: Encodings = Encodings(),
 ) -> None:
     """Write one Parquet file atomically; the same table gives the same bytes."""
+    content = table_bytes(table, rows_per_group=rows_per_group, encodings=encodings)
+    storage.write_bytes(uri, content)
+
+
+def table_bytes(
+    table: pa.Table,
+    *,
+    rows_per_group: int = 1 << 20,
+    encodings: Encodings = Encodings(),
+) -> pa.Buffer:
+    """A table as the content of a Parquet file; the same table gives the same bytes."""
     sink = pa.BufferOutputStream()
     plain = {*encodings.unrepeated, *encodings.stepwise}
     bounded = encodings.bounded
@@ -45,7 +56,7 @@ def write_table(
         column_encoding=dict.fromkeys(encodings.stepwise, "DELTA_BINARY_PACKED") or None,
         write_statistics=True if bounded is None else list(bounded),
     )
-    storage.write_bytes(uri, sink.getvalue())
+    return sink.getvalue()
 
 
 def _leaves(field: pa.Field, path: str = "") -> list[str]:
@@ -58,14 +69,13 @@ def _leaves(field: pa.Field, path: str = "") -> list[str]:
     return [path]
 
 
-def write_row_groups(
-    uri: str,
+def row_group_bytes(
     groups: list[pa.Table],
     *,
     metadata: dict[str, str] | None = None,
     raw_column: str | None = None,
-) -> None:
-    """Write one Parquet file atomically, each table a row group; same tables, same bytes.
+) -> pa.Buffer:
+    """The content of a Parquet file with each table as a row group; same tables, same bytes.
 
     Args:
         metadata: goes into the file's footer.
@@ -82,7 +92,7 @@ def write_row_groups(
     ) as writer:
         for group in groups:
             writer.write_table(group, row_group_size=max(1, group.num_rows))
-    storage.write_bytes(uri, sink.getvalue())
+    return sink.getvalue()
 
 
 def open_parquet(uri: str, *, coded: Sequence[str] = ()) -> pq.ParquetFile:

@@ -18,6 +18,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from typing import IO, Any, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
@@ -32,7 +33,39 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 _FILE_SCHEME = "file://"
-HALF_WRITTEN = re.compile(r"\..+\.[0-9a-f]{32}", re.DOTALL)  # name of a file not yet renamed
+HALF_WRITTEN = re.compile(
+    r"\.(?P<name>.+)\.(?P<owner>[0-9a-f]{32})(-[0-9a-f]{8})?", re.DOTALL
+)  # name of a file not yet renamed
+_owner = uuid.uuid4().hex
+
+
+def set_owner(token: str) -> None:
+    """Write for this owner from now on."""
+    global _owner  # one process has one owner
+    _owner = token
+
+
+def modified_at(uri: str) -> datetime:
+    """When the file was last written."""
+    return datetime.fromtimestamp(os.stat(local_path(uri)).st_mtime, UTC)
+
+
+def create_bytes(uri: str, content: bytes) -> bool:
+    """TEMPORARY."""
+    path = os.path.abspath(local_path(uri))
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    aside = os.path.join(
+        os.path.dirname(path), f".{os.path.basename(path)}.{_owner}-{uuid.uuid4().hex[:8]}"
+    )
+    with open(aside, "wb") as file:
+        file.write(content)
+    try:
+        os.link(aside, path)
+        return True
+    except FileExistsError:
+        return False
+    finally:
+        os.unlink(aside)
 
 
 def is_remote(uri: str) -> bool:
@@ -205,7 +238,9 @@ def write_chunks(uri: str, chunks: Iterable[bytes]) -> None:
         return
     path = os.path.abspath(local_path(uri))
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    aside = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.{uuid.uuid4().hex}")
+    aside = os.path.join(
+        os.path.dirname(path), f".{os.path.basename(path)}.{_owner}-{uuid.uuid4().hex[:8]}"
+    )
     try:
         with open(aside, "wb") as file:
             file.writelines(chunks)

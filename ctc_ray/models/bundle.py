@@ -1,6 +1,6 @@
 """A trained model as one folder: weights.safetensors, bundle.json and README.md, a model card.
 
-Loading runs no code and unpickles nothing. The stage that trains adds manifest.json last.
+Loading runs no code and unpickles nothing. The stage that trains adds _manifest.json last.
 """
 
 import json

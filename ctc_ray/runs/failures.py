@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.errors import TooManyFailuresError
+from ctc_ray.errors import CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import FAILURES_FILE, Failure, failure_schema
@@ -60,6 +60,19 @@ def write_failures(output_uri: str, footers: list[Footer]) -> dict[str, int]:
         row["values"]: row["counts"] for row in pc.value_counts(failures["failure"]).to_pylist()
     }
     return {code.value: counts[code.value] for code in Failure if code.value in counts}
+
+
+def require_all_rows(output_uri: str, n_out: int, n_in: int) -> None:
+    """Check that the files of all units hold a row for every row of the input.
+
+    Raises:
+        CtcError: rows are missing or too many: a fault of this program, never of the data.
+    """
+    if n_out != n_in:
+        raise CtcError(
+            f"{output_uri}: {n_out:,} rows were written for {n_in:,} rows of the input; please "
+            "report this, and run again with --overwrite"
+        )
 
 
 def check_failures(output_uri: str, failures: dict[str, int], n_rows: int, allowed: float) -> None:

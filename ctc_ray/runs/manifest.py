@@ -1,4 +1,4 @@
-"""manifest.json says what a folder of finished data holds; written last, it means "complete"."""
+"""_manifest.json says what a folder of finished data holds; written last, it means "complete"."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.schemas import SCHEMA_VERSION
 
-MANIFEST_NAME = "manifest.json"
+MANIFEST_NAME = "_manifest.json"
 
 Kind = Literal["inventory", "dataset", "bundle", "trials", "predictions", "export", "demo", "check"]
 

@@ -1,60 +1,153 @@
-"""The work of a stage in its output folder: begun, gone on with, or finished.
+"""A run of a stage in its output folder: begun, resumed or finished, by one owner at a time.
 
-`_work/work.json` says what the work is: a run with another configuration stops instead of mixing.
+`_work/work.json` says what the run makes: a run with another configuration stops instead of mixing.
 """
 
+import contextlib
 import json
+import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.runs.append_journal import (
-    end_append,
-)
+from ctc_ray.runs.append_journal import end_append
+from ctc_ray.runs.claim import Claim, claimed, is_claim
 from ctc_ray.runs.layout import WORK_FOLDER
-from ctc_ray.runs.manifest import MADE_BY, MANIFEST_NAME, Kind, Manifest, fingerprint
+from ctc_ray.runs.manifest import (
+    MADE_BY,
+    MANIFEST_NAME,
+    Kind,
+    Manifest,
+    fingerprint,
+    is_complete,
+    read_manifest,
+)
+
+logger = logging.getLogger(__name__)
 
 _WORK_FILE = "work.json"
 _PLAN = re.compile(f"{WORK_FOLDER}/(.+)/plan-[0-9]+[.]arrow")
 
 
-def begin_work(output_uri: str, kind: Kind, work: Mapping[str, Any], *, overwrite: bool) -> bool:
-    """Open the output folder for this work; True if the work in it is already complete.
+@dataclass(frozen=True)
+class Run:
+    """A stage at work in its output folder, which no other run may write into."""
+
+    output_uri: str
+    claim: Claim
+
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Declare the output complete, then clear the plan away; `work.json` stays.
+
+        Raises:
+            OutputInUseError: another run has taken over.
+        """
+        _delete_half_written(self.output_uri, {self.claim.token, *self.claim.dead_tokens})
+        self.claim.require_owner()
+        manifest.write(self.output_uri)
+        end_append(self.output_uri)
+        return manifest
+
+
+@contextlib.contextmanager
+def open_run(
+    output_uri: str, kind: Kind, fields: Mapping[str, Any], *, overwrite: bool
+) -> Iterator[Run | Manifest]:
+    """Open the output folder for a run: new, resumed, or finished already.
 
     Args:
-        kind: what the work makes; work of another kind is never overwritten.
+        kind: what the run makes; data of another kind are never overwritten.
+        fields: what determines the result; a run with other fields is refused.
+
+    Yields:
+        The manifest if the output is complete already, else the run that now owns the folder.
 
     Raises:
-        ConfigError: the folder is a file, or holds other data, work of another kind or
-            configuration, or (overwriting) an input of this work.
+        ConfigError: the folder is a file, or holds other data, data of another kind or
+            configuration, or (overwriting) an input of this run.
+        OutputInUseError: another run is writing into the folder.
     """
+    if overwrite:
+        _require_no_input(output_uri, fields.get("inputs", {}))
+        _require_free(output_uri, kind, None)
+    elif (finished := finished_run(output_uri, kind, fields)) is not None:
+        yield finished
+        return
+    with claimed(output_uri, MADE_BY[kind]) as claim:
+        if overwrite:
+            _require_free(output_uri, kind, None)
+            _clear(output_uri)
+        # Another run may have begun, or even finished, before this one had its claim.
+        finished = finished_run(output_uri, kind, fields)
+        if finished is None:
+            _write_work(output_uri, kind, fields)
+        yield finished or Run(output_uri, claim)
+
+
+def finished_run(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> Manifest | None:
+    """The manifest, if a run with these fields has finished; None if one may begin or resume.
+
+    Raises:
+        ConfigError: the folder is not free for such a run; see `open_run`.
+    """
+    found = _require_free(output_uri, kind, fields)
+    if found is None or not is_complete(output_uri):
+        return None
+    logger.info("%s is complete already", output_uri)
+    return read_manifest(output_uri, kind)
+
+
+def _write_work(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> None:
+    uri = storage.join(output_uri, WORK_FOLDER, _WORK_FILE)
+    mine = {"kind": kind, "fingerprint": fingerprint(fields), "work": dict(fields)}
+    if not storage.is_file(uri):
+        storage.write_json(uri, mine)
+
+
+def _clear(output_uri: str) -> None:
+    """Delete all that an earlier run has left; the claim stays."""
+    # The manifest first: a run killed in between must not leave a folder that looks complete.
+    storage.delete_file(storage.join(output_uri, MANIFEST_NAME))
     work_uri = storage.join(output_uri, WORK_FOLDER, _WORK_FILE)
-    mine = {"kind": kind, "fingerprint": fingerprint(work), "work": dict(work)}
+    for uri in list(storage.list_files(output_uri)):
+        if uri != work_uri and not is_claim(uri):
+            storage.delete_file(uri)
+    storage.delete_file(work_uri)  # the last: until then the folder is known to be ours
+
+
+def _require_free(
+    output_uri: str, kind: Kind, fields: Mapping[str, Any] | None
+) -> Mapping[str, Any] | None:
+    """Check that the folder is empty, or holds data of this kind and of these fields.
+
+    Args:
+        fields: None: whatever the fields are.
+
+    Returns:
+        What `work.json` says; None if the folder is empty.
+    """
     if storage.is_file(output_uri):
         raise ConfigError(f"{output_uri}: is a file; --output-uri names a folder")
-    if overwrite:
-        _require_no_input(output_uri, work.get("inputs", {}))
-        _require_ours(output_uri, kind)
-        # The manifest first: a run killed in between must not leave a folder that looks complete.
-        storage.delete_file(storage.join(output_uri, MANIFEST_NAME))
-        storage.clear_folder(output_uri)
     found = _found_work(output_uri)
     if found is None:
         _require_empty(output_uri)
-        storage.write_json(work_uri, mine)
-        return False
-    _require_kind(output_uri, kind, found)
-    if found["fingerprint"] != mine["fingerprint"]:
+        return None
+    if found["kind"] != kind:
+        raise ConfigError(
+            f"{output_uri}: holds the work of `{MADE_BY[found['kind']]}`, which `{MADE_BY[kind]}` "
+            "neither continues nor overwrites; choose another --output-uri"
+        )
+    if fields is not None and found["fingerprint"] != fingerprint(fields):
         raise ConfigError(
             f"{output_uri}: holds work of another configuration "
-            f"({difference(found['work'], work)}); "
+            f"({difference(found['work'], fields)}); "
             "choose another --output-uri, or --overwrite to delete it"
         )
-    return storage.exists(storage.join(output_uri, MANIFEST_NAME))
+    return found
 
 
 def is_begun(output_uri: str) -> bool:
@@ -83,22 +176,6 @@ def _require_empty(output_uri: str) -> None:
         )
 
 
-def _require_ours(output_uri: str, kind: Kind) -> None:
-    found = _found_work(output_uri)
-    if found is None:
-        _require_empty(output_uri)
-    else:
-        _require_kind(output_uri, kind, found)
-
-
-def _require_kind(output_uri: str, kind: Kind, found: Mapping[str, Any]) -> None:
-    if found["kind"] != kind:
-        raise ConfigError(
-            f"{output_uri}: holds the work of `{MADE_BY[found['kind']]}`, which `{MADE_BY[kind]}` "
-            "neither continues nor overwrites; choose another --output-uri"
-        )
-
-
 def _found_work(output_uri: str) -> dict[str, Any] | None:
     """What an earlier run has begun in the folder.
 
@@ -118,15 +195,16 @@ def _found_work(output_uri: str) -> dict[str, Any] | None:
 
 
 def _holds_files(uri: str) -> bool:
+    """Whether there is a file that is not the claim of a run that has only just begun."""
     try:
-        return next(iter(storage.list_files(uri)), None) is not None
+        return not all(map(is_claim, storage.list_files(uri)))
     except ConfigError:
         return False
 
 
 @dataclass(frozen=True)
-class Begun:
-    """What a command has done so far in a folder that is not finished."""
+class RunProgress:
+    """How far a command has come in a folder that is not finished."""
 
     kind: Kind
     n_files: int
@@ -135,8 +213,8 @@ class Begun:
     """Files of results when all is done, as far as that is known."""
 
 
-def begun_work(output_uri: str) -> Begun | None:
-    """What has been begun in the folder; None if no command of ours was at work there.
+def run_progress(output_uri: str) -> RunProgress | None:
+    """How far the run in the folder has come; None if no command of ours has begun one.
 
     Raises:
         ConfigError: another program's folder of the same name.
@@ -150,11 +228,11 @@ def begun_work(output_uri: str) -> Begun | None:
     plans = [name for name in results if _PLAN.fullmatch(name)]
     if not plans:
         n_files = sum(not name.startswith(f"{WORK_FOLDER}/") for name in results)
-        return Begun(found["kind"], n_files, None)
+        return RunProgress(found["kind"], n_files, None)
     folders = {_PLAN.sub(r"\1", name) for name in plans}
     n_planned = sum(parquet.count_batches(storage.join(output_uri, plan)) for plan in plans)
     n_files = sum(name.rpartition("/")[0] in folders for name in results)
-    return Begun(found["kind"], n_files, n_planned)
+    return RunProgress(found["kind"], n_files, n_planned)
 
 
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
@@ -176,17 +254,12 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield f"{prefix}{key}", json.dumps(item, sort_keys=True, ensure_ascii=False)
 
 
-def finish_work(output_uri: str, manifest: Manifest) -> None:
-    """Declare the output complete, then clear the plan away; `work.json` stays."""
-    _delete_half_written(output_uri)
-    manifest.write(output_uri)
-    end_append(output_uri)
-
-
-def _delete_half_written(output_uri: str) -> None:
-    """Delete what processes that were killed have left beside the results; a store has none."""
+def _delete_half_written(output_uri: str, owners: Collection[str]) -> None:
+    """Delete files that these owners have not finished writing; a store has no such files."""
     if storage.is_remote(output_uri):
         return
     for uri in list(storage.list_files(output_uri)):
-        if storage.HALF_WRITTEN.fullmatch(os.path.basename(storage.local_path(uri))):
+        name = os.path.basename(storage.local_path(uri))
+        found = storage.HALF_WRITTEN.fullmatch(name)
+        if found is not None and found["owner"] in owners:
             storage.delete_file(uri)

@@ -1,7 +1,7 @@
 """`ctc demo`: the whole pipeline in a few minutes, through the code of the other commands.
 
 in:  drawn scenes, or the user's class folders
-out: scenes/, inventory/, dataset/, model/, predictions/, export/ and manifest.json
+out: scenes/, inventory/, dataset/, model/, predictions/, export/ and _manifest.json
 """
 
 import logging
@@ -23,8 +23,8 @@ from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.runs.manifest import Manifest, read_manifest
-from ctc_ray.runs.output_folder import begin_work, finish_work
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.output_folder import open_run
 from ctc_ray.scenes.scenes import write_scenes
 from ctc_ray.schemas import label_column
 from ctc_ray.splits.assign import assign_splits
@@ -45,10 +45,14 @@ _FRACTIONS = {"train": 0.6, "val": 0.15, "test": 0.25}
 def run(config: DemoConfig) -> Manifest:
     """Draw the scenes, run every stage, and compare the predictions with the labels."""
     config = config.replaced(output_uri=storage.absolute(config.output_uri))
-    work = {**config.work(), "inputs": {config.images: ""} if config.images else {}}
-    if begin_work(config.output_uri, "demo", work, overwrite=config.overwrite):
-        logger.info("%s is complete already; --overwrite runs it anew", config.output_uri)
-        return read_manifest(config.output_uri, "demo")
+    fields = {**config.result_fields(), "inputs": {config.images: ""} if config.images else {}}
+    with open_run(config.output_uri, "demo", fields, overwrite=config.overwrite) as run:
+        if isinstance(run, Manifest):
+            return run
+        return run.finish(_run_stages(config))
+
+
+def _run_stages(config: DemoConfig) -> Manifest:
     seconds: dict[str, float] = {}
     heads = _make_inventory(config, seconds)
     uri = {
@@ -79,17 +83,15 @@ def run(config: DemoConfig) -> Manifest:
     _timed(seconds, "predict", lambda: predict.run(predict_config))
     export_config = ExportConfig(bundle_uri=uri["model"], output_uri=uri["export"])
     _timed(seconds, "export", lambda: export.run(export_config))
-    manifest = Manifest(
+    return Manifest(
         kind="demo",
-        config=config.work(),
+        config=config.result_fields(),
         rows_in=dataset.rows_in,
         rows_out=dataset.rows_out,
         failures=dataset.failures,
         classes=dataset.classes,
         counts=_counts(config, dataset, uri, seconds),
     )
-    finish_work(config.output_uri, manifest)
-    return manifest
 
 
 def _split(config: DemoConfig, inventory_uri: str) -> SplitConfig:

@@ -5,7 +5,7 @@ falls behind.
 
 in:  a dataset, a train configuration and a search space
 out: trials.csv, best.yaml (for `ctc train --config`), trials/ with TensorBoard files per trial,
-     models/ with the bundle of every trial that ran to its end, manifest.json
+     models/ with the bundle of every trial that ran to its end, _manifest.json
 """
 
 import csv
@@ -27,8 +27,8 @@ from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.models.bundle import HISTORY_FILE
-from ctc_ray.runs.manifest import Manifest, read_manifest
-from ctc_ray.runs.output_folder import begin_work, finish_work
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.output_folder import open_run
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.train import stage as train
 
@@ -48,13 +48,13 @@ def run(config: TuneConfig) -> Manifest:
     dimensions = {name: _absolute(name, d) for name, d in parse_space(config).items()}
     dataset, inputs = _check_trials(config, dimensions)
     _check_metric(config, dimensions)
-    work = {**config.work(), "inputs": inputs}
-    if begin_work(config.output_uri, "trials", work, overwrite=config.overwrite):
-        logger.info("%s is complete already", config.output_uri)
-        return read_manifest(config.output_uri, "trials")
-    connect()
-    results = _tuner(config, dimensions).fit()
-    return _finish(config, list(dimensions), results, dataset, inputs)
+    fields = {**config.result_fields(), "inputs": inputs}
+    with open_run(config.output_uri, "trials", fields, overwrite=config.overwrite) as run:
+        if isinstance(run, Manifest):
+            return run
+        connect()
+        results = _tuner(config, dimensions).fit()
+        return run.finish(_summarise(config, list(dimensions), results, dataset, inputs))
 
 
 def _absolute_train(config: TuneConfig) -> dict[str, Any]:
@@ -187,7 +187,7 @@ def _domain(dimension: Dimension) -> Any:
             return ray.tune.randint(*values)
 
 
-def _finish(
+def _summarise(
     config: TuneConfig,
     names: list[str],
     results: ray.tune.ResultGrid,
@@ -206,9 +206,9 @@ def _finish(
     text = to_yaml(chosen.model_dump(mode="json"))
     storage.write_bytes(storage.join(config.output_uri, "best.yaml"), text.encode())
     storage.write_bytes(storage.join(config.output_uri, "trials.csv"), _csv(rows))
-    manifest = Manifest(
+    return Manifest(
         kind="trials",
-        config=config.work(),
+        config=config.result_fields(),
         inputs=inputs,
         classes={head: dataset.classes[head] for head in chosen.heads},
         counts={
@@ -217,8 +217,6 @@ def _finish(
             "trials": rows,
         },
     )
-    finish_work(config.output_uri, manifest)
-    return manifest
 
 
 def _row(config: TuneConfig, names: list[str], result: ray.tune.Result) -> dict[str, Any]:

@@ -182,9 +182,9 @@ def test_a_config_cannot_be_changed_but_replaced():
 def test_work_is_what_determines_the_result():
     config = build(Shoot, VALUES, where="test")
     changed = config.replaced(output_uri="elsewhere", overwrite=True, flashes=9)
-    assert config.work() == changed.work()
-    assert config.work()["names"] == ["a"]  # as JSON has it
-    assert config.replaced(names=("b",)).work() != config.work()
+    assert config.result_fields() == changed.result_fields()
+    assert config.result_fields()["names"] == ["a"]  # as JSON has it
+    assert config.replaced(names=("b",)).result_fields() != config.result_fields()
 
 
 # -- YAML ------------------------------------------------------------------------------------------

@@ -36,9 +36,9 @@ def test_fractions_that_add_up_in_decimal_are_accepted(fractions):
 def test_order_of_the_splits_is_part_of_the_work_and_survives_it():
     one = config(split={"fractions": {"train": 0.5, "val": 0.5}})
     other = config(split={"fractions": {"val": 0.5, "train": 0.5}})
-    assert fingerprint(one.work()) != fingerprint(other.work())
+    assert fingerprint(one.result_fields()) != fingerprint(other.result_fields())
     for made in (one, other):
-        again = config(split=json.loads(json.dumps(made.work()["split"], sort_keys=True)))
+        again = config(split=json.loads(json.dumps(made.result_fields()["split"], sort_keys=True)))
         assert list(again.split.fractions.items()) == list(made.split.fractions.items())
 
 
@@ -86,9 +86,9 @@ def test_values_out_of_range_are_refused(values):
 
 
 def test_how_fast_it_is_done_is_not_part_of_the_work():
-    work = config().work()
-    assert config(threads_per_task=9, max_failure_fraction=1, check=7).work() == work
-    assert config(images_per_unit=9).work() != work
+    work = config().result_fields()
+    assert config(threads_per_task=9, max_failure_fraction=1, check=7).result_fields() == work
+    assert config(images_per_unit=9).result_fields() != work
 
 
 def test_filters_name_head_and_class():

@@ -51,4 +51,4 @@ def test_a_column_cannot_be_named_twice(field):
 def test_class_folders_need_nothing_else():
     made = build(DirInventoryConfig, {"source_uri": "photos", "output_uri": "out"}, where="test")
     assert made.source_uri == "photos"
-    assert "read_threads" not in made.work()  # how fast, not what
+    assert "read_threads" not in made.result_fields()  # how fast, not what

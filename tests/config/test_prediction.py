@@ -56,9 +56,12 @@ def test_values_out_of_range_are_refused(values):
 
 
 def test_how_many_actors_work_is_not_part_of_the_work():
-    work = config(images_uri="a").work()
-    assert config(images_uri="a", workers=9, gpu_per_worker=1, threads_per_task=2).work() == work
-    assert config(images_uri="a", aggregation="max").work() != work
+    work = config(images_uri="a").result_fields()
+    assert (
+        config(images_uri="a", workers=9, gpu_per_worker=1, threads_per_task=2).result_fields()
+        == work
+    )
+    assert config(images_uri="a", aggregation="max").result_fields() != work
 
 
 def test_export_formats():

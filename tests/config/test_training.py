@@ -69,9 +69,9 @@ def test_values_out_of_range_are_refused(values, message):
 
 
 def test_threads_are_not_part_of_the_work_but_workers_are():
-    work = config().work()
-    assert config(decode_threads=9, cpu_per_worker=3).work() == work
-    assert config(workers=2).work() != work  # other batches, so other weights
+    work = config().result_fields()
+    assert config(decode_threads=9, cpu_per_worker=3).result_fields() == work
+    assert config(workers=2).result_fields() != work  # other batches, so other weights
 
 
 def test_a_search_needs_a_space_and_a_train_configuration():
@@ -89,6 +89,7 @@ def test_a_search_needs_a_space_and_a_train_configuration():
 def test_how_many_trials_run_at_once_is_not_part_of_the_work():
     base = {"output_uri": "out", "train": {}, "space": {"seed": {"choice": [1]}}}
     one, many = (
-        build(TuneConfig, {**base, "concurrent_trials": n}, where="test").work() for n in (1, 4)
+        build(TuneConfig, {**base, "concurrent_trials": n}, where="test").result_fields()
+        for n in (1, 4)
     )
     assert one == many

@@ -22,7 +22,7 @@ def test_a_table_reads_back(folder_uri):
 def test_each_table_becomes_a_row_group(folder_uri):
     uri = storage.join(folder_uri, "a.parquet")
     groups = [TABLE, TABLE.slice(0, 0), TABLE.slice(1)]
-    parquet.write_row_groups(uri, groups, metadata={"unit": "7"})
+    storage.write_bytes(uri, parquet.row_group_bytes(groups, metadata={"unit": "7"}))
     with parquet.open_parquet(uri) as file:
         assert [file.read_row_group(i).num_rows for i in range(file.num_row_groups)] == [3, 0, 2]
         assert file.schema_arrow.metadata[b"unit"] == b"7"
@@ -33,7 +33,7 @@ def test_a_folder_of_tables_is_read_in_order_without_what_begins_with_an_undersc
     for name, rows in (("b", TABLE.slice(1)), ("a", TABLE.slice(0, 1)), ("_failures", TABLE)):
         parquet.write_table(storage.join(folder_uri, f"{name}.parquet"), rows)
     parquet.write_table(storage.join(folder_uri, "_work", "plan.parquet"), TABLE)
-    storage.write_bytes(storage.join(folder_uri, "manifest.json"), b"{}")
+    storage.write_bytes(storage.join(folder_uri, "_manifest.json"), b"{}")
     assert parquet.read_folder(folder_uri).equals(TABLE)
 
 
@@ -48,14 +48,15 @@ def test_what_is_no_parquet_is_a_schema_error(folder_uri):
 def test_the_same_table_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         parquet.write_table(str(tmp_path / name), TABLE)
-        parquet.write_row_groups(str(tmp_path / f"{name}-groups"), [TABLE, TABLE])
+        content = parquet.row_group_bytes([TABLE, TABLE])
+        storage.write_bytes(str(tmp_path / f"{name}-groups"), content)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert (tmp_path / "a-groups").read_bytes() == (tmp_path / "b-groups").read_bytes()
 
 
 def test_a_raw_column_is_stored_as_it_is(tmp_path):
     rows = pa.table({"jpeg": [b"0" * 10_000], "text": ["0" * 10_000]})
-    parquet.write_row_groups(str(tmp_path / "a"), [rows], raw_column="jpeg")
+    storage.write_bytes(str(tmp_path / "a"), parquet.row_group_bytes([rows], raw_column="jpeg"))
     group = pq.read_metadata(tmp_path / "a").row_group(0)
     assert [group.column(i).compression for i in (0, 1)] == ["UNCOMPRESSED", "ZSTD"]
     assert parquet.read_table(str(tmp_path / "a")).equals(rows)

@@ -39,8 +39,8 @@ def test_what_is_written_reads_back(tmp_path):
 def test_the_same_work_gives_the_same_bytes(tmp_path):
     for name in ("a", "b"):
         MANIFEST.write(str(tmp_path / name))
-    assert (tmp_path / "a/manifest.json").read_bytes() == (
-        tmp_path / "b/manifest.json"
+    assert (tmp_path / "a/_manifest.json").read_bytes() == (
+        tmp_path / "b/_manifest.json"
     ).read_bytes()
     assert manifest_fingerprint(str(tmp_path / "a")) == manifest_fingerprint(str(tmp_path / "b"))
 
@@ -60,7 +60,7 @@ def test_a_folder_without_manifest_is_not_complete(tmp_path):
 @pytest.mark.parametrize("name", ["empty", "not-there"])
 def test_unfinished_data_are_an_error_that_names_the_command(tmp_path, name):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(IncompleteDataError, match=r"no manifest.json.*`ctc create-dataset`"):
+    with pytest.raises(IncompleteDataError, match=r"no _manifest.json.*`ctc create-dataset`"):
         read_manifest(str(tmp_path / name), "dataset")
 
 
@@ -75,7 +75,7 @@ def test_another_kind_of_data_is_an_error_that_names_both(tmp_path):
 @pytest.mark.parametrize("version", [SCHEMA_VERSION + 1, SCHEMA_VERSION - 1, None, "1"])
 def test_another_schema_version_is_an_error(tmp_path, version):
     value = {**MANIFEST.model_dump(mode="json"), "schema_version": version}
-    (tmp_path / "manifest.json").write_text(json.dumps(value))
+    (tmp_path / "_manifest.json").write_text(json.dumps(value))
     with pytest.raises(SchemaError, match=rf"schema version {version}, this ctc reads"):
         read_manifest(str(tmp_path))
 
@@ -96,10 +96,10 @@ def test_another_schema_version_is_an_error(tmp_path, version):
     ],
 )
 def test_what_is_no_manifest_is_an_error_in_one_line(tmp_path, content, message):
-    (tmp_path / "manifest.json").write_bytes(content)
+    (tmp_path / "_manifest.json").write_bytes(content)
     with pytest.raises(SchemaError, match=message) as raised:
         read_manifest(str(tmp_path))
-    assert str(raised.value).startswith(str(tmp_path / "manifest.json"))
+    assert str(raised.value).startswith(str(tmp_path / "_manifest.json"))
     assert "\n" not in str(raised.value)
 
 

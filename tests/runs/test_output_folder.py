@@ -12,10 +12,22 @@ from hypothesis import strategies as st
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.runs.manifest import Manifest, read_manifest
-from ctc_ray.runs.output_folder import Begun, begin_work, begun_work, finish_work, is_begun
+from ctc_ray.runs.output_folder import Run, RunProgress, is_begun, open_run, run_progress
 from ctc_ray.runs.units import write_plan
 
 WORK = {"stage": "predict", "model": {"backbone": "small_cnn", "dropout": 0.0}, "heads": ["a"]}
+
+
+def begin_work(uri, kind, fields, *, overwrite) -> bool:
+    """Begin, and stop at once; whether the work was complete already."""
+    with open_run(uri, kind, fields, overwrite=overwrite) as run:
+        return isinstance(run, Manifest)
+
+
+def finish_work(uri, manifest) -> None:
+    with open_run(uri, manifest.kind, manifest.config, overwrite=False) as run:
+        assert isinstance(run, Run)
+        run.finish(manifest)
 
 
 # -- beginning and finishing -----------------------------------------------------------------------
@@ -51,38 +63,43 @@ def test_finished_work_keeps_the_results_and_clears_the_plan_away(output_uri):
     put_file(output_uri, "images/part-00000.parquet")
     finish_work(output_uri, Manifest(kind="bundle", config=WORK))
     assert files_below(output_uri) == [
+        "_manifest.json",
         "_work/work.json",
         "images/part-00000.parquet",
-        "manifest.json",
     ]
 
 
 _KILLED_WHILE_WRITING = """
-import os, signal, sys
+import json, os, signal, sys
 from ctc_ray.files import storage
+from ctc_ray.runs.output_folder import open_run
 
 def chunks():
     yield b"half"
     os.kill(os.getpid(), signal.SIGKILL)
 
-storage.write_chunks(sys.argv[1], chunks())
+folder, fields = sys.argv[1], json.loads(sys.argv[2])
+with open_run(folder, "bundle", fields, overwrite=False):
+    storage.write_chunks(f"{folder}/images/part-00001.parquet", chunks())
 """
 
 
-def test_finished_work_has_no_file_that_a_killed_process_has_half_written(tmp_path):
-    begin_work(str(tmp_path), "bundle", WORK, overwrite=False)
-    put_file(str(tmp_path), "images/part-00000.parquet")
-    put_file(str(tmp_path), "images/.notes")
-    uri = str(tmp_path / "images" / "part-00001.parquet")
-    killed = subprocess.run([sys.executable, "-c", _KILLED_WHILE_WRITING, uri], check=False)
-    assert killed.returncode == -signal.SIGKILL
-    assert len(list((tmp_path / "images").iterdir())) == 3
-    finish_work(str(tmp_path), Manifest(kind="bundle", config=WORK))
-    assert files_below(str(tmp_path)) == [
+def test_finished_work_has_no_file_that_a_killed_run_has_half_written(tmp_path):
+    folder = str(tmp_path)
+    command = [sys.executable, "-c", _KILLED_WHILE_WRITING, folder, json.dumps(WORK)]
+    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+    put_file(folder, "images/part-00000.parquet")
+    put_file(folder, "images/.notes")
+    of_another = f"images/.part-00002.parquet.{'0' * 32}-12345678"
+    put_file(folder, of_another)
+    assert len(list((tmp_path / "images").iterdir())) == 4
+    finish_work(folder, Manifest(kind="bundle", config=WORK))
+    assert files_below(folder) == [
+        "_manifest.json",
         "_work/work.json",
         "images/.notes",
+        of_another,
         "images/part-00000.parquet",
-        "manifest.json",
     ]
 
 
@@ -208,19 +225,19 @@ def test_a_work_file_of_another_program_is_refused(output_uri, content):
 
 
 def test_begun_work_counts_results_beside_the_plan(output_uri):
-    assert begun_work(output_uri) is None
+    assert run_progress(output_uri) is None
     begin_work(output_uri, "predictions", WORK, overwrite=False)
-    assert begun_work(output_uri) == Begun("predictions", 0, None)
+    assert run_progress(output_uri) == RunProgress("predictions", 0, None)
     units = write_plan(output_uri, "images", numbered_rows([1] * 70), 1)  # two plan files
     for unit in units[:5]:
         put_file(output_uri, unit.name)
     put_file(output_uri, "images/.part-00005.parquet.0a1b")  # a killed run's
     put_file(output_uri, "events/part-00000.parquet")  # a unit is done when its images are there
-    assert begun_work(output_uri) == Begun("predictions", 5, 70)
+    assert run_progress(output_uri) == RunProgress("predictions", 5, 70)
 
 
 def test_begun_work_without_a_plan_counts_all_results(output_uri):
     begin_work(output_uri, "trials", WORK, overwrite=False)
     put_file(output_uri, "models/trial-0/bundle.json")
     put_file(output_uri, "_work/checkpoint")
-    assert begun_work(output_uri) == Begun("trials", 1, None)
+    assert run_progress(output_uri) == RunProgress("trials", 1, None)

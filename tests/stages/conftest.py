@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import ray
-from builders import dataset_config, inventory_config, train_config, write_events
+from builders import dataset_in_process, inventory_config, train_config, write_events
 
 from ctc_ray.stages.cluster.connect import connect
-from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.train import stage as train
 
@@ -36,11 +35,9 @@ def inventory(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def dataset(
-    local_ray: None, photos: Path, inventory: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def dataset(photos: Path, inventory: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("dataset") / "dataset"
-    create_dataset.run(dataset_config(inventory, photos, folder))
+    dataset_in_process(inventory, photos, folder)
     return folder
 
 

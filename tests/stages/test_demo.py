@@ -26,7 +26,7 @@ def test_drawn_scenes_go_through_every_stage(local_ray: None, tmp_path: Path) ->
     (accuracy,) = (v for k, v in manifest.counts.items() if k.startswith("accuracy on locations"))
     assert [row["head"] for row in accuracy] == ["species", "count"]
     assert all(row["images"] > row["events"] > 20 for row in accuracy)
-    assert all((tmp_path / "demo" / part / "manifest.json").is_file() for part in PARTS)
+    assert all((tmp_path / "demo" / part / "_manifest.json").is_file() for part in PARTS)
     assert demo.run(config) == manifest
 
 

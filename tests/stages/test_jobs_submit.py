@@ -192,7 +192,7 @@ def test_every_stage_runs_as_a_job_and_finishes_its_folder(
         path.write_text(yaml.safe_dump(config))
         job = cluster.submit(f"jobs/{stage}.py", "--config", str(path))
         assert job.returncode == 0, f"{stage}\n{job.stdout[-4000:]}\n{job.stderr[-2000:]}"
-        manifest = json.loads((tmp_path / stage / "manifest.json").read_text())
+        manifest = json.loads((tmp_path / stage / "_manifest.json").read_text())
         assert manifest["kind"]
 
 

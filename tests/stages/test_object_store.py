@@ -3,9 +3,9 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from builders import dataset_config, dataset_in_process, inventory_config, write_events
@@ -13,11 +13,11 @@ from flaky_s3 import Faults
 
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import parquet, storage
+from ctc_ray.runs.executor import InProcess, Job, UnitResult
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.units import Unit
-from ctc_ray.stages.cluster import connect
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.predict import stage as predict
@@ -98,21 +98,21 @@ def test_a_store_that_fails_changes_no_dataset(events: Path, store: Store) -> No
 
 
 def test_a_store_that_is_gone_for_a_while_stops_the_stage_and_fails_no_image(
-    events: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    events: Path, store: Store
 ) -> None:
     photos, inventory = store.put(events / "photos"), store.put(events / "inventory")
     out = storage.join(store.uri, "out")
 
-    def until_the_store_is_gone(units: list[Unit], work: Any, *, progress: Any) -> None:
-        for number, unit in enumerate(units):
-            store.faults.refuse_every = 1 if number == 3 else 0
-            work(unit)
+    @dataclass(frozen=True)
+    class UntilTheStoreIsGone:
+        def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
+            for number, unit in enumerate(units):
+                store.faults.refuse_every = 1 if number == 3 else 0
+                yield from InProcess().run([unit], job)
 
     store.faults.status = 400  # Arrow itself would wait for 6 s each time
-    with monkeypatch.context() as patch:
-        patch.setattr(connect, "run_units", until_the_store_is_gone)
-        with pytest.raises(ConnectionError, match="s3://"):
-            create_dataset.run(dataset_config(inventory, photos, out))
+    with pytest.raises(CtcError, match="s3://"):
+        create_dataset.run(dataset_config(inventory, photos, out), executor=UntilTheStoreIsGone())
     store.faults.refuse_every = 0
     done = [uri for uri in storage.list_files(out) if "/part-" in uri]
     assert len(done) == 3
@@ -150,10 +150,10 @@ def test_a_store_that_refuses_every_image_of_a_full_address_stops_the_stage_too(
     config = config.replaced(image_root_uri=None, heads=("species",))
     store.faults.deny = "photos"
     with pytest.raises(ConfigError, match=r"jpg: the store refuses all 8 of 9 images"):
-        create_dataset.prepare(config)
+        create_dataset.run(config)
     assert not (tmp_path / "out").exists()
     store.faults.deny = images[0].rpartition("/")[2]
-    assert create_dataset.prepare(config) is not None
+    assert create_dataset.run(config.replaced(max_failure_fraction=1)).failures == {"unreadable": 1}
 
 
 @pytest.mark.ray

@@ -64,7 +64,7 @@ def test_create_dataset_goes_on_after_a_kill(local_ray: None, tmp_path: Path) ->
     config = dataset_config(tmp_path / "inventory", tmp_path, killed)
     kill_when("create-dataset", config, lambda: len(list(killed.glob("split=*/*.parquet"))) >= 3)
     there = {path: path.stat().st_mtime_ns for path in killed.glob("split=*/*.parquet")}
-    assert not (killed / "manifest.json").exists()
+    assert not (killed / "_manifest.json").exists()
     create_dataset.run(config)
     create_dataset.run(config.replaced(output_uri=str(whole)))
     assert len(there) < len(list(whole.glob("split=*/*.parquet")))
@@ -88,7 +88,7 @@ def test_predict_goes_on_after_a_kill(bundle: Path, tmp_path: Path) -> None:
         output_uri=str(killed),
     )
     kill_when("predict", config, lambda: len(list(killed.glob("images/*.parquet"))) >= 3)
-    assert not (killed / "manifest.json").exists()
+    assert not (killed / "_manifest.json").exists()
     there = {path: path.stat().st_mtime_ns for path in killed.glob("images/*.parquet")}
     assert len(there) < 100
     predict.run(config)
@@ -105,13 +105,7 @@ def test_train_goes_on_after_a_kill_and_ends_with_the_same_weights(
         model=ModelConfig(image_size=48, dropout=0.3), batch_size=4, max_epochs=4
     )
 
-    def checkpoints() -> list[Path]:
-        """Those that Ray has noted, so that it goes on from them."""
-        run = killed / "_work" / "run"
-        noted = "".join(file.read_text() for file in run.glob("checkpoint_manager_*.json"))
-        return [folder for folder in run.glob("checkpoint_*") if f'"{folder.name}"' in noted]
-
-    kill_when("train", config, lambda: len(checkpoints()) >= 1)
+    kill_when("train", config, lambda: any(killed.glob("_work/checkpoints/epoch-*.pt")))
     assert not (killed / "weights.safetensors").exists()
     logs.set_up()
     train.run(config)
@@ -138,12 +132,10 @@ def test_tune_goes_on_after_a_kill_and_keeps_its_finished_trials(
     kill_when(
         "tune",
         config,
-        lambda: (
-            any(models.glob("*/manifest.json")) and any(models.glob("*/_work/run/checkpoint_*"))
-        ),
+        lambda: any(models.glob("*/_manifest.json")) and any(models.glob("*/_work/checkpoints/*")),
     )
     assert not (tuned / "trials.csv").exists()
-    (first,) = models.glob("*/manifest.json")  # the other trial has done an epoch
+    (first,) = models.glob("*/_manifest.json")  # the other trial has done an epoch
     written = first.stat().st_mtime_ns
     tune.run(config)
     assert first.stat().st_mtime_ns == written

@@ -65,7 +65,10 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
             parts = [
                 pa.Table.from_pylist(list(itertools.chain(*group)), schema=schema) for group in part
             ]
-            parquet.write_row_groups(storage.join(str(tmp_path), path), parts, raw_column="jpeg")
+            storage.write_bytes(
+                storage.join(str(tmp_path), path),
+                parquet.row_group_bytes(parts, raw_column="jpeg"),
+            )
             shards.append({"path": path, "split": "train", "groups": [counts(g) for g in part]})
         return list_groups(str(tmp_path), shards, "train")
 

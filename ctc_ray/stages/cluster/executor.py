@@ -1,43 +1,62 @@
-"""Units of work as Ray tasks."""
+"""Units of work on a Ray cluster: a task per unit, or workers that live as long as the job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import ray.data
 
 from ctc_ray.console import logs
-from ctc_ray.console.progress import Progress
-from ctc_ray.errors import CtcError
-from ctc_ray.runs.executor import error_to_text, raise_unit_error
+from ctc_ray.runs.executor import Job, UnitResult, do_unit
 from ctc_ray.runs.units import Unit
-from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.cluster.connect import connect, n_cpus
 
 _MAX_BLOCKS = 4096  # of a pipeline over units; more only slow its start
 
-
-def dataset_of_units(units: list[Unit]) -> ray.data.Dataset:
-    """One row per unit, one task per unit as long as there are not very many."""
-    rows = [asdict(unit) | {"number": number} for number, unit in enumerate(units)]
-    return ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+Row = dict[str, Any]
 
 
-def run_units(
-    units: list[Unit], work: Callable[[Unit], dict[str, int]], *, progress: Progress
-) -> None:
-    """Do every unit in a task of its own; `work` commits its result, returns n_rows, n_failed."""
-    if not units:
-        return
-    connect()
+class RayExecutor:
+    """Does the units on the cluster of this job, or on a local Ray that is started."""
 
-    def task(row: dict[str, Any]) -> dict[str, Any]:
+    def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
+        """Do every unit once and yield its result as soon as it is there, in any order."""
+        connect()
+        rows = [asdict(unit) for unit in units]
+        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+        resources = {"num_cpus": job.cpus_per_worker, "num_gpus": job.gpus_per_worker}
+        if not job.keeps_workers:
+            results = dataset.map(_task(job), **resources)
+        else:
+            size = min(job.n_workers or (1 if job.gpus_per_worker else n_cpus()), len(units))
+            results = dataset.map(
+                _Worker,
+                fn_constructor_args=(job,),
+                compute=ray.data.ActorPoolStrategy(size=size),
+                **resources,
+            )
+        for row in results.iter_rows():
+            yield UnitResult(**row)
+
+
+def _task(job: Job) -> Callable[[Row], Row]:
+    def task(row: Row) -> Row:
         logs.set_up()
-        row.pop("number")
-        try:
-            return {**work(Unit(**row)), "error": ""}
-        except (CtcError, OSError) as error:
-            return {"n_rows": 0, "n_failed": 0, "error": error_to_text(row["name"], error)}
+        return asdict(do_unit(Unit(**row), job, job.make_worker(_n_threads(job))))
 
-    for done in dataset_of_units(units).map(task, num_cpus=1).iter_rows():
-        raise_unit_error(done["error"])
-        progress.add(done["n_rows"], done["n_failed"])
+    return task
+
+
+class _Worker:
+    """A worker in an actor."""
+
+    def __init__(self, job: Job) -> None:
+        logs.set_up()
+        self._job, self._worker = job, job.make_worker(_n_threads(job))
+
+    def __call__(self, row: Row) -> Row:
+        return asdict(do_unit(Unit(**row), self._job, self._worker))
+
+
+def _n_threads(job: Job) -> int:
+    return max(1, int(job.cpus_per_worker))

@@ -29,7 +29,7 @@ from ctc_ray.stages.create_dataset.plan import DatasetPlan
 
 
 @dataclass(frozen=True)
-class Base:
+class ExistingDataset:
     """The dataset as it is before it grows."""
 
     uri: str
@@ -103,7 +103,7 @@ def _n_images(event_ids: pa.ChunkedArray) -> pa.Table:
     return pa.table({"values": events, "counts": np.bincount(event_N, minlength=len(events))})
 
 
-def read_base(config: CreateDatasetConfig) -> Base | None:
+def read_existing(config: CreateDatasetConfig) -> ExistingDataset | None:
     """The dataset that is to grow; None if it has grown by this inventory already.
 
     Raises:
@@ -117,7 +117,7 @@ def read_base(config: CreateDatasetConfig) -> Base | None:
         raise ConfigError("append: classes are balanced over all events at once; create it anew")
     if config.filter.min_events_per_class or config.filter.min_images_per_class:
         raise ConfigError("append: rare classes are counted in all events at once; create it anew")
-    old, new = ({**c, "inventory_uri": ""} for c in (manifest.config, config.work()))
+    old, new = ({**c, "inventory_uri": ""} for c in (manifest.config, config.result_fields()))
     if old != new:
         raise ConfigError(
             f"{config.output_uri}: was made with other settings ({difference(old, new)}); "
@@ -125,24 +125,26 @@ def read_base(config: CreateDatasetConfig) -> Base | None:
         )
     if manifest.inputs.get(config.inventory_uri) == manifest_fingerprint(config.inventory_uri):
         return None
-    return Base(config.output_uri, manifest)
+    return ExistingDataset(config.output_uri, manifest)
 
 
-def require_fitting(base: Base, plan: DatasetPlan, inventory: Manifest) -> None:
+def require_fitting(existing: ExistingDataset, plan: DatasetPlan, inventory: Manifest) -> None:
     """Check that the plan of this inventory can become a part of the dataset.
 
     Raises:
         ConfigError: the class mapping or the metadata fields are not those of the dataset.
     """
     for uri, found in plan.inputs.items():
-        if base.manifest.inputs.get(uri) != found:
+        if existing.manifest.inputs.get(uri) != found:
             raise ConfigError(f"{uri}: the class mapping is not the one that the dataset has")
-    if inventory.meta != base.manifest.meta:
-        there, here = (", ".join(m) or "none" for m in (base.manifest.meta, inventory.meta))
+    if inventory.meta != existing.manifest.meta:
+        there, here = (", ".join(m) or "none" for m in (existing.manifest.meta, inventory.meta))
         raise ConfigError(f"append: metadata fields are {here}, those of the dataset {there}")
 
 
-def grown(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> tuple[Manifest, str]:
+def extended_manifest(
+    existing: ExistingDataset, config: CreateDatasetConfig, plan: DatasetPlan
+) -> tuple[Manifest, str]:
     """The manifest of the dataset with the plan's images, and the folder for the plan.
 
     Raises:
@@ -150,37 +152,39 @@ def grown(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> tuple[M
     """
     own = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
     if config.overwrite:
-        _delete_unfinished(base)
-    name = begin_append(config.output_uri, own, done=base.manifest.inputs)
+        _delete_unfinished(existing)
+    name = begin_append(config.output_uri, own, done=existing.manifest.inputs)
     classes = {
         head: sorted({*names, *plan.labels.classes[head]})
-        for head, names in base.manifest.classes.items()
+        for head, names in existing.manifest.classes.items()
     }
-    manifest = base.manifest.model_copy(
+    manifest = existing.manifest.model_copy(
         update={
-            "inputs": {**base.manifest.inputs, **own},
-            "rows_in": base.manifest.rows_in + plan.rows.num_rows,
+            "inputs": {**existing.manifest.inputs, **own},
+            "rows_in": existing.manifest.rows_in + plan.rows.num_rows,
             "classes": LabelSpace.from_json(classes).to_json(),
-            "counts": _counts(base, config, plan),
+            "counts": _counts(existing, config, plan),
             "shards": [],
         }
     )
     return manifest, storage.join(WORK_FOLDER, name)
 
 
-def _delete_unfinished(base: Base) -> None:
+def _delete_unfinished(existing: ExistingDataset) -> None:
     """Delete the shards that an append has left without finishing, and its plan."""
-    known = {storage.join(base.uri, shard["path"]) for shard in base.manifest.shards}
-    for uri in parquet.list_tables(base.uri):
+    known = {storage.join(existing.uri, shard["path"]) for shard in existing.manifest.shards}
+    for uri in parquet.list_tables(existing.uri):
         if uri not in known:
             storage.delete_file(uri)
-    end_append(base.uri)
+    end_append(existing.uri)
 
 
-def _counts(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> Mapping[str, Any]:
+def _counts(
+    existing: ExistingDataset, config: CreateDatasetConfig, plan: DatasetPlan
+) -> Mapping[str, Any]:
     """Of the whole what can be counted in it; of each inventory what was left out of it."""
-    before = base.manifest.counts
-    rows, splits = base.with_new(plan)
+    before = existing.manifest.counts
+    rows, splits = existing.with_new(plan)
     shares = split_shares(
         splits, {} if config.split.by.startswith("meta:") else config.split.fractions
     )

@@ -85,7 +85,7 @@ def check(
     found = Counter(code for code in failures if code is not None)
     return Manifest(
         kind="check",
-        config=config.work(),
+        config=config.result_fields(),
         rows_in=plan.rows.num_rows,
         rows_out=rows.num_rows,
         failures={code.value: found[code.value] for code in Failure if found[code.value]},

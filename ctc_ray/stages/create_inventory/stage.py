@@ -2,7 +2,7 @@
 
 in:  a csv, class folders, a tree of images, the original's inventory JSON, COCO, Camtrap DP; or an
      INVENTORY and a MegaDetector result file
-out: INVENTORY as part-00000.parquet, …, and manifest.json
+out: INVENTORY as part-00000.parquet, …, and _manifest.json
 """
 
 import logging
@@ -40,7 +40,7 @@ from ctc_ray.inventory.sources.image_tree import layout_pattern, read_tree
 from ctc_ray.inventory.sources.megadetector import add_boxes
 from ctc_ray.inventory.sources.original_json import read_json
 from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
-from ctc_ray.runs.output_folder import begin_work, finish_work, is_begun
+from ctc_ray.runs.output_folder import Run, finished_run, is_begun, open_run
 from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
 from ctc_ray.stages.create_inventory.files import (
     FoundImages,
@@ -68,16 +68,28 @@ def run(config: InventoryConfig) -> Manifest:
     """Read the source whole, check it, and write the inventory; on an error nothing is written."""
     config = _absolute(config)
     inputs = _inputs_if_begun(config)
-    if inputs and _is_complete(config, inputs):
-        return read_manifest(config.output_uri, "inventory")
+    if inputs:
+        finished = finished_run(config.output_uri, "inventory", _fields(config, inputs))
+        if finished is not None:
+            return finished
     inventory, inputs = both(lambda: _read(config), lambda: inputs or _inputs_of_files(config))
     missing = _missing_files(config, inventory.images)
     if config.same_content:
         inventory = _compared(config, inventory)
     if not inputs and isinstance(inventory.images, InventoryImages):
         inputs = _inputs_of_folder(config, inventory.images.source)
-    if _is_complete(config, inputs):
-        return read_manifest(config.output_uri, "inventory")
+    fields = _fields(config, inputs)
+    with open_run(config.output_uri, "inventory", fields, overwrite=config.overwrite) as run:
+        return run if isinstance(run, Manifest) else _write(config, run, inventory, missing, inputs)
+
+
+def _write(
+    config: InventoryConfig,
+    run: Run,
+    inventory: Inventory,
+    missing: Findings,
+    inputs: dict[str, str],
+) -> Manifest:
     _, (checked, statistics) = both(
         lambda: _write_parts(config.output_uri, inventory.images),
         lambda: (_checks(config, inventory.images), _statistics(inventory)),
@@ -85,17 +97,18 @@ def run(config: InventoryConfig) -> Manifest:
     inventory = _with(inventory, *checked, missing)
     findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
     parquet.write_table(findings_uri, inventory.findings.table())
-    manifest = Manifest(
-        kind="inventory",
-        config=config.work(),
-        inputs=inputs,
-        rows_in=len(inventory.images),
-        rows_out=len(inventory.images),
-        classes={head: _classes(labels) for head, labels in statistics.items()},
-        meta=list(inventory.meta),
-        counts=_counts(inventory, statistics),
+    manifest = run.finish(
+        Manifest(
+            kind="inventory",
+            config=config.result_fields(),
+            inputs=inputs,
+            rows_in=len(inventory.images),
+            rows_out=len(inventory.images),
+            classes={head: _classes(labels) for head, labels in statistics.items()},
+            meta=list(inventory.meta),
+            counts=_counts(inventory, statistics),
+        )
     )
-    finish_work(config.output_uri, manifest)
     logger.info("wrote %d images to %s", manifest.rows_out, config.output_uri)
     return manifest
 
@@ -119,21 +132,8 @@ def _inputs_if_begun(config: InventoryConfig) -> dict[str, str]:
     return _inputs_of_files(config) if may_be_there and storage.is_file(config.source_uri) else {}
 
 
-def _is_complete(config: InventoryConfig, inputs: dict[str, str]) -> bool:
-    """Whether this very inventory is there; if not, it is begun.
-
-    Raises:
-        ConfigError: the output is that of another source or configuration.
-    """
-    work = _work(config, inputs)
-    if not begin_work(config.output_uri, "inventory", work, overwrite=config.overwrite):
-        return False
-    logger.info("%s is complete already", config.output_uri)
-    return True
-
-
-def _work(config: InventoryConfig, inputs: dict[str, str]) -> dict[str, Any]:
-    return {"source": type(config).__name__, **config.work(), "inputs": inputs}
+def _fields(config: InventoryConfig, inputs: dict[str, str]) -> dict[str, Any]:
+    return {"source": type(config).__name__, **config.result_fields(), "inputs": inputs}
 
 
 def _write_parts(output_uri: str, images: InventoryImages | TableImages) -> None:

@@ -1,18 +1,18 @@
 """Where the images of `ctc predict` come from: a folder, a csv, an inventory, or a dataset.
 
-A helper of that stage: rows to plan by, and the decoded batches of a unit. It imports no torch,
-so the processes that decode stay small.
+Rows to plan by, and the decoded batches of a unit.
 """
 
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
@@ -20,9 +20,7 @@ from ctc_ray.files.prefetch import read_ahead
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.inventory.sources.image_tree import read_images
-from ctc_ray.runs.executor import error_to_text
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
-from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import META_PREFIX, Failure, conform, image_fields, meta_columns
 
 _SHARD = "_shard"  # column of a plan: where an image lies that comes from a dataset
@@ -129,61 +127,38 @@ def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
             yield Failure(failure) if failure else jpegs["jpeg"][place[image_id]].as_py()
 
 
-def decode_unit(
-    config: PredictConfig, unit: Unit, *, image_size: int, keep_aspect: bool
-) -> Iterator[dict[str, Any]]:
-    """The batches of a unit: `rows` (Arrow IPC, with failure) and `pixels` of the decoded ones.
+def decode_batches(
+    config: PredictConfig,
+    rows: pa.Table,
+    *,
+    image_size: int,
+    keep_aspect: bool,
+    n_threads: int,
+) -> Iterator[tuple[pa.Table, npt.NDArray[np.uint8]]]:
+    """Batches of `batch_size` rows in their order, with `failure`, and the pixels of the decoded.
 
-    Batches are slices of `batch_size` rows in the order of the plan; pixels are uint8,
-    (N, S, S, 3), of the rows without failure.
+    Pixels are uint8 RGB (N, S, S, 3), one image per row without a failure.
     """
-    rows = read_unit(config.output_uri, unit)
-    n_batches = -(-rows.num_rows // config.batch_size)
-    images = read_images_of(config, rows)
-    for batch in range(n_batches):
-        part = rows.slice(batch * config.batch_size, config.batch_size)
-        decoded = [
-            raw
-            if isinstance(raw, Failure)
-            else to_input(
-                raw,
-                image_size=image_size,
-                keep_aspect=keep_aspect,
-                max_pixels=config.max_pixels,
-                truncated=config.truncated,
-            )
-            for raw in itertools.islice(images, part.num_rows)
-        ]
+
+    def decode(content: bytes | Failure) -> npt.NDArray[np.uint8] | Failure:
+        if isinstance(content, Failure):
+            return content
+        return to_input(
+            content,
+            image_size=image_size,
+            keep_aspect=keep_aspect,
+            max_pixels=config.max_pixels,
+            truncated=config.truncated,
+        )
+
+    images = map_ahead(decode, read_images_of(config, rows), n_threads=n_threads)
+    for start in range(0, rows.num_rows, config.batch_size):
+        part = rows.slice(start, config.batch_size)
+        decoded = list(itertools.islice(images, part.num_rows))
         failures = [item.value if isinstance(item, Failure) else None for item in decoded]
         pixels = [item for item in decoded if not isinstance(item, Failure)]
+        empty = np.zeros((0, image_size, image_size, 3), np.uint8)
         part = part.select(image_columns(part)).append_column(
             "failure", pa.array(failures, pa.string())
         )
-        yield {
-            "batch": batch,
-            "n_batches": n_batches,
-            "rows": to_ipc(part),
-            "pixels": np.stack(pixels).tobytes() if pixels else b"",
-            "error": "",
-        }
-
-
-def failed_batch(unit: Unit, error: Exception) -> dict[str, Any]:
-    """In place of a batch: why the unit cannot be read."""
-    words = error_to_text(unit.name, error)
-    return {"batch": 0, "n_batches": 0, "rows": b"", "pixels": b"", "error": words}
-
-
-def to_ipc(table: pa.Table) -> bytes:
-    """A table as the bytes of an Arrow stream: one value of a row of a pipeline."""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
-
-
-def from_ipc(content: bytes) -> pa.Table:
-    """What `to_ipc` made."""
-    with pa.ipc.open_stream(content) as reader:
-        return reader.read_all()
+        yield part, np.stack(pixels) if pixels else empty

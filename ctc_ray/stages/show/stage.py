@@ -18,7 +18,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.append_journal import growing_by
 from ctc_ray.runs.manifest import MADE_BY, MANIFEST_NAME, Manifest, is_complete, read_manifest
-from ctc_ray.runs.output_folder import begun_work
+from ctc_ray.runs.output_folder import run_progress
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE
 from ctc_ray.stages.show import gallery
 
@@ -72,7 +72,7 @@ def run(config: ShowConfig) -> Summary:
 
 def _unfinished(config: ShowConfig, uri: str) -> Summary:
     try:
-        begun = begun_work(uri)
+        begun = run_progress(uri)
     except ConfigError:  # says what to do with an output folder, which this is not
         begun = None
     if begun is None or begun.kind not in MADE_BY:  # another program's, or of a later ctc

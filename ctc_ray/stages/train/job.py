@@ -1,7 +1,7 @@
 """One worker's training job: model, data and state, put together from the nouns.
 
-A helper of `ctc train`. The state after an epoch is all that the next one depends on, so a job that
-is loaded goes on as if it had never stopped.
+The state after an epoch is all that the next one depends on, so a job that is loaded continues as
+if it had never stopped.
 """
 
 import csv
@@ -9,7 +9,6 @@ import io
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +39,6 @@ from ctc_ray.training.optimizer import (
 )
 from ctc_ray.training.plans import Plan, list_groups, plan_epoch, plan_evaluation
 
-STATE_FILE = "state.pt"
 _AUGMENT_MARGIN = 1.15  # decode larger than the input: a crop of 10 % then needs no enlarging
 _NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
 
@@ -178,8 +176,13 @@ class TrainingJob:
         found = image_statistics(read_batches(plan, self._reading(self._image_size)))
         return found.mean, found.std
 
-    def save(self, folder: Path) -> None:
-        """Write the state after the last epoch."""
+    @property
+    def n_epochs(self) -> int:
+        """Epochs that are finished."""
+        return len(self._history)
+
+    def state(self) -> bytes:
+        """The state after the last epoch: all that the next epoch depends on."""
         state = {
             "model": self._model.state_dict(),
             "best": self._best,
@@ -188,12 +191,14 @@ class TrainingJob:
             "stopping": self._stopping.state_dict(),
             "history": self._history,
         }
-        torch.save(state, folder / STATE_FILE)
+        content = io.BytesIO()
+        torch.save(state, content)
+        return content.getvalue()
 
-    def load(self, folder: Path) -> None:
-        """Go on from what `save` wrote."""
+    def load_state(self, content: bytes) -> None:
+        """Resume from what `state` returned."""
         state = torch.load(
-            folder / STATE_FILE, weights_only=True, map_location=self._settings.device
+            io.BytesIO(content), weights_only=True, map_location=self._settings.device
         )
         self._model.load_state_dict(state["model"])
         self._best = _copy(state["best"])

@@ -1,5 +1,6 @@
 """Appending is tested without Ray: its units are done one after the other, in this process."""
 
+import contextlib
 import csv
 import logging
 import shutil
@@ -8,7 +9,14 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from builders import bytes_below, dataset_config, inventory_config, write_events
+from builders import (
+    AtMost,
+    StoppedError,
+    bytes_below,
+    dataset_config,
+    inventory_config,
+    write_events,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,26 +24,24 @@ from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError
 from ctc_ray.files import parquet
 from ctc_ray.runs import output_folder
-from ctc_ray.runs.manifest import Manifest, read_manifest
-from ctc_ray.runs.units import missing_units
+from ctc_ray.runs.executor import InProcess
+from ctc_ray.runs.manifest import Manifest, is_complete, read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset
-from ctc_ray.stages.create_dataset.inventory_rows import find_rows
 from ctc_ray.stages.create_inventory import stage as create_inventory
 
 
 def create(config: CreateDatasetConfig, *, at_most: int | None = None) -> Manifest | None:
-    """What `create_dataset.run` does; `at_most` so many units, as if it was killed then."""
-    begun = create_dataset.prepare(config)
-    if begun is None:
-        return None
-    about = create_dataset._about(begun.config, begun.manifest)
-    missing = missing_units(begun.config.output_uri, begun.units)
-    rows = find_rows(begun.config.inventory_uri)
-    for unit in missing[:at_most]:
-        create_dataset.write_shard(begun.config, rows, tuple(begun.manifest.meta), about, unit)
-    if at_most is not None and at_most < len(missing):
-        return None
-    return create_dataset._finish(begun.config, begun.manifest, begun.units)
+    """Run in this process; the new manifest, None if it stays the old one.
+
+    Args:
+        at_most: units, as if the run was killed after them; None: all.
+    """
+    before = read_manifest(config.output_uri) if is_complete(config.output_uri) else None
+    executor = InProcess() if at_most is None else AtMost(at_most)
+    with contextlib.suppress(StoppedError):
+        made = create_dataset.run(config, executor=executor)
+        return None if made == before else made
+    return None
 
 
 def inventory_of(folder: Path, events: dict[str, tuple[str, str]], name: str) -> Path:

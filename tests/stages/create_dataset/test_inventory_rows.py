@@ -48,7 +48,7 @@ def test_another_inventory_in_the_same_place_is_told(tmp_path):
     with pytest.raises(IncompleteDataError, match="the inventory has changed since"):
         rows.require_unchanged()
     (tmp_path / MANIFEST_NAME).unlink()
-    with pytest.raises(IncompleteDataError, match=r"no manifest\.json"):
+    with pytest.raises(IncompleteDataError, match=r"no _manifest\.json"):
         rows.require_unchanged()
 
 

@@ -94,7 +94,7 @@ def test_uninterrupted_run_equals_a_run_that_lost_some_shards(
 ) -> None:
     config = dataset_config(inventory, photos, tmp_path / "out")
     create_dataset.run(config)
-    (tmp_path / "out" / "manifest.json").unlink()
+    (tmp_path / "out" / "_manifest.json").unlink()
     (tmp_path / "out" / "split=train" / "part-00001.parquet").unlink()
     create_dataset.run(config)
     assert bytes_below(tmp_path / "out") == bytes_below(dataset)

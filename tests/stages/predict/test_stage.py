@@ -1,21 +1,25 @@
 import csv
 import json
 import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from builders import bytes_below
+from builders import AtMost, StoppedError, bytes_below
 
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError, CtcError, IncompleteDataError
 from ctc_ray.files import parquet
-from ctc_ray.runs.manifest import read_manifest
-from ctc_ray.runs.units import write_plan
-from ctc_ray.stages.predict import sources
+from ctc_ray.runs.executor import InProcess, Job, UnitResult
+from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.units import Unit
 from ctc_ray.stages.predict import stage as predict
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+
+def run(config: PredictConfig) -> Manifest:
+    return predict.run(config, executor=InProcess())
 
 
 def config(bundle: Path, output: Path, **fields: object) -> PredictConfig:
@@ -37,7 +41,7 @@ def predictions(
 ) -> Path:
     folder = tmp_path_factory.mktemp("predictions") / "predictions"
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
-    predict.run(config(bundle, folder, export=("csv", "json"), **inputs))
+    run(config(bundle, folder, export=("csv", "json"), **inputs))
     return folder
 
 
@@ -74,11 +78,11 @@ def test_exports_have_a_line_per_event_and_head(predictions: Path) -> None:
     assert len((predictions / "predictions.json").read_text().splitlines()) == 24
 
 
-def test_batch_size_and_workers_change_no_answer(
+def test_batch_size_changes_no_answer(
     predictions: Path, bundle: Path, photos: Path, inventory: Path, tmp_path: Path
 ) -> None:
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
-    predict.run(config(bundle, tmp_path / "out", workers=2, batch_size=1, **inputs))
+    run(config(bundle, tmp_path / "out", batch_size=1, **inputs))
     one, many = (
         parquet.read_folder(str(folder / "images")) for folder in (tmp_path / "out", predictions)
     )
@@ -89,30 +93,45 @@ def test_batch_size_and_workers_change_no_answer(
         assert a == pytest.approx(b, abs=1e-5)
 
 
+@pytest.mark.ray
+def test_workers_on_ray_write_the_bytes_that_this_process_writes(
+    local_ray: None,
+    predictions: Path,
+    bundle: Path,
+    photos: Path,
+    inventory: Path,
+    tmp_path: Path,
+) -> None:
+    inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
+    made = config(bundle, tmp_path / "out", export=("csv", "json"), workers=2, **inputs)
+    predict.run(made)  # five units: more than this process does by itself
+    assert bytes_below(tmp_path / "out") == bytes_below(predictions)
+
+
 def test_run_that_lost_a_unit_ends_with_the_same_bytes(
     predictions: Path, bundle: Path, photos: Path, inventory: Path, tmp_path: Path
 ) -> None:
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
     again = config(bundle, tmp_path / "out", export=("csv", "json"), **inputs)
-    predict.run(again)
-    (tmp_path / "out" / "manifest.json").unlink()
+    run(again)
+    (tmp_path / "out" / "_manifest.json").unlink()
     (tmp_path / "out" / "images" / "part-00002.parquet").unlink()
-    predict.run(again)
+    run(again)
     assert bytes_below(tmp_path / "out") == bytes_below(predictions)
 
 
 def test_shards_of_a_split_are_a_source(bundle: Path, dataset: Path, tmp_path: Path) -> None:
-    made = predict.run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="val"))
+    made = run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="val"))
     shards = [s for s in read_manifest(str(dataset), "dataset").shards if s["split"] == "val"]
     assert made.rows_out == sum(shard["n_images"] for shard in shards)
     assert sum(made.failures.values()) == sum(shard["n_failed"] for shard in shards)
 
 
 def test_folder_and_csv_are_sources(bundle: Path, photos: Path, tmp_path: Path) -> None:
-    folder = predict.run(config(bundle, tmp_path / "a", images_uri=str(photos / "images")))
+    folder = run(config(bundle, tmp_path / "a", images_uri=str(photos / "images")))
     assert folder.rows_out == folder.counts["events"] == 47
     fields = {"event_column": "event", "image_columns": ("image1", "image2", "image3")}
-    table = predict.run(
+    table = run(
         config(
             bundle,
             tmp_path / "b",
@@ -127,14 +146,14 @@ def test_folder_and_csv_are_sources(bundle: Path, photos: Path, tmp_path: Path) 
 
 def test_folder_that_is_no_bundle_is_refused(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds dataset, expected bundle"):
-        predict.run(config(dataset, tmp_path / "out", images_uri=str(tmp_path)))
+        run(config(dataset, tmp_path / "out", images_uri=str(tmp_path)))
     with pytest.raises(IncompleteDataError, match="ctc train"):
-        predict.run(config(tmp_path, tmp_path / "out", images_uri=str(tmp_path)))
+        run(config(tmp_path, tmp_path / "out", images_uri=str(tmp_path)))
 
 
 def test_split_that_is_not_there_is_named(bundle: Path, dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no split 'test'; splits are train, val"):
-        predict.run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="test"))
+        run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="test"))
 
 
 def test_every_event_of_a_csv_is_answered_and_what_was_found_is_counted(
@@ -144,7 +163,7 @@ def test_every_event_of_a_csv_is_answered_and_what_was_found_is_counted(
         image = next(csv.DictReader(file))["image1"]
     text = f"id,a,b,site\ne,{image},{image},S1\nnone,,,S2\nf,{image},,S1\n"
     (tmp_path / "events.csv").write_text(text)
-    manifest = predict.run(
+    manifest = run(
         config(
             bundle,
             tmp_path / "out",
@@ -172,7 +191,7 @@ def test_damaged_weights_are_told_before_anything_is_begun(
     shutil.copytree(bundle, tmp_path / "model")
     (tmp_path / "model" / "weights.safetensors").write_bytes(b"nothing")
     with pytest.raises(CtcError, match=r"weights\.safetensors"):
-        predict.run(config(tmp_path / "model", tmp_path / "out", images_uri=str(photos)))
+        run(config(tmp_path / "model", tmp_path / "out", images_uri=str(photos)))
     assert not (tmp_path / "out").exists()
 
 
@@ -180,7 +199,7 @@ def test_more_gpus_than_there_are_is_refused_before_anything_is_begun(
     bundle: Path, photos: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"--gpu-per-worker 99: needs 99 GPUs, this machine has"):
-        predict.run(config(bundle, tmp_path / "out", images_uri=str(photos), gpu_per_worker=99))
+        run(config(bundle, tmp_path / "out", images_uri=str(photos), gpu_per_worker=99))
     assert not (tmp_path / "out").exists()
 
 
@@ -188,14 +207,21 @@ def test_a_shard_that_is_gone_is_one_clear_line(
     bundle: Path, dataset: Path, tmp_path: Path
 ) -> None:
     shutil.copytree(dataset, tmp_path / "dataset")
-    where = config(bundle, tmp_path / "out", dataset_uri=str(tmp_path / "dataset"), split="val")
-    shard = next((tmp_path / "dataset" / "split=val").iterdir())
-    source_rows = sources.read_source(where).rows
-    shard.write_bytes(b"nothing")
-    units = write_plan(where.output_uri, "images", source_rows, where.images_per_unit)
-    bundle_manifest = read_manifest(str(bundle), "bundle")
-    with pytest.raises(
-        CtcError, match=r"^images/part-\d+.parquet: .*the same command goes on"
-    ) as told:
-        predict._run_missing(where, bundle_manifest, units, source_rows.num_rows)
-    assert "\n" not in str(told.value)
+    made = config(bundle, tmp_path / "out", dataset_uri=str(tmp_path / "dataset"), split="val")
+    with pytest.raises(StoppedError):
+        predict.run(made, executor=AtMost(1))
+    shards = {path: path.read_bytes() for path in (tmp_path / "dataset" / "split=val").iterdir()}
+
+    @dataclass(frozen=True)
+    class WithoutShards:
+        def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
+            for path in shards:
+                path.write_bytes(b"nothing")
+            return InProcess().run(units, job)
+
+    with pytest.raises(CtcError, match=r"^images/part-\d+.parquet: .*the same command") as raised:
+        predict.run(made, executor=WithoutShards())
+    assert "\n" not in str(raised.value)
+    for path, content in shards.items():
+        path.write_bytes(content)
+    assert run(made).rows_out == run(made).rows_in

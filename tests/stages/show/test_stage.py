@@ -5,7 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 from builders import (
+    AtMost,
+    StoppedError,
     bytes_below,
+    dataset_config,
     dataset_in_process,
     inventory_config,
     photograph,
@@ -134,19 +137,9 @@ def test_folder_without_images_has_no_failures_and_no_sheet(folder: Path, tmp_pa
 def test_unfinished_folder_says_which_command_goes_on(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done: list[int] = []
-
-    def killed_after_two(config, *rest):
-        if len(done) == 2:
-            raise KeyboardInterrupt
-        done.append(1)
-        return write_shard(config, *rest)
-
-    write_shard = create_dataset.write_shard
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(create_dataset, "write_shard", killed_after_two)
-        with pytest.raises(KeyboardInterrupt):
-            dataset_in_process(folder / "inventory", folder / "photos", tmp_path / "dataset")
+    config = dataset_config(folder / "inventory", folder / "photos", tmp_path / "dataset")
+    with pytest.raises(StoppedError):
+        create_dataset.run(config, executor=AtMost(2))
     summary = of(tmp_path / "dataset")
     n_shards = len(read_manifest(str(folder / "dataset")).shards)
     assert summary.values == {
@@ -170,14 +163,14 @@ def test_what_is_no_folder_of_ours_is_told(folder: Path, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="nowhere: no such folder"):
         of(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"manifest\.json: is a file"):
-        of(folder / "dataset" / "manifest.json")
+        of(folder / "dataset" / "_manifest.json")
     with pytest.raises(ConfigError, match="no work that a ctc command has begun"):
         of(folder / "photos")
     (tmp_path / "_work").mkdir()
     (tmp_path / "_work" / "work.json").write_text("[]")
     with pytest.raises(ConfigError, match="no work that a ctc command has begun"):
         of(tmp_path)
-    (tmp_path / "manifest.json").write_text('{"name": "a web page"}')
+    (tmp_path / "_manifest.json").write_text('{"name": "a web page"}')
     with pytest.raises(SchemaError, match="schema version None"):
         of(tmp_path)
 

@@ -1,14 +1,11 @@
 import re
 from pathlib import Path
 
-import pytest
 import torch
 from builders import train_config
 
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.stages.train.job import TrainingJob
-
-pytestmark = pytest.mark.ray  # for the dataset; the job itself needs none
 
 
 def job(dataset: Path, output: Path) -> TrainingJob:
@@ -28,9 +25,8 @@ def test_job_that_was_saved_and_loaded_ends_with_the_same_weights(
         whole.next_epoch()
     first = job(dataset, tmp_path)
     first.next_epoch()
-    first.save(tmp_path)
     second = job(dataset, tmp_path)
-    second.load(tmp_path)
+    second.load_state(first.state())
     while not second.is_done:
         second.next_epoch()
     for name, tensor in weights(whole).items():

@@ -1,0 +1,38 @@
+"""Whether units run in this process or on Ray; a few units do not wait for Ray to start.
+
+This module does not import Ray.
+"""
+
+import os
+from collections.abc import Sequence
+
+from ctc_ray.runs.executor import Executor, InProcess
+from ctc_ray.runs.units import Unit
+
+FEW_UNITS = 2
+"""Units that this process does sooner than a Ray that must first start."""
+
+
+def choose_executor(units: Sequence[Unit], *, gpus: float = 0) -> Executor:
+    """The executor that finishes these units soonest; GPUs are Ray's to give."""
+    if len(units) <= FEW_UNITS and gpus == 0:
+        return InProcess()
+    from ctc_ray.stages.cluster.executor import RayExecutor  # Ray takes seconds to import
+
+    return RayExecutor()
+
+
+def is_on_cluster() -> bool:
+    """Whether Ray would connect to a cluster that runs already."""
+    return os.environ.get("RAY_ADDRESS", "local") != "local"
+
+
+def require_gpus(per_worker: float) -> None:
+    """Check that there is a GPU before anything is written.
+
+    Raises:
+        ConfigError: neither this machine nor the cluster has one, or can grow to have one.
+    """
+    from ctc_ray.stages.cluster.connect import require  # Ray takes seconds to import
+
+    require(f"--gpu-per-worker {per_worker:g}", cpus=1, gpus=per_worker)

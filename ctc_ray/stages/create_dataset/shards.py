@@ -1,0 +1,106 @@
+"""The work of one unit of `ctc create-dataset`: images are read, decoded, resized and encoded."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from ctc_ray import __version__
+from ctc_ray.columns.event_runs import cut_by_events
+from ctc_ray.columns.threads import map_ahead
+from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.files import parquet, storage
+from ctc_ray.files.prefetch import read_ahead
+from ctc_ray.images.resize import ShardImage, to_shard_jpeg
+from ctc_ray.runs.executor import UnitOutput, UnitWorker
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.units import Unit, read_unit
+from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
+from ctc_ray.stages.create_dataset import footers
+from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
+from ctc_ray.stages.create_dataset.plan import whole_rows
+
+_IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
+_ABOUT_KEY = "ctc_dataset"  # of a shard's footer
+
+
+@dataclass(frozen=True)
+class ShardMaker:
+    """Makes shards of planned rows; can be pickled."""
+
+    config: CreateDatasetConfig
+    inventory: InventoryRows
+    meta: tuple[str, ...]
+    about: str
+    """What every shard says of itself in its footer; see `about_dataset`."""
+
+    def make_worker(self, n_threads: int) -> UnitWorker:
+        """A worker that decodes with this many threads."""
+        return partial(self._make_shard, n_threads=n_threads)
+
+    def _make_shard(self, unit: Unit, *, n_threads: int) -> UnitOutput:
+        config = self.config
+        self.inventory.require_unchanged()
+        waiting = read_unit(config.output_uri, unit)
+        rows = whole_rows(waiting, self.inventory, config.heads, self.meta)
+        images = decode_rows(config, rows, n_threads=n_threads)
+        schema = shard_schema(config.heads, self.meta)
+        shard = conform(_with_images(rows, images), schema, where=unit.name)
+        cuts = cut_by_events(shard["capture_event_id"], _IMAGES_PER_ROW_GROUP)
+        groups = [shard.slice(start, stop - start) for start, stop in cuts]
+        metadata = {_ABOUT_KEY: self.about, **footers.footer_counts(groups, config.heads)}
+        content = parquet.row_group_bytes(groups, metadata=metadata, raw_column="jpeg")
+        n_failed = sum(isinstance(image, Failure) for image in images)
+        return UnitOutput({unit.name: content}, shard.num_rows, n_failed)
+
+
+def about_dataset(config: CreateDatasetConfig, manifest: Manifest) -> str:
+    """What a shard says of itself, as JSON, so that it is understood without its dataset."""
+    return json.dumps(
+        {
+            "schema_version": SCHEMA_VERSION,
+            "ctc_version": __version__,
+            "inventory_fingerprint": manifest.inputs[config.inventory_uri],
+            "resize": config.resize.model_dump(mode="json"),
+            "heads": list(manifest.classes),
+            "classes": manifest.classes,
+        },
+        ensure_ascii=False,
+    )
+
+
+def decode_rows(
+    config: CreateDatasetConfig, rows: pa.Table, *, n_threads: int = 1
+) -> list[ShardImage | Failure]:
+    """The images of the rows as a shard holds them, in the order of the rows."""
+    uris = [storage.under_root(config.image_root_uri, uri) for uri in rows["image_uri"].to_pylist()]
+    contents = read_ahead(uris, config.threads_per_task)
+    return list(map_ahead(partial(_to_shard, config), contents, n_threads=n_threads))
+
+
+def _to_shard(config: CreateDatasetConfig, content: bytes | Failure) -> ShardImage | Failure:
+    if isinstance(content, Failure):
+        return content
+    return to_shard_jpeg(
+        content,
+        smallest_side=config.resize.smallest_side,
+        quality=config.resize.quality,
+        max_pixels=config.max_pixels,
+        truncated=config.truncated,
+        reencode_small=config.resize.reencode_small,
+    )
+
+
+def _with_images(rows: pa.Table, images: Sequence[ShardImage | Failure]) -> pa.Table:
+    def column(name: str, kind: pa.DataType) -> pa.Array:
+        return pa.array([getattr(image, name, None) for image in images], kind)
+
+    failures = [image.value if isinstance(image, Failure) else None for image in images]
+    return (
+        rows.append_column("jpeg", column("jpeg", pa.binary()))
+        .append_column("width", column("width", pa.int32()))
+        .append_column("height", column("height", pa.int32()))
+        .append_column("failure", pa.array(failures, pa.string()))
+    )

@@ -1,0 +1,96 @@
+"""Training workers on Ray Train: on one or many nodes, with or without GPUs."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import ray.train
+from ray.train.torch import TorchTrainer, get_device, prepare_model
+
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.console import logs
+from ctc_ray.errors import CtcError
+from ctc_ray.files import storage
+from ctc_ray.runs.claim import Claim
+from ctc_ray.runs.layout import WORK_FOLDER
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.cluster.messages import WorkerLogRelay
+from ctc_ray.stages.train.worker import Session, train_worker
+
+logger = logging.getLogger(__name__)
+
+_MAX_RESTARTS = 3  # after a lost node or worker; each resumes from the last checkpoint
+
+
+def train_on_ray(
+    config: TrainConfig, dataset: Manifest, claim: Claim, callbacks: Sequence[Any]
+) -> None:
+    """Train with the workers that the configuration asks for; the bundle is written at the end.
+
+    Args:
+        callbacks: of Ray Train, e.g. to report to Ray Tune.
+
+    Raises:
+        CtcError: what a worker raised for the user.
+    """
+    connect()
+    try:
+        with WorkerLogRelay(logger) as relay:
+            _trainer(config, dataset, claim, relay, callbacks).fit()
+    except ray.train.WorkerGroupError as error:
+        for failure in error.worker_failures.values():
+            if isinstance(failure, CtcError):  # for the user, not a fault of the code
+                raise failure from None
+        raise
+
+
+def _trainer(
+    config: TrainConfig,
+    dataset: Manifest,
+    claim: Claim,
+    relay: WorkerLogRelay,
+    callbacks: Sequence[Any],
+) -> TorchTrainer:
+    resources = {"CPU": config.cpu_per_worker}
+    if config.gpu_per_worker:
+        resources["GPU"] = config.gpu_per_worker
+    return TorchTrainer(
+        _work,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "dataset": dataset.model_dump(mode="json"),
+            "claim": claim,
+            "mailbox": relay.mailbox,
+        },
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=config.workers,
+            use_gpu=config.gpu_per_worker > 0,
+            resources_per_worker=resources,
+        ),
+        run_config=ray.train.RunConfig(
+            name="run",
+            storage_path=storage.join(config.output_uri, WORK_FOLDER),
+            failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS),
+            callbacks=list(callbacks),
+        ),
+    )
+
+
+def _work(settings: dict[str, Any]) -> None:
+    """Run by every worker."""
+    logs.set_up()
+    context = ray.train.get_context()
+    mailbox = settings["mailbox"]
+    session = Session(
+        rank=context.get_world_rank(),
+        n_workers=context.get_world_size(),
+        n_workers_here=context.get_local_world_size(),
+        device=get_device(),
+        wrap=prepare_model,
+        report=ray.train.report,
+        show=lambda line: mailbox.put.remote(line),
+    )
+    config = TrainConfig.model_validate(settings["config"])
+    dataset = Manifest.model_validate(settings["dataset"])
+    train_worker(config, dataset, settings["claim"], session)
