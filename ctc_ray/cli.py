@@ -47,12 +47,15 @@ from ctc_ray.errors import CtcError
 
 _EXIT_ERROR, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
-# command, stage (module of ctc_ray.stages), configuration
+# stages that are a folder of ctc_ray.stages; the others are one module
+_FOLDERS = {"create_inventory", "create_dataset", "train", "predict", "show"}
+
+# command, stage, configuration
 _STAGES: tuple[tuple[str, str, type[StageConfig]], ...] = (
-    ("create-dataset", "create_dataset.stage", CreateDatasetConfig),
-    ("train", "train.stage", TrainConfig),
+    ("create-dataset", "create_dataset", CreateDatasetConfig),
+    ("train", "train", TrainConfig),
     ("tune", "tune", TuneConfig),
-    ("predict", "predict.stage", PredictConfig),
+    ("predict", "predict", PredictConfig),
     ("export", "export", ExportConfig),
     ("demo", "demo", DemoConfig),
 )
@@ -118,7 +121,7 @@ def make_app() -> App:
     about = "List the images of a source, one row per image."
     inventory = App(name="create-inventory", help=about, sort_key=0)
     for source, model in _SOURCES:
-        inventory.command(_command("create_inventory.stage", model), name=source)
+        inventory.command(_command("create_inventory", model), name=source)
     app.command(inventory)
     for place, (name, stage, model) in enumerate(_STAGES, start=1):
         app.command(_command(stage, model), name=name, sort_key=place)
@@ -161,7 +164,7 @@ def _show_command() -> Callable[..., None]:
         options: Annotated[typed | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
         json: Annotated[bool, Parameter(help=_JSON_HELP, group=_RUN, negative="")] = False,
     ) -> None:
-        _run("show.stage", build(ShowConfig, {"uri": uri, **_given(options)}, where="show"), json)
+        _run("show", build(ShowConfig, {"uri": uri, **_given(options)}, where="show"), json)
 
     command.__doc__ = (ShowConfig.__doc__ or "").strip()
     return command
@@ -182,7 +185,8 @@ def _run(stage: str, config: Config, as_json: bool) -> None:
 
     out = logs.keep_noise_in_file()
     logs.set_up()
-    made = importlib.import_module(f"ctc_ray.stages.{stage}").run(config)
+    module = f"{stage}.stage" if stage in _FOLDERS else stage
+    made = importlib.import_module(f"ctc_ray.stages.{module}").run(config)
     if isinstance(config, StageConfig):
         made = summaries.of_manifest(made, output_uri=config.output_uri)
     if as_json:

@@ -54,7 +54,7 @@ def of_manifest(manifest: Manifest, *, output_uri: str) -> Summary:
     if manifest.rows_in:
         facts.append(("images", f"{manifest.rows_out:,} of {manifest.rows_in:,}"))
         facts.append(("failures", counts_to_text(manifest.failures)))
-    for name, value in manifest.counts.items():
+    for name, value in manifest.for_people().items():
         if isinstance(value, list) and value and isinstance(value[0], Mapping):
             tables.append((name, value))
         else:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ctc_ray import __version__
 from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
 from ctc_ray.files import storage
+from ctc_ray.runs.records import AppendRecord, BundleRecord, ShardRecord, SplitRecord
 from ctc_ray.schemas import SCHEMA_VERSION
 
 MANIFEST_NAME = "_manifest.json"
@@ -46,17 +47,35 @@ class Manifest(BaseModel):
     """Head -> classes in the order of their indices."""
     meta: list[str] = []
     """Metadata fields of the source, without prefix."""
-    counts: dict[str, Any] = {}
-    """Further counts of the stage, e.g. images and events per split."""
+    findings: dict[str, int] = {}
+    """Kind of finding about the source -> number of cases."""
+    splits: list[SplitRecord] = []
+    """Splits of a dataset."""
     labels: dict[str, dict[str, dict[str, int]]] = {}
-    """Of a dataset: split -> head -> class -> usable images with this label."""
-    shards: list[dict[str, Any]] = []
-    """Of a dataset: path, split, rows and usable events per row group of each shard."""
+    """Labels of a dataset: split -> head -> class -> usable images with this label."""
+    shards: list[ShardRecord] = []
+    """Shards of a dataset, in the order of their paths."""
+    appended: list[AppendRecord] = []
+    """Inventories that a dataset has grown by, in their order."""
+    bundle: BundleRecord | None = None
+    """What a program needs to know to feed a model."""
+    summary: dict[str, Any] = {}
+    """Further facts and tables for people, in the order in which they are shown."""
 
     @property
     def heads(self) -> tuple[str, ...]:
         """The heads in their order."""
         return tuple(self.classes)
+
+    def for_people(self) -> dict[str, Any]:
+        """Facts and tables by their titles, in the order in which they are shown."""
+        shown = {
+            "shards": len(self.shards),
+            "splits": [split.model_dump() for split in self.splits],
+            **self.summary,
+            "findings": self.findings,
+        }
+        return {title: value for title, value in shown.items() if value or title in self.summary}
 
     def write(self, folder_uri: str) -> None:
         """Declare the folder complete."""

@@ -90,7 +90,7 @@ def _run_stages(config: DemoConfig) -> Manifest:
         rows_out=dataset.rows_out,
         failures=dataset.failures,
         classes=dataset.classes,
-        counts=_counts(config, dataset, uri, seconds),
+        summary=_summary(config, dataset, uri, seconds),
     )
 
 
@@ -169,16 +169,16 @@ def _train_config(
     )
 
 
-def _counts(
+def _summary(
     config: DemoConfig, dataset: Manifest, uri: dict[str, str], seconds: dict[str, float]
 ) -> dict[str, Any]:
-    splits = {row["split"]: row for row in dataset.counts["splits"]}
+    splits = {split.split: split for split in dataset.splits}
     where = "test events" if config.images else "locations never trained on"
     accuracy = [
         {"head": head, **_accuracy(uri, head)} for head in dataset.classes if "test" in splits
     ]
     return {
-        "events": sum(row["events"] for row in splits.values()),
+        "events": sum(split.events for split in splits.values()),
         "results": config.output_uri,
         "run next": f"{_command()} predict --bundle-uri {uri['model']} --images-uri YOUR/IMAGES "
         "--output-uri predictions --export csv",

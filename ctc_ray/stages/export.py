@@ -37,7 +37,7 @@ def run(config: ExportConfig) -> Manifest:
             config=config.result_fields(),
             inputs=inputs,
             classes=classes,
-            counts={
+            summary={
                 "file": name,
                 "megabytes": round(len(content) / 1e6, 2),
                 "input": "images: uint8, (images, height, width, 3), RGB, any height and width",

@@ -211,7 +211,7 @@ def _summarise(
         config=config.result_fields(),
         inputs=inputs,
         classes={head: dataset.classes[head] for head in chosen.heads},
-        counts={
+        summary={
             "best trial": best["trial"],
             "best.yaml": storage.join(config.output_uri, "best.yaml"),
             "trials": rows,

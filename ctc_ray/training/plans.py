@@ -5,14 +5,15 @@ The items of all row groups, one after the other, form one line; every worker ta
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
+from ctc_ray.runs.records import ShardRecord
 
 ImageChoice = Literal["random", "all"]
 
@@ -57,7 +58,7 @@ class Plan:
         return sum(part.stop - part.start for part in self.slices)
 
 
-def list_groups(dataset_uri: str, shards: Sequence[Mapping[str, Any]], split: str) -> list[Group]:
+def list_groups(dataset_uri: str, shards: Sequence[ShardRecord], split: str) -> list[Group]:
     """The row groups of a split that hold a usable image.
 
     Args:
@@ -68,18 +69,18 @@ def list_groups(dataset_uri: str, shards: Sequence[Mapping[str, Any]], split: st
     """
     groups = [
         Group(
-            uri=storage.join(dataset_uri, shard["path"]),
-            row_group=place,
-            n_events=n_usable_events,
-            n_images=n_usable_images,
+            uri=storage.join(dataset_uri, shard.path),
+            row_group=number,
+            n_events=counts.n_usable_events,
+            n_images=counts.n_usable_images,
         )
         for shard in shards
-        if shard["split"] == split
-        for place, (_, _, n_usable_events, n_usable_images) in enumerate(shard["groups"])
-        if n_usable_images
+        if shard.split == split
+        for number, counts in enumerate(shard.row_groups)
+        if counts.n_usable_images
     ]
     if not groups:
-        splits = ", ".join(sorted({shard["split"] for shard in shards})) or "none"
+        splits = ", ".join(sorted({shard.split for shard in shards})) or "none"
         raise ConfigError(f"{dataset_uri}: no usable image in split {split!r}; splits are {splits}")
     return groups
 

@@ -29,8 +29,7 @@ def write_bundle(folder: Path) -> str:
     model = MultiHeadModel(make_backbone("resnet18", image_size=224), labels)
     provenance = Provenance(config={}, data_fingerprint="", metrics={}, n_training_images={})
     save_bundle(str(folder), Bundle(model, 224, False, provenance))
-    counts = {"image_size": 224, "keep_aspect": False}
-    Manifest(kind="bundle", config={}, classes=labels.to_json(), counts=counts).write(str(folder))
+    Manifest(kind="bundle", config={}, classes=labels.to_json()).write(str(folder))
     return str(folder)
 
 

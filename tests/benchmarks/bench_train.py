@@ -51,7 +51,7 @@ def main() -> None:
             with peak_memory() as peak:
                 manifest = train.run(config)
             minutes = (time.perf_counter() - began) / 60
-            (row,) = manifest.counts["on the validation split"]
+            (row,) = manifest.summary["on the validation split"]
             lines.append(
                 f"| {name} | {row['accuracy']:.3f} | {row['macro_f1']:.3f} | {row['n']} | "
                 f"{minutes:.1f} | {peak.mb:,.0f} |"

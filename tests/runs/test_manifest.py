@@ -24,7 +24,7 @@ MANIFEST = Manifest(
     failures={"missing": 1},
     classes={"species": ["cat", "dog"], "count": ["1"]},
     meta=["site"],
-    counts={"train": {"images": 3, "events": 2}},
+    summary={"train": {"images": 3, "events": 2}},
 )
 
 

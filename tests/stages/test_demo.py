@@ -23,7 +23,7 @@ def test_drawn_scenes_go_through_every_stage(local_ray: None, tmp_path: Path) ->
     assert manifest.failures == {
         "missing": 1, "unreadable": 1, "truncated": 1, "unsupported": 1
     }  # fmt: skip
-    (accuracy,) = (v for k, v in manifest.counts.items() if k.startswith("accuracy on locations"))
+    (accuracy,) = (v for k, v in manifest.summary.items() if k.startswith("accuracy on locations"))
     assert [row["head"] for row in accuracy] == ["species", "count"]
     assert all(row["images"] > row["events"] > 20 for row in accuracy)
     assert all((tmp_path / "demo" / part / "_manifest.json").is_file() for part in PARTS)
@@ -44,8 +44,8 @@ def test_own_class_folders_go_through_every_stage(local_ray: None, tmp_path: Pat
     config = own_images(tmp_path, 60)
     manifest = demo.run(config)
     assert manifest.rows_out == 60
-    assert [row["head"] for row in manifest.counts["accuracy on test events"]] == ["class"]
-    assert "ctc predict" in manifest.counts["run next"]
+    assert [row["head"] for row in manifest.summary["accuracy on test events"]] == ["class"]
+    assert "ctc predict" in manifest.summary["run next"]
 
 
 @pytest.mark.parametrize("n_images", [8, 15])

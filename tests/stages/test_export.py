@@ -56,5 +56,5 @@ def test_torch_export_is_the_other_format(bundle: Path, tmp_path: Path) -> None:
     config = ExportConfig(
         bundle_uri=str(bundle), output_uri=str(tmp_path / "pt2"), format="torch-export"
     )
-    assert export.run(config).counts["file"] == "model.pt2"
+    assert export.run(config).summary["file"] == "model.pt2"
     assert (tmp_path / "pt2" / "model.pt2").is_file()

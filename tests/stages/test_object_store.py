@@ -74,7 +74,7 @@ def ctc(*argv: str) -> None:
 def assert_same(mine: str, other: Path) -> None:
     """The same rows, images and counts in both datasets."""
     manifests: list[Manifest] = [read_manifest(uri, "dataset") for uri in (mine, str(other))]
-    for name in ("rows_in", "rows_out", "failures", "classes", "labels", "counts", "shards"):
+    for name in ("rows_in", "rows_out", "failures", "classes", "labels", "splits", "shards"):
         assert getattr(manifests[0], name) == getattr(manifests[1], name), name
     assert parquet.read_folder(mine).equals(parquet.read_folder(str(other)))
 

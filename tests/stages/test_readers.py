@@ -72,7 +72,7 @@ def test_datasets_shows_images_with_the_line_of_the_readme(
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # or it counts its users online
     images = run_block_of_readme("import Image")["images"]["train"]
     assert images.column_names == COLUMNS
-    n_rows = {row["split"]: row["images"] for row in manifest.counts["splits"]}
+    n_rows = {split.split: split.images for split in manifest.splits}
     assert images.num_rows == n_rows["train"]
     for row in images:
         assert (row["jpeg"] is None) == (row["failure"] is not None)
@@ -82,7 +82,7 @@ def test_datasets_shows_images_with_the_line_of_the_readme(
 
 def test_every_shard_says_in_its_footer_what_it_is(manifest: Manifest) -> None:
     for shard in manifest.shards:
-        footer = pq.read_schema(Path("dataset") / shard["path"]).metadata
+        footer = pq.read_schema(Path("dataset") / shard.path).metadata
         assert json.loads(footer[b"ctc_dataset"]) == {
             "schema_version": SCHEMA_VERSION,
             "ctc_version": __version__,

@@ -151,7 +151,7 @@ def test_peru_bursts_are_51_images_in_17_events(
         )
     )
     assert (dataset.rows_out, dataset.failures) == (51, {})
-    assert sum(row["events"] for row in dataset.counts["splits"]) == 17
+    assert sum(split.events for split in dataset.splits) == 17
     rows = parquet.read_folder(str(tmp_path / "dataset"), ["width", "height"])
     assert {(r["width"], r["height"]) for r in rows.to_pylist()} == {(533, 400)}
     made = predict.run(
@@ -162,7 +162,7 @@ def test_peru_bursts_are_51_images_in_17_events(
             image_root_uri=root,
         )
     )
-    assert (made.rows_out, made.counts["events"], made.failures) == (51, 17, {})
+    assert (made.rows_out, made.summary["events"], made.failures) == (51, 17, {})
 
 
 def expected_failures(shared_data: Path, *, keep: bool) -> dict[str, int]:
@@ -247,5 +247,5 @@ def test_trashnet_is_learnt(
             trashnet, tmp_path / "model", model=model, optimizer=optimizer, max_epochs=epochs
         )
     )
-    (row,) = manifest.counts["on the validation split"]
+    (row,) = manifest.summary["on the validation split"]
     assert row["accuracy"] >= accuracy

@@ -39,7 +39,7 @@ def test_grid_over_two_fields_gives_a_table_and_a_config_that_train_accepts(
     assert sorted(float(row["optimizer.learning_rate"]) for row in rows) == [1e-6, 0.01]
     assert all(0.1 <= float(row["loss_weights.count"]) <= 1 for row in rows)
     best = min(rows, key=lambda row: float(row[metric]))
-    assert manifest.counts["best trial"] == best["trial"]
+    assert manifest.summary["best trial"] == best["trial"]
     values = yaml.safe_load((tmp_path / "tuned" / "best.yaml").read_text())
     chosen = build(TrainConfig, values, where="best.yaml")
     assert chosen.optimizer.learning_rate == float(best["optimizer.learning_rate"])

@@ -12,6 +12,7 @@ import pytest
 
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
+from ctc_ray.runs.records import RowGroupRecord, ShardRecord
 from ctc_ray.schemas import shard_schema
 from ctc_ray.training.plans import Group, list_groups
 
@@ -69,20 +70,33 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
                 storage.join(str(tmp_path), path),
                 parquet.row_group_bytes(parts, raw_column="jpeg"),
             )
-            shards.append({"path": path, "split": "train", "groups": [counts(g) for g in part]})
+            own = [counts(group) for group in part]
+            n_images, n_usable = (
+                sum(getattr(group, name) for group in own)
+                for name in ("n_images", "n_usable_images")
+            )
+            shards.append(
+                ShardRecord(
+                    path=path,
+                    split="train",
+                    n_images=n_images,
+                    n_failed=n_images - n_usable,
+                    row_groups=own,
+                )
+            )
         return list_groups(str(tmp_path), shards, "train")
 
     return make
 
 
-def counts(group: list[list[dict[str, Any]]]) -> list[int]:
+def counts(group: list[list[dict[str, Any]]]) -> RowGroupRecord:
     usable = [[image for image in event if image["failure"] is None] for event in group]
-    return [
-        sum(map(len, group)),
-        len(group),
-        sum(bool(event) for event in usable),
-        sum(map(len, usable)),
-    ]
+    return RowGroupRecord(
+        n_images=sum(map(len, group)),
+        n_events=len(group),
+        n_usable_events=sum(bool(event) for event in usable),
+        n_usable_images=sum(map(len, usable)),
+    )
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
+from ctc_ray.runs.records import RowGroupRecord, ShardRecord
 from ctc_ray.training.plans import (
     Group,
     ImageChoice,
@@ -86,9 +87,15 @@ def test_batch_sizes_by_hand() -> None:
     assert batch_sizes(3, 1) == [1, 1, 1]
 
 
+def shard(path: str, split: str, *counts: tuple[int, int, int, int]) -> ShardRecord:
+    names = ("n_images", "n_events", "n_usable_events", "n_usable_images")
+    groups = [RowGroupRecord(**dict(zip(names, group, strict=True))) for group in counts]
+    return ShardRecord(path=path, split=split, n_images=9, n_failed=3, row_groups=groups)
+
+
 SHARDS = [
-    {"path": "split=train/a.parquet", "split": "train", "groups": [[4, 2, 2, 3], [2, 1, 0, 0]]},
-    {"path": "split=val/b.parquet", "split": "val", "groups": [[1, 1, 0, 0]]},
+    shard("split=train/a.parquet", "train", (4, 2, 2, 3), (2, 1, 0, 0)),
+    shard("split=val/b.parquet", "val", (1, 1, 0, 0)),
 ]
 
 

@@ -22,6 +22,7 @@ from ctc_ray.runs.append_journal import begin_append, end_append
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import difference
+from ctc_ray.runs.records import AppendRecord
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import label_column
 from ctc_ray.splits.report import lacking_classes, leakage, split_shares
@@ -40,8 +41,8 @@ class ExistingDataset:
         names = _counted_columns(self.manifest)
         parts = []
         for shard in self.manifest.shards:
-            rows = parquet.read_table(storage.join(self.uri, shard["path"]), names)
-            split = pa.array([shard["split"]] * rows.num_rows, pa.string())
+            rows = parquet.read_table(storage.join(self.uri, shard.path), names)
+            split = pa.array([shard.split] * rows.num_rows, pa.string())
             parts.append(rows.append_column("split", split))
         return pa.concat_tables(parts)
 
@@ -82,13 +83,13 @@ class ExistingDataset:
     def units(self) -> list[Unit]:
         """Its shards, as units that are done."""
         return [
-            Unit(name=shard["path"], plan_file="", place=0, n_rows=shard["n_images"])
+            Unit(name=shard.path, plan_file="", place=0, n_rows=shard.n_images)
             for shard in self.manifest.shards
         ]
 
     def n_units(self, split: str) -> int:
         """How many shards a split has."""
-        return sum(shard["split"] == split for shard in self.manifest.shards)
+        return sum(shard.split == split for shard in self.manifest.shards)
 
 
 def _counted_columns(manifest: Manifest) -> list[str]:
@@ -163,7 +164,7 @@ def extended_manifest(
             "inputs": {**existing.manifest.inputs, **own},
             "rows_in": existing.manifest.rows_in + plan.rows.num_rows,
             "classes": LabelSpace.from_json(classes).to_json(),
-            "counts": _counts(existing, config, plan),
+            **_summaries(existing, config, plan),
             "shards": [],
         }
     )
@@ -172,35 +173,36 @@ def extended_manifest(
 
 def _delete_unfinished(existing: ExistingDataset) -> None:
     """Delete the shards that an append has left without finishing, and its plan."""
-    known = {storage.join(existing.uri, shard["path"]) for shard in existing.manifest.shards}
+    known = {storage.join(existing.uri, shard.path) for shard in existing.manifest.shards}
     for uri in parquet.list_tables(existing.uri):
         if uri not in known:
             storage.delete_file(uri)
     end_append(existing.uri)
 
 
-def _counts(
+def _summaries(
     existing: ExistingDataset, config: CreateDatasetConfig, plan: DatasetPlan
 ) -> Mapping[str, Any]:
-    """Of the whole what can be counted in it; of each inventory what was left out of it."""
-    before = existing.manifest.counts
+    """Counts of the whole dataset; what was left out is listed per inventory."""
+    before = existing.manifest.summary
     rows, splits = existing.with_new(plan)
     shares = split_shares(
         splits, {} if config.split.by.startswith("meta:") else config.split.fractions
     )
     names = [share["split"] for share in shares]
-    told = {
-        "inventory": config.inventory_uri,
-        "images_in_inventory": plan.counts["images_in_inventory"],
-        "images": plan.rows.num_rows,
-        "left_out": plan.counts["left_out"],
-    }
-    return {
-        **{key: n for key, n in before.items() if key in plan.counts},
+    appended = AppendRecord(
+        inventory=config.inventory_uri,
+        images_in_inventory=plan.n_images_in_inventory,
+        images=plan.rows.num_rows,
+        left_out=plan.left_out,
+    )
+    everything = [*existing.manifest.appended, appended]
+    missing = lacking_classes(rows, splits, heads=config.heads, names=names)
+    summary = {
+        **{title: value for title, value in before.items() if title in plan.summary},
         "shares": shares,
-        "classes_not_in_every_split": lacking_classes(
-            rows, splits, heads=config.heads, names=names
-        ),
+        "classes_not_in_every_split": missing,
         "leakage": leakage(rows, splits),
-        "appended": [*before.get("appended", []), told],
+        "appended": [record.model_dump() for record in everything],
     }
+    return {"summary": summary, "appended": everything}

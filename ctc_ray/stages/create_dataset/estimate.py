@@ -90,11 +90,11 @@ def check(
         rows_out=rows.num_rows,
         failures={code.value: found[code.value] for code in Failure if found[code.value]},
         classes=plan.labels.to_json(),
-        counts={
+        summary={
             **_cost(config, plan, rows, tried, n_cpus),
             **_expected(config, plan, rows, failures),
             "splits": _splits(config, plan),
-            **plan.counts,
+            **plan.summary,
         },
     )
 

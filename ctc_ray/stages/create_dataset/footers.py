@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from ctc_ray.columns.event_runs import event_starts
 from ctc_ray.runs.failures import Footer
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.records import RowGroupRecord, ShardRecord, SplitRecord
 from ctc_ray.schemas import label_column
 
 _GROUPS_KEY, _LABELS_KEY = "ctc_row_groups", "ctc_labels"  # of a shard's footer
@@ -27,12 +28,17 @@ def footer_counts(groups: Sequence[pa.Table], heads: Sequence[str]) -> dict[str,
     }
 
 
-def _group_counts(group: pa.Table) -> list[int]:
-    """Images, events, events with a usable image, usable images: training plans epochs by it."""
+def _group_counts(group: pa.Table) -> dict[str, int]:
+    """What training plans its epochs by; see `RowGroupRecord`."""
     starts = event_starts(group["capture_event_id"])
     usable = pc.is_null(group["failure"]).to_numpy().astype(np.int64)
     usable_events = np.count_nonzero(np.add.reduceat(usable, starts))
-    return [group.num_rows, len(starts), int(usable_events), int(usable.sum())]
+    return RowGroupRecord(
+        n_images=group.num_rows,
+        n_events=len(starts),
+        n_usable_events=int(usable_events),
+        n_usable_images=int(usable.sum()),
+    ).model_dump()
 
 
 def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, int]]:
@@ -47,15 +53,15 @@ def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, 
     }
 
 
-def shard_entry(footer: Footer) -> dict[str, Any]:
-    """A shard in the manifest."""
-    return {
-        "path": footer.name,
-        "split": _split(footer),
-        "n_images": footer.n_rows,
-        "n_failed": footer.n_failed,
-        "groups": json.loads(footer.metadata[_GROUPS_KEY]),
-    }
+def shard_record(footer: Footer) -> ShardRecord:
+    """A shard as the manifest lists it."""
+    return ShardRecord(
+        path=footer.name,
+        split=_split(footer),
+        n_images=footer.n_rows,
+        n_failed=footer.n_failed,
+        row_groups=json.loads(footer.metadata[_GROUPS_KEY]),
+    )
 
 
 def label_counts(
@@ -89,15 +95,17 @@ def _split(footer: Footer) -> str:
     return footer.name.partition("/")[0].removeprefix("split=")
 
 
-def split_counts(shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """Images, events and failures of each split."""
-    splits: dict[str, dict[str, int]] = {}
+def split_counts(shards: Sequence[ShardRecord]) -> list[SplitRecord]:
+    """Images, events and failures of each split, in the order of the shards."""
+    by_split: dict[str, list[ShardRecord]] = {}
     for shard in shards:
-        counts = splits.setdefault(shard["split"], {"images": 0, "events": 0, "failed": 0})
-        counts["images"] += shard["n_images"]
-        counts["events"] += sum(group[1] for group in shard["groups"])
-        counts["failed"] += shard["n_failed"]
-    return {
-        "shards": len(shards),
-        "splits": [{"split": name, **counts} for name, counts in splits.items()],
-    }
+        by_split.setdefault(shard.split, []).append(shard)
+    return [
+        SplitRecord(
+            split=name,
+            images=sum(shard.n_images for shard in own),
+            events=sum(group.n_events for shard in own for group in shard.row_groups),
+            failed=sum(shard.n_failed for shard in own),
+        )
+        for name, own in by_split.items()
+    ]

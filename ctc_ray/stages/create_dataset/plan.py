@@ -59,16 +59,19 @@ class DatasetPlan:
     by, and `label_<head>`."""
     splits: pa.Array
     labels: LabelSpace
+    n_images_in_inventory: int
+    left_out: list[dict[str, Any]]
+    """Step of the selection, with the events and images that it left out."""
     steps: dict[str, Any]
-    """For the manifest: what each step left out, and the shares of the splits."""
+    """For the summary: what each step left out, and the shares of the splits."""
     inputs: dict[str, str]
     """URI -> fingerprint of what was read besides the inventory."""
     splits_with_a_share: tuple[str, ...]
     """The splits that should, or do, have images."""
 
     @cached_property
-    def counts(self) -> dict[str, Any]:
-        """For the manifest: the steps, the classes that a split lacks, and the leakage."""
+    def summary(self) -> dict[str, Any]:
+        """For people: the steps, the classes that a split lacks, and the leakage."""
         lacking = lacking_classes(
             self.rows, self.splits, heads=self.labels.heads, names=self.splits_with_a_share
         )
@@ -147,7 +150,9 @@ def plan_dataset(
     }
     labels = LabelSpace.from_table(rows, {head: label_column(head) for head in config.heads})
     names = tuple(share["split"] for share in shares)
-    return DatasetPlan(rows, splits, labels, steps, inputs, names)
+    return DatasetPlan(
+        rows, splits, labels, selection.n_images, selection.steps, steps, inputs, names
+    )
 
 
 def waiting_columns(heads: Sequence[str]) -> list[str]:

@@ -94,7 +94,7 @@ def _prepared(config: CreateDatasetConfig) -> Iterator[PreparedDataset | Manifes
         if isinstance(run, Manifest):
             yield run
             return
-        units, counts = both(lambda: _write_units(config, plan), lambda: plan.counts)
+        units, summary = both(lambda: _write_units(config, plan), lambda: plan.summary)
         manifest = Manifest(
             kind="dataset",
             config=config.result_fields(),
@@ -102,7 +102,7 @@ def _prepared(config: CreateDatasetConfig) -> Iterator[PreparedDataset | Manifes
             rows_in=plan.rows.num_rows,
             classes=plan.labels.to_json(),
             meta=inventory.meta,
-            counts=counts,
+            summary=summary,
         )
         yield PreparedDataset(config, run, manifest, units)
 
@@ -226,7 +226,7 @@ def _finish(prepared: PreparedDataset) -> Manifest:
     n_rows = sum(footer.n_rows for footer in footers)
     require_all_rows(config.output_uri, n_rows, manifest.rows_in)
     check_failures(config.output_uri, failures, n_rows, config.max_failure_fraction)
-    shards = [report.shard_entry(footer) for footer in footers]
+    shards = [report.shard_record(footer) for footer in footers]
     labels = report.label_counts(manifest, footers)
     finished = manifest.model_copy(
         update={
@@ -234,7 +234,8 @@ def _finish(prepared: PreparedDataset) -> Manifest:
             "failures": failures,
             "shards": shards,
             "labels": labels,
-            "counts": report.split_counts(shards) | manifest.counts | report.label_tables(labels),
+            "splits": report.split_counts(shards),
+            "summary": manifest.summary | report.label_tables(labels),
         }
     )
     prepared.run.finish(finished)

@@ -106,7 +106,8 @@ def _write(
             rows_out=len(inventory.images),
             classes={head: _classes(labels) for head, labels in statistics.items()},
             meta=list(inventory.meta),
-            counts=_counts(inventory, statistics),
+            findings=dict(inventory.findings.counts),
+            summary=_summary(inventory, statistics),
         )
     )
     logger.info("wrote %d images to %s", manifest.rows_out, config.output_uri)
@@ -276,11 +277,8 @@ def _classes(labels: list[dict[str, Any]]) -> list[str]:
     return sorted(row["label"] for row in labels if row["label"] is not None)
 
 
-def _counts(inventory: Inventory, statistics: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    counts: dict[str, Any] = {
-        "events": inventory.images.n_events,
-        "findings": dict(inventory.findings.counts),
-    }
+def _summary(inventory: Inventory, statistics: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    counts: dict[str, Any] = {"events": inventory.images.n_events}
     examples = _examples(inventory.findings)
     if examples:
         counts["examples of findings"] = examples

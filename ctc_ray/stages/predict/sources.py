@@ -74,7 +74,7 @@ def _csv_columns(config: PredictConfig) -> CsvColumns:
 def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
     """The rows of the shards without their images, and the shard where each image lies."""
     manifest = read_manifest(dataset_uri, "dataset")
-    splits = sorted({shard["split"] for shard in manifest.shards})
+    splits = sorted({shard.split for shard in manifest.shards})
     if split is not None and split not in splits:
         raise ConfigError(
             f"split: {dataset_uri} has no split {split!r}; splits are {', '.join(splits)}"
@@ -82,8 +82,8 @@ def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
     schema = pa.schema([*image_fields(manifest.meta), pa.field("failure", pa.string())])
     parts = []
     for shard in manifest.shards:
-        if split in (None, shard["split"]):
-            uri = storage.join(dataset_uri, shard["path"])
+        if split in (None, shard.split):
+            uri = storage.join(dataset_uri, shard.path)
             rows = parquet.read_table(uri, schema.names).cast(schema)
             parts.append(rows.append_column(_SHARD, pa.array([uri] * rows.num_rows)))
     return pa.concat_tables(parts)

@@ -67,7 +67,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
             rows_in=rows.num_rows,
             classes=bundle.classes,
             meta=source.meta_fields(rows),
-            counts={"findings": dict(found.findings)} if found.findings else {},
+            findings=dict(found.findings),
         )
         return _finish(config, run, manifest, units)
 
@@ -121,7 +121,7 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
         update={
             "rows_out": n_rows,
             "failures": failures,
-            "counts": {"events": n_events, **manifest.counts, **predicted},
+            "summary": {"events": n_events, **predicted},
         }
     )
     run.finish(finished)

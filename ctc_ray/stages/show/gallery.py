@@ -91,7 +91,7 @@ def _candidates(uri: str, manifest: Manifest, head: str | None) -> pa.Table:
 def _files(uri: str, manifest: Manifest) -> list[str]:
     """The files that hold the images; of a dataset that grows none of the new ones."""
     if manifest.kind == "dataset":
-        return [shard["path"] for shard in manifest.shards]
+        return [shard.path for shard in manifest.shards]
     folder = storage.join(uri, "images") if manifest.kind == "predictions" else uri
     return [part[len(uri.rstrip("/")) + 1 :] for part in parquet.list_tables(folder)]
 

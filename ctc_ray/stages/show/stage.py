@@ -58,7 +58,7 @@ def run(config: ShowConfig) -> Summary:
         "complete": True,
         "growing_by": growing,
         **manifest.model_dump(mode="json", exclude={"shards"}),
-        "findings": findings,
+        "finding_examples": findings,
         **({"failed_images": failed} if config.failures else {}),
         **sheet,
     }
@@ -115,7 +115,7 @@ def _as_yaml(config: Mapping[str, Any]) -> str:
 
 def _findings(uri: str, manifest: Manifest) -> list[Mapping[str, Any]]:
     """Each kind of finding with its number and its first case."""
-    counts: dict[str, int] = manifest.counts.get("findings", {})
+    counts: dict[str, int] = manifest.findings
     first: dict[str, dict[str, Any]] = {}
     if counts:
         for rows in _row_groups(storage.join(uri, FINDINGS_FILE)):

@@ -17,6 +17,7 @@ from ctc_ray.models.bundle import load_bundle
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
+from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.choice import is_on_cluster
 from ctc_ray.stages.train.worker import Session, train_worker
 
@@ -83,8 +84,8 @@ def check_dataset(config: TrainConfig) -> Manifest:
             raise LabelError(f"heads: {head!r} is no head of the dataset; its heads are {known}")
     LabelSpace.from_json(dataset.classes).select(config.heads)
     for split in ("train", "val"):
-        if not any(s["split"] == split and s["n_images"] > s["n_failed"] for s in dataset.shards):
-            splits = sorted({shard["split"] for shard in dataset.shards})
+        if not any(s.split == split and s.n_images > s.n_failed for s in dataset.shards):
+            splits = sorted({shard.split for shard in dataset.shards})
             raise ConfigError(
                 f"{config.dataset_uri}: no usable image in split {split!r}; splits are "
                 f"{', '.join(splits)} (set split.by and split.fractions of create-dataset)"
@@ -153,7 +154,8 @@ def _finish(config: TrainConfig, run: Run, inputs: dict[str, str]) -> Manifest:
         config=config.result_fields(),
         inputs=inputs,
         classes=bundle.label_space.to_json(),
-        counts={
+        bundle=BundleRecord(image_size=bundle.image_size, keep_aspect=bundle.keep_aspect),
+        summary={
             "image_size": bundle.image_size,
             "keep_aspect": bundle.keep_aspect,
             "val_loss": metrics["loss"],

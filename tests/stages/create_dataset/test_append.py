@@ -89,7 +89,7 @@ def test_what_is_there_stays_and_what_is_new_comes(
     after = bytes_below(dataset)
     assert all(after[name] == content for name, content in before.items() if "_" not in name)
     assert (old.rows_out, manifest.rows_in, manifest.rows_out) == (24, 48, 48)
-    assert manifest.counts["appended"] == [
+    assert manifest.summary["appended"] == [
         {
             "inventory": str(tmp_path / "events"),
             "images_in_inventory": 48,
@@ -101,8 +101,9 @@ def test_what_is_there_stays_and_what_is_new_comes(
     assert rows_of(dataset) == rows_of(tmp_path / "whole")
     whole = read_manifest(str(tmp_path / "whole"), "dataset")
     assert (manifest.labels, manifest.classes) == (whole.labels, whole.classes)
-    for name in ("splits", "shares", "classes_not_in_every_split", "leakage"):
-        assert manifest.counts[name] == whole.counts[name], name
+    assert manifest.splits == whole.splits
+    for name in ("shares", "classes_not_in_every_split", "leakage"):
+        assert manifest.summary[name] == whole.summary[name], name
 
 
 def test_new_images_of_an_event_that_is_there_are_told(
@@ -162,7 +163,7 @@ def test_an_append_whose_inventory_has_changed_can_be_given_up(
     assert left is not None
     assert left.rows_out == 24 + 2
     assert len(rows_of(dataset)) == 24 + 2
-    assert bytes_below(dataset).keys() >= {shard["path"] for shard in left.shards}
+    assert bytes_below(dataset).keys() >= {shard.path for shard in left.shards}
 
 
 def test_an_append_killed_after_its_manifest_is_finished(
@@ -293,8 +294,9 @@ def test_append_equals_from_scratch(first, second, by):
         assert rows_of(folder / "grown") == rows_of(folder / "whole")
         one, other = (read_manifest(str(folder / n), "dataset") for n in ("grown", "whole"))
         assert (one.labels, one.failures) == (other.labels, other.failures)
-        for key in ("splits", "shares", "classes_not_in_every_split", "leakage"):
-            assert one.counts[key] == other.counts[key], key
+        assert one.splits == other.splits
+        for key in ("shares", "classes_not_in_every_split", "leakage"):
+            assert one.summary[key] == other.summary[key], key
 
 
 @settings(max_examples=15)

@@ -55,7 +55,7 @@ def plan_of(n_images: int, *, images_per_event: int = 3) -> DatasetPlan:
             "capture_event_id": [f"event{k}" for k in event_N],
         }
     )
-    return DatasetPlan(rows, pa.array(splits), LabelSpace({"s": ("a",)}), {}, {}, ())
+    return DatasetPlan(rows, pa.array(splits), LabelSpace({"s": ("a",)}), 0, [], {}, {}, ())
 
 
 def test_failures_and_classes_of_a_whole_check_are_those_of_the_real_run(
@@ -70,14 +70,13 @@ def test_failures_and_classes_of_a_whole_check_are_those_of_the_real_run(
     assert unfiltered.classes == real.classes
     splits = {
         row["split"]: (row["images"], row["events"], row["shards"])
-        for row in unfiltered.counts["splits"]
+        for row in unfiltered.summary["splits"]
     }
-    n_shards = {name: sum(shard["split"] == name for shard in real.shards) for name in real.labels}
+    n_shards = {name: sum(shard.split == name for shard in real.shards) for name in real.labels}
     assert splits == {
-        row["split"]: (row["images"], row["events"], n_shards[row["split"]])
-        for row in real.counts["splits"]
+        split.split: (split.images, split.events, n_shards[split.split]) for split in real.splits
     }
-    failed = {row["image_uri"]: row["failure"] for row in unfiltered.counts["first_failed_images"]}
+    failed = {row["image_uri"]: row["failure"] for row in unfiltered.summary["first_failed_images"]}
     table = parquet.read_table(str(tmp_path / "all" / "_failures.parquet"))
     assert failed == dict(
         zip(table["image_uri"].to_pylist(), table["failure"].to_pylist(), strict=True)
@@ -85,11 +84,11 @@ def test_failures_and_classes_of_a_whole_check_are_those_of_the_real_run(
 
 
 def test_what_filters_leave_out_is_told(whole: Manifest) -> None:
-    assert whole.counts["left_out"] == [
+    assert whole.summary["left_out"] == [
         {"step": "filter.drop_missing_labels", "events": 8, "images": 24}
     ]
-    assert whole.counts["images_in_inventory"] == 48
-    assert sum(split["images"] for split in whole.counts["splits"]) == whole.rows_in == 24
+    assert whole.summary["images_in_inventory"] == 48
+    assert sum(split["images"] for split in whole.summary["splits"]) == whole.rows_in == 24
 
 
 def test_nothing_is_written_and_the_same_images_are_tried_again(
@@ -103,7 +102,7 @@ def test_nothing_is_written_and_the_same_images_are_tried_again(
     assert not Path(config.output_uri).exists()
     assert once.rows_out == 9
     for name in ("failures_expected", "first_failed_images", "output_gb"):
-        assert once.counts[name] == again.counts[name]
+        assert once.summary[name] == again.summary[name]
 
 
 def test_finished_work_stays_and_is_found_complete_after_a_check(
@@ -119,18 +118,18 @@ def test_finished_work_stays_and_is_found_complete_after_a_check(
 
 
 def test_expected_failures_are_the_shares_of_the_sample_times_all(whole: Manifest) -> None:
-    for row in whole.counts["failures_expected"]:
+    for row in whole.summary["failures_expected"]:
         assert row["expected"] == row["tried"] == whole.failures[row["failure"]]
     share = sum(whole.failures.values()) / whole.rows_out
-    assert whole.counts["failure_share"] == pytest.approx(share, rel=0.01)
+    assert whole.summary["failure_share"] == pytest.approx(share, rel=0.01)
 
 
 def test_too_many_failures_are_foretold(config: CreateDatasetConfig, tmp_path: Path) -> None:
     strict = config.replaced(check=1000, max_failure_fraction=0.01, image_root_uri=str(tmp_path))
     made = create_dataset.run(strict)
     assert made.failures == {"missing": 24}
-    assert made.counts["would_stop_at_max_failure_fraction"]
-    assert made.counts["jpeg_kb_per_image"] == 0
+    assert made.summary["would_stop_at_max_failure_fraction"]
+    assert made.summary["jpeg_kb_per_image"] == 0
 
 
 def test_command_prints_one_line_of_json_and_starts_no_ray(
@@ -156,7 +155,7 @@ def test_command_prints_one_line_of_json_and_starts_no_ray(
     values = json.loads(line)
     assert (values["kind"], values["rows_in"], values["rows_out"]) == ("check", 24, 6)
     assert {"images_per_s", "cpus", "hours", "output_gb", "peak_memory_gb"} <= values[
-        "counts"
+        "summary"
     ].keys()
 
 
@@ -211,10 +210,10 @@ def test_bytes_of_real_photographs_are_foretold(shared_data: Path, tmp_path: Pat
         for image in create_dataset.decode_rows(wanted, parquet.read_folder(source.output_uri))
     ]
     real = sum(map(len, images)) / 1e9
-    assert real <= made.counts["output_gb"] <= 1.02 * real
+    assert real <= made.summary["output_gb"] <= 1.02 * real
     assert made.failures == {}
-    assert made.counts["images_per_s"] > 1
-    assert made.counts["peak_memory_gb"] > 0.05 * made.counts["cpus"]
+    assert made.summary["images_per_s"] > 1
+    assert made.summary["peak_memory_gb"] > 0.05 * made.summary["cpus"]
 
 
 def test_check_of_an_append_is_of_the_new_events_only(tmp_path: Path) -> None:

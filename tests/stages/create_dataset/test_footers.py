@@ -1,9 +1,8 @@
-import json
-
 import pyarrow as pa
 
 from ctc_ray.runs.failures import Footer
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.records import RowGroupRecord, SplitRecord
 from ctc_ray.stages.create_dataset import footers as report
 
 GROUPS = [
@@ -29,9 +28,12 @@ def footer(name: str) -> Footer:
 
 
 def test_a_shard_counts_images_events_and_usable_ones_of_each_row_group() -> None:
-    entry = report.shard_entry(footer("split=train/part-00000.parquet"))
-    assert entry["groups"] == [[3, 2, 1, 1], [1, 1, 1, 1]]
-    assert (entry["split"], entry["n_images"], entry["n_failed"]) == ("train", 4, 2)
+    shard = report.shard_record(footer("split=train/part-00000.parquet"))
+    assert shard.row_groups == [
+        RowGroupRecord(n_images=3, n_events=2, n_usable_events=1, n_usable_images=1),
+        RowGroupRecord(n_images=1, n_events=1, n_usable_events=1, n_usable_images=1),
+    ]
+    assert (shard.split, shard.n_images, shard.n_failed) == ("train", 4, 2)
 
 
 def test_only_usable_images_count_for_a_class_and_every_class_is_named() -> None:
@@ -44,11 +46,8 @@ def test_only_usable_images_count_for_a_class_and_every_class_is_named() -> None
 
 
 def test_splits_add_up_their_shards() -> None:
-    shards = [report.shard_entry(footer(f"split={s}/p.parquet")) for s in ("a", "b", "a")]
-    assert json.loads(json.dumps(report.split_counts(shards))) == {
-        "shards": 3,
-        "splits": [
-            {"split": "a", "images": 8, "events": 6, "failed": 4},
-            {"split": "b", "images": 4, "events": 3, "failed": 2},
-        ],
-    }
+    shards = [report.shard_record(footer(f"split={s}/p.parquet")) for s in ("a", "b", "a")]
+    assert report.split_counts(shards) == [
+        SplitRecord(split="a", images=8, events=6, failed=4),
+        SplitRecord(split="b", images=4, events=3, failed=2),
+    ]

@@ -64,7 +64,7 @@ def test_mapping_comes_before_observations_and_its_bytes_are_an_input(tmp_path):
     uri = str(tmp_path / "m.yaml")
     plan = plan_dataset(config(mapping_uri=uri, observations="error"), table, MANIFEST)
     assert plan.labels.to_json() == {"s": ["b"]}
-    assert plan.counts["mapped_classes_that_do_not_occur"] == 1
+    assert plan.summary["mapped_classes_that_do_not_occur"] == 1
     assert list(plan.inputs) == [uri]
     with pytest.raises(LabelError, match="several observations"):
         plan_dataset(config(observations="error"), table, MANIFEST)
@@ -106,7 +106,7 @@ def test_rows_are_kept_or_counted(rows, observations, least, drop):
         table,
         MANIFEST,
     )
-    steps = plan.counts["left_out"]
+    steps = plan.summary["left_out"]
     assert plan.rows.num_rows + sum(s["images"] for s in steps) == table.num_rows
     n_events = len(set(plan.rows["capture_event_id"].to_pylist()))
     n_before = pc.count_distinct(table["capture_event_id"]).as_py()

@@ -46,13 +46,17 @@ def test_shards_have_the_schema_and_hold_whole_events_in_order(dataset: Path) ->
 
 def test_manifest_counts_what_lies_in_each_row_group(dataset: Path) -> None:
     for shard in read_manifest(str(dataset), "dataset").shards:
-        with parquet.open_parquet(str(dataset / shard["path"])) as file:
-            assert file.num_row_groups == len(shard["groups"])
-            for place, counts in enumerate(shard["groups"]):
+        with parquet.open_parquet(str(dataset / shard.path)) as file:
+            assert file.num_row_groups == len(shard.row_groups)
+            for place, counts in enumerate(shard.row_groups):
                 rows = file.read_row_group(place)
                 usable = rows.filter(pc.is_null(rows["failure"]))
                 events = [pc.count_distinct(r["capture_event_id"]).as_py() for r in (rows, usable)]
-                assert counts == [rows.num_rows, events[0], events[1], usable.num_rows]
+                assert (counts.n_images, counts.n_events) == (rows.num_rows, events[0])
+                assert (counts.n_usable_events, counts.n_usable_images) == (
+                    events[1],
+                    usable.num_rows,
+                )
 
 
 def test_a_split_opens_in_pandas(dataset: Path) -> None:
@@ -124,7 +128,7 @@ def test_several_observations_follow_the_policy(local_ray: None, tmp_path: Path)
         create_dataset.run(config)
     dropped = create_dataset.run(config.replaced(observations="drop"))
     assert dropped.rows_out == 4
-    assert dropped.counts["events_left_out_for_several_observations"] == 1
+    assert dropped.summary["events_left_out_for_several_observations"] == 1
     first = config.replaced(observations="first", overwrite=True)
     assert create_dataset.run(first).rows_out == 6
 

@@ -25,13 +25,13 @@ def test_csv_becomes_one_row_per_image(tmp_path: Path) -> None:
     config = inventory_config(write_events(tmp_path, n_events=6), tmp_path / "out")
     manifest = create_inventory.run(config)
     assert manifest.rows_out == 12  # 1 + 2 + 3 + 1 + 2 + 3 images
-    assert manifest.counts["events"] == 6
+    assert manifest.summary["events"] == 6
     assert parquet.read_folder(config.output_uri).num_rows == 12
 
 
 def test_label_statistics_show_missing_labels_as_missing(tmp_path: Path) -> None:
     config = inventory_config(write_events(tmp_path, n_events=6), tmp_path / "out")
-    rows = create_inventory.run(config).counts["labels of count (per observation)"]
+    rows = create_inventory.run(config).summary["labels of count (per observation)"]
     assert {"label": None, "count": 2, "share": pytest.approx(1 / 3)} in rows
 
 
@@ -76,7 +76,7 @@ def test_changed_source_is_an_error_until_overwrite(tmp_path: Path) -> None:
     write_events(tmp_path, n_events=4)
     with pytest.raises(ConfigError, match="another configuration"):
         create_inventory.run(config)
-    assert create_inventory.run(config.replaced(overwrite=True)).counts["events"] == 4
+    assert create_inventory.run(config.replaced(overwrite=True)).summary["events"] == 4
 
 
 def test_wrong_column_leaves_no_partial_inventory(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_original_json_keeps_its_valid_records(tmp_path: Path, shared_data: Path
         source_uri=str(source / "json_data_file.json"), output_uri=str(tmp_path / "out")
     )
     create_inventory.run(config)
-    assert read_manifest(str(tmp_path / "out"), "inventory").counts["events"] == 12
+    assert read_manifest(str(tmp_path / "out"), "inventory").summary["events"] == 12
 
 
 def images_config(source: Path, output: Path, **fields: object) -> ImagesInventoryConfig:
@@ -135,7 +135,7 @@ def test_class_folders_set_aside_what_is_no_image_and_keep_what_was_meant_to_be_
     manifest = create_inventory.run(config)
     ids = parquet.read_folder(config.output_uri)["capture_event_id"].to_pylist()
     assert ids == ["Cats#a", "Cats#deeper/noext", "Cats#empty", "Cats#wrong"]
-    assert manifest.counts["findings"]["not_an_image"] == 3
+    assert manifest.findings["not_an_image"] == 3
 
 
 def test_folder_that_cannot_be_listed_is_a_finding(
@@ -166,7 +166,7 @@ def test_bursts_of_a_real_camera_are_its_events(tmp_path: Path, shared_data: Pat
     )
     manifest = create_inventory.run(config)
     rows = parquet.read_folder(config.output_uri).to_pylist()
-    assert (manifest.rows_out, manifest.counts["events"]) == (51, 17)
+    assert (manifest.rows_out, manifest.summary["events"]) == (51, 17)
     assert {row["n_images"] for row in rows} == {3}
     assert {(row["location_id"], row["deployment_id"]) for row in rows} == {("S90", "SDZG 2")}
     events: dict[str, list[str]] = {}
@@ -174,7 +174,7 @@ def test_bursts_of_a_real_camera_are_its_events(tmp_path: Path, shared_data: Pat
         events.setdefault(row["capture_event_id"], []).append(row["image_uri"])
     numbers = [[int(uri[-7:-4]) for uri in uris] for uris in events.values()]
     assert all(n[1] == n[0] + 1 and n[2] == n[0] + 2 for n in numbers)  # several share a second
-    assert manifest.counts["findings"] == {"not_an_image": 5}  # and no clock was reset
+    assert manifest.findings == {"not_an_image": 5}  # and no clock was reset
 
 
 @pytest.mark.real_data
@@ -196,8 +196,8 @@ def test_each_odd_file_is_a_row_or_a_finding(tmp_path: Path, shared_data: Path) 
 def test_images_without_exif_are_rows_without_time(tmp_path: Path, shared_data: Path) -> None:
     config = images_config(shared_data / "photos" / "wellington_sequences", tmp_path / "out")
     manifest = create_inventory.run(config)
-    assert (manifest.rows_out, manifest.counts["events"]) == (45, 45)
-    assert manifest.counts["findings"]["images_without_time"] == 45
+    assert (manifest.rows_out, manifest.summary["events"]) == (45, 45)
+    assert manifest.findings["images_without_time"] == 45
 
 
 def test_layout_that_is_none_is_an_error_before_the_source_is_looked_at(tmp_path: Path) -> None:
@@ -218,11 +218,11 @@ def test_csv_without_events_gets_them_from_times(tmp_path: Path) -> None:
         captured_at_column="when",
         event_gap_s=30,
     )
-    assert create_inventory.run(config).counts["events"] == 3
+    assert create_inventory.run(config).summary["events"] == 3
     longer = config.replaced(event_gap_s=40, overwrite=True)
-    assert create_inventory.run(longer).counts["events"] == 1
+    assert create_inventory.run(longer).summary["events"] == 1
     cut = longer.replaced(max_images_per_event=2)
-    assert create_inventory.run(cut).counts["events"] == 2
+    assert create_inventory.run(cut).summary["events"] == 2
 
 
 @pytest.mark.s3
@@ -240,9 +240,7 @@ def test_tree_in_an_object_store_is_as_one_on_the_disk(tmp_path: Path, s3_bucket
             (row["image_uri"].removeprefix(root), row["location_id"], row["deployment_id"])
             for row in rows
         ]
-        found.append(
-            (sorted(places), manifest.counts["findings"], findings_of(tmp_path / f"out{n}"))
-        )
+        found.append((sorted(places), manifest.findings, findings_of(tmp_path / f"out{n}")))
     assert found[0] == found[1]
     assert [place for place, _, _ in found[0][0]] == ["/L/D/1.jpg", "/L/D/2", "/L/x.jpg"]
 
@@ -256,12 +254,12 @@ def test_checks_of_labels_and_files_are_findings_with_examples(tmp_path: Path) -
     )
     manifest = create_inventory.run(config)
     assert manifest.rows_out == 12
-    assert manifest.counts["findings"] == {
+    assert manifest.findings == {
         "rare_classes": 5,  # red, green, blue, 1 and 2: two events each
         "missing_files": 2,
         "same_content": 1,
     }
-    shown = {row["finding"]: row["such as"] for row in manifest.counts["examples of findings"]}
+    shown = {row["finding"]: row["such as"] for row in manifest.summary["examples of findings"]}
     assert shown["same_content"] == "images/e003_0.jpg (images/e000_0.jpg)"
     rows = parquet.read_folder(config.output_uri).to_pylist()
     hashes = {row["image_uri"]: row["content_hash"] for row in rows}
@@ -320,7 +318,7 @@ def test_boxes_of_megadetector_come_to_the_rows_of_a_coco_inventory(
     )
     manifest = create_inventory.run(config)
     assert set(manifest.inputs) == {config.source_uri, config.inventory_uri}
-    assert manifest.counts["findings"] == {"replaced_boxes": 21}
+    assert manifest.findings == {"replaced_boxes": 21}
     before, after = (parquet.read_folder(str(tmp_path / name)) for name in ("coco", "boxed"))
     assert after.drop_columns("boxes").equals(before.drop_columns("boxes"))
     confidences = [row[0]["confidence"] for row in after["boxes"].to_pylist()]
@@ -335,6 +333,6 @@ def test_camtrap_dp_package_becomes_one_row_per_image(tmp_path: Path, shared_dat
         output_uri=str(tmp_path / "out"),
     )
     manifest = create_inventory.run(config)
-    assert (manifest.rows_out, manifest.counts["events"]) == (423, 34)
+    assert (manifest.rows_out, manifest.summary["events"]) == (423, 34)
     assert list(manifest.classes) == ["species", "count", "lifeStage", "sex", "behavior"]
     assert create_inventory.run(config) == manifest

@@ -122,14 +122,14 @@ def test_run_that_lost_a_unit_ends_with_the_same_bytes(
 
 def test_shards_of_a_split_are_a_source(bundle: Path, dataset: Path, tmp_path: Path) -> None:
     made = run(config(bundle, tmp_path / "out", dataset_uri=str(dataset), split="val"))
-    shards = [s for s in read_manifest(str(dataset), "dataset").shards if s["split"] == "val"]
-    assert made.rows_out == sum(shard["n_images"] for shard in shards)
-    assert sum(made.failures.values()) == sum(shard["n_failed"] for shard in shards)
+    shards = [s for s in read_manifest(str(dataset), "dataset").shards if s.split == "val"]
+    assert made.rows_out == sum(shard.n_images for shard in shards)
+    assert sum(made.failures.values()) == sum(shard.n_failed for shard in shards)
 
 
 def test_folder_and_csv_are_sources(bundle: Path, photos: Path, tmp_path: Path) -> None:
     folder = run(config(bundle, tmp_path / "a", images_uri=str(photos / "images")))
-    assert folder.rows_out == folder.counts["events"] == 47
+    assert folder.rows_out == folder.summary["events"] == 47
     fields = {"event_column": "event", "image_columns": ("image1", "image2", "image3")}
     table = run(
         config(
@@ -140,7 +140,7 @@ def test_folder_and_csv_are_sources(bundle: Path, photos: Path, tmp_path: Path) 
             **fields,
         )
     )
-    assert (table.rows_out, table.counts["events"]) == (48, 24)
+    assert (table.rows_out, table.summary["events"]) == (48, 24)
     assert table.meta == ["species", "count", "site"]
 
 
@@ -177,8 +177,8 @@ def test_every_event_of_a_csv_is_answered_and_what_was_found_is_counted(
     events = parquet.read_folder(str(tmp_path / "out" / "events")).to_pylist()
     counted = [(e["capture_event_id"], e["n_images"], e["meta_site"]) for e in events]
     assert counted == [("e", 1, "S1"), ("f", 1, "S1"), ("none", 0, "S2")]
-    assert manifest.counts["events"] == 3
-    assert manifest.counts["findings"] == {"duplicate_images": 1, "events_without_image": 1}
+    assert manifest.summary["events"] == 3
+    assert manifest.findings == {"duplicate_images": 1, "events_without_image": 1}
     assert json.loads((tmp_path / "out" / "predictions.json").read_text()).keys() == {
         "e", "f", "none"
     }  # fmt: skip

@@ -117,10 +117,12 @@ def test_findings_of_an_inventory_come_with_an_example(
     )
     create_inventory.run(config)
     summary = of(tmp_path / "inventory")
-    counts = read_manifest(str(tmp_path / "inventory")).counts["findings"]
-    assert {row["finding"]: row["cases"] for row in summary.values["findings"]} == counts
+    counts = read_manifest(str(tmp_path / "inventory")).findings
+    assert {row["finding"]: row["cases"] for row in summary.values["finding_examples"]} == counts
     (row,) = (
-        r for r in summary.values["findings"] if r["finding"] == "files_outside_class_folders"
+        r
+        for r in summary.values["finding_examples"]
+        if r["finding"] == "files_outside_class_folders"
     )
     assert (row["cases"], row["first"]) == (1, "outside.jpg")
     assert "outside.jpg" in printed(summary, capsys)

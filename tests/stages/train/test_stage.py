@@ -155,5 +155,5 @@ def test_training_that_diverges_is_one_clear_line(dataset: Path, tmp_path: Path)
 
 def test_manifest_holds_the_validation_metrics(bundle: Path) -> None:
     manifest = read_manifest(str(bundle), "bundle")
-    heads = [row["head"] for row in manifest.counts["on the validation split"]]
+    heads = [row["head"] for row in manifest.summary["on the validation split"]]
     assert heads == ["species", "count"]

@@ -1,0 +1,64 @@
+"""Typed records of a manifest: all that code reads from one.
+
+Facts and tables for people are in `Manifest.summary`, which no code reads.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """A part of a manifest; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RowGroupRecord(Record):
+    """Counts of one Parquet row group of a shard."""
+
+    n_images: int
+    n_events: int
+    n_usable_events: int
+    """Capture events with at least one image that did not fail."""
+    n_usable_images: int
+
+
+class ShardRecord(Record):
+    """A shard of a dataset."""
+
+    path: str
+    """Below the dataset's folder."""
+    split: str
+    n_images: int
+    n_failed: int
+    row_groups: list[RowGroupRecord]
+
+
+class SplitRecord(Record):
+    """Counts of one split of a dataset."""
+
+    split: str
+    images: int
+    events: int
+    failed: int
+
+
+class AppendRecord(Record):
+    """An inventory that a finished dataset has grown by."""
+
+    inventory: str
+    images_in_inventory: int
+    images: int
+    """Images of it that the dataset has gained."""
+    left_out: list[dict[str, Any]]
+    """Step of the selection, with the events and images that it left out; for people."""
+
+
+class BundleRecord(Record):
+    """What a program needs to know to feed a model."""
+
+    image_size: int
+    """Side of the square input, in pixels."""
+    keep_aspect: bool
+    """Whether the centre is cut out; otherwise the whole image is squeezed."""
