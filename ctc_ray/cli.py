@@ -44,6 +44,7 @@ from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.config.training import TrainConfig, TuneConfig
 from ctc_ray.errors import CtcError
+from ctc_ray.files import storage_errors
 
 _EXIT_ERROR, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
@@ -80,14 +81,14 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     except CtcError as error:
         _leave(str(error), _EXIT_ERROR)
     except OSError as error:  # no permission, no space, no such bucket
-        _leave(" ".join(str(error).split()), _EXIT_ERROR)
+        _leave(storage_errors.error_text(error), _EXIT_ERROR)
     except KeyboardInterrupt:
         _leave("interrupted; the same command goes on where it was", _EXIT_INTERRUPTED)
     raise SystemExit(0)
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    sys.stderr.write(f"ctc: {message}\n")
+    sys.stderr.write(f"ctc: {storage_errors.printable(message)}\n")
     raise SystemExit(code)
 
 

@@ -11,7 +11,7 @@ import pytest
 from flaky_s3 import Faults, flaky_s3
 from hypothesis import HealthCheck, settings
 
-from ctc_ray.files import retries
+from ctc_ray.files import object_store, retries
 
 # A busy machine is slow, which says nothing about the code; what hangs runs into pytest's timeout.
 settings.register_profile("ctc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -88,6 +88,7 @@ def flaky_uri(
 ) -> Iterator[str]:
     """A new bucket behind a proxy; what fails there is asked for again without a pause."""
     monkeypatch.setattr(retries, "PAUSES_S", (0.001,) * 5)
+    monkeypatch.setattr(object_store, "FIRST_PAUSE_S", 0.001)
     with flaky_s3(s3_endpoint, faults) as address:
         monkeypatch.setenv("AWS_ENDPOINT_URL", address)
         yield s3_bucket_uri

@@ -19,16 +19,24 @@ class Faults:
     refuse_every: int = 0
     """Each so manyth request is refused; 0: none."""
     status: int = 503
-    """How it is refused: 503 is what Arrow itself tries again, 400 is not."""
+    """How it is refused: 503 is what obstore itself tries again, 400 is not."""
     deny: str = "no name"
     """Objects with this in their name are answered 403."""
     cut_every: int = 0
     """The content of each so manyth GET is cut in half; 0: none."""
+    refuse_at_most: int = 1 << 30
+    lose_every: int = 0
+    """Each so manyth PUT that takes effect is answered 500; 0: none."""
     refused: int = 0
     denied: int = 0
     cut: int = 0
     requests: Iterator[int] = field(default_factory=lambda: itertools.count(1))
     gets: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    puts: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+
+    def is_next_refused(self) -> bool:
+        """Count one request more."""
+        return self.refuse_every > 0 and next(self.requests) % self.refuse_every == 0
 
 
 @contextmanager
@@ -64,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self) -> None:
         faults, body = self.server.faults, self._body()
         time.sleep(faults.latency_s)
-        if faults.refuse_every and next(faults.requests) % faults.refuse_every == 0:
+        if faults.refused < faults.refuse_at_most and faults.is_next_refused():
             faults.refused += 1
             self._answer(faults.status, {"Content-Length": "0"}, b"")
             return
@@ -73,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(403, {"Content-Length": "0"}, b"")
             return
         status, headers, content = self._forward(body)
+        if self.command == "PUT" and status == 200 and faults.lose_every:
+            status = 500 if next(faults.puts) % faults.lose_every == 0 else status
         n_bytes = len(content)
         if self.command == "GET" and len(content) > 1 and faults.cut_every:
             is_cut = next(faults.gets) % faults.cut_every == 0

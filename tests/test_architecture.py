@@ -51,7 +51,7 @@ ROOMS: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "words": {*ARROW, "pydantic"},
     "columns": ARROW,
-    "files": ARROW,
+    "files": {*ARROW, "obstore"},
     "runs": {*ARROW, "pydantic"},
     "config": {"pydantic", "pydantic_core", "yaml"},
     "console": {"rich"},

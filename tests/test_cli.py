@@ -128,6 +128,11 @@ def test_unknown_key_of_the_yaml_file_is_an_error_with_a_suggestion(
     assert str(file) in err
 
 
+def test_the_name_of_a_file_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["train", "--config", "no\x1b[2J\nwhere.yaml"]) == 1
+    assert capsys.readouterr().err.startswith(r"ctc: no\x1b[2J\nwhere.yaml: no such")
+
+
 def test_missing_yaml_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["train", "--config", "nowhere.yaml"]) == 1
     assert "nowhere.yaml: no such configuration file" in capsys.readouterr().err

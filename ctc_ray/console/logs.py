@@ -10,6 +10,8 @@ import tempfile
 import warnings
 from typing import TextIO
 
+from ctc_ray.files.storage_errors import printable
+
 logger = logging.getLogger(__name__)
 
 
@@ -19,9 +21,17 @@ def set_up(level: int = logging.INFO) -> None:
     ours.setLevel(level)
     if not ours.handlers:
         handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+        handler.setFormatter(_Printable("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
         ours.addHandler(handler)
         ours.propagate = False
+
+
+class _Printable(logging.Formatter):
+    """One line on the terminal per message, whatever names of files are in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """The message without control characters; a traceback below it keeps its lines."""
+        return printable(super().formatMessage(record))
 
 
 def keep_noise_in_file() -> TextIO:

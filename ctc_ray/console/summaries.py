@@ -8,6 +8,7 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
+from ctc_ray.files.storage_errors import printable
 from ctc_ray.runs.failures import counts_to_text
 from ctc_ray.runs.manifest import Manifest
 
@@ -40,11 +41,11 @@ def show(summary: Summary, *, file: TextIO | None = None) -> None:
     )
     width = max(len(name) for name, _ in summary.facts)
     for name, value in summary.facts:
-        console.print(f"{name:<{width}}  {value}")
+        console.print(printable(f"{name:<{width}}  {value}"))
     for name, rows in summary.tables:
         console.print(_table(name, rows))
     if summary.text:
-        console.print(summary.text)
+        console.print(printable(summary.text, keep="\n\t"))
 
 
 def of_manifest(manifest: Manifest, *, output_uri: str) -> Summary:
@@ -67,9 +68,9 @@ def _table(name: str, rows: list[Mapping[str, Any]]) -> Table:
     table = Table(title=name.replace("_", " "), title_justify="left", box=None, pad_edge=False)
     for column in rows[0]:
         number = isinstance(rows[0][column], int | float)
-        table.add_column(column, justify="right" if number else "left")
+        table.add_column(printable(column), justify="right" if number else "left")
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(printable(_text(value)) for value in row.values()))
     return table
 
 

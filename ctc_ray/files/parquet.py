@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
 from ctc_ray.errors import SchemaError
@@ -106,8 +105,9 @@ def open_parquet(uri: str, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
         SchemaError: it is no Parquet file.
     """
     try:
-        return storage.ask(
-            uri, lambda where, path: pq.ParquetFile(path, filesystem=where, read_dictionary=coded)
+        # Of an object, columns that lie side by side are one request.
+        return pq.ParquetFile(
+            storage.open_file(uri), read_dictionary=coded, pre_buffer=storage.is_remote(uri)
         )
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{uri}: {error}") from error
@@ -116,12 +116,12 @@ def open_parquet(uri: str, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """The rows of one Parquet file."""
     with open_parquet(uri) as file:
-        return storage.ask(uri, lambda *_: file.read(columns=columns))
+        return storage.operation("read", uri, lambda: file.read(columns=columns))
 
 
 def read_row_group(file: pq.ParquetFile, uri: str, number: int, columns: list[str]) -> pa.Table:
     """The rows of one row group of an opened file; nothing else of it is read."""
-    return storage.ask(uri, lambda *_: file.read_row_group(number, columns=columns))
+    return storage.operation("read", uri, lambda: file.read_row_group(number, columns=columns))
 
 
 def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:
@@ -156,19 +156,15 @@ def write_batches(uri: str, batches: Sequence[pa.Table]) -> None:
 def read_batch(uri: str, place: int) -> pa.Table:
     """One of the tables that `write_batches` has written; the rest is not read."""
 
-    def read(file_system: pafs.FileSystem, path: str) -> pa.Table:
-        with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
-            return pa.Table.from_batches([reader.get_batch(place)])
+    def read() -> pa.Table:
+        return pa.Table.from_batches([reader.get_batch(place)])
 
-    return storage.ask(uri, read)
+    with storage.open_file(uri) as source, pa.ipc.open_file(source) as reader:
+        return storage.operation("read", uri, read)
 
 
 def count_batches(uri: str) -> int:
     """How many tables `write_batches` has written into the file."""
-
-    def count(file_system: pafs.FileSystem, path: str) -> int:
-        with file_system.open_input_file(path) as source, pa.ipc.open_file(source) as reader:
-            n_batches: int = reader.num_record_batches
-        return n_batches
-
-    return storage.ask(uri, count)
+    with storage.open_file(uri) as source, pa.ipc.open_file(source) as reader:
+        n_batches: int = reader.num_record_batches
+    return n_batches

@@ -1,71 +1,64 @@
-"""URIs (`s3://`, `gs://`, local paths) through pyarrow: list, read, write atomically.
+"""Files and folders by URI (`s3://`, `gs://`, local paths): list, read, write atomically.
 
 A local path is a URI as it stands, relative or absolute. A local name that is not valid UTF-8
 cannot be a string in Arrow; it is listed as a percent-encoded `file://` URI, which reads back.
 After the bucket an object's name stands as it is, too: no percent-encoding, no `?settings`.
-Credentials, region and endpoint come from the environment (AWS_REGION, AWS_ENDPOINT_URL, …).
+Credentials, region and endpoint come from the environment (AWS_PROFILE, AWS_ENDPOINT_URL, …).
 Object stores are asked again when they fail; a ConnectionError says that this was no use.
+
+Whatever touches a disk or a store goes through `operation`, and nothing does so elsewhere.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
-import logging
 import os
 import re
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from datetime import UTC, datetime
-from typing import IO, Any, TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote_to_bytes
 
 import pyarrow as pa
-import pyarrow.fs as pafs
 
-from ctc_ray.errors import ConfigError
-from ctc_ray.files.retries import patiently
-
-logger = logging.getLogger(__name__)
+from ctc_ray.files import local_files, object_store
 
 Answer = TypeVar("Answer")
 
 _FILE_SCHEME = "file://"
+_STREAM_BYTES = 8 << 20
 HALF_WRITTEN = re.compile(
     r"\.(?P<name>.+)\.(?P<owner>[0-9a-f]{32})(-[0-9a-f]{8})?", re.DOTALL
 )  # name of a file not yet renamed
 _owner = uuid.uuid4().hex
 
 
+def operation(name: str, uri: str, call: Callable[[], Answer]) -> Answer:
+    """Do one operation on a disk or a store; a test puts its own in this one's place.
+
+    Args:
+        name: read, open, write (aside, or the whole object), rename, create, stat, list or delete.
+    """
+    return call()
+
+
+def owner() -> str:
+    """Whose this process's half-written files are: 32 hex digits in their names."""
+    return _owner
+
+
 def set_owner(token: str) -> None:
-    """Write for this owner from now on."""
-    global _owner  # one process has one owner
+    """Write for this owner from now on; the workers of one run share the token of its driver.
+
+    Raises:
+        ValueError: the token is not 32 hex digits.
+    """
+    global _owner
+    if not re.fullmatch("[0-9a-f]{32}", token):
+        raise ValueError(f"{token!r}: an owner's token is 32 hex digits")
     _owner = token
-
-
-def modified_at(uri: str) -> datetime:
-    """When the file was last written."""
-    return datetime.fromtimestamp(os.stat(local_path(uri)).st_mtime, UTC)
-
-
-def create_bytes(uri: str, content: bytes) -> bool:
-    """TEMPORARY."""
-    path = os.path.abspath(local_path(uri))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    aside = os.path.join(
-        os.path.dirname(path), f".{os.path.basename(path)}.{_owner}-{uuid.uuid4().hex[:8]}"
-    )
-    with open(aside, "wb") as file:
-        file.write(content)
-    try:
-        os.link(aside, path)
-        return True
-    except FileExistsError:
-        return False
-    finally:
-        os.unlink(aside)
 
 
 def is_remote(uri: str) -> bool:
@@ -78,55 +71,6 @@ def local_path(uri: str) -> str:
     if uri.startswith(_FILE_SCHEME):
         return os.fsdecode(unquote_to_bytes(uri[len(_FILE_SCHEME) :]))
     return uri
-
-
-def filesystem(uri: str) -> tuple[pafs.FileSystem, str]:
-    """The file system of a URI, and the path there.
-
-    Raises:
-        ConfigError: the scheme is not known, or the bucket cannot be found.
-        ConnectionError: the store cannot be asked for the bucket's region.
-    """
-    if not is_remote(uri):
-        return pafs.LocalFileSystem(), os.path.abspath(local_path(uri))
-    scheme, _, name = uri.partition("://")
-    bucket, _, path = name.partition("/")
-    file_system, base = _bucket(f"{scheme}://{bucket or '/'}")
-    return file_system, f"{base.rstrip('/')}/{path}".rstrip("/")
-
-
-@functools.lru_cache(maxsize=64)  # a new one asks for its region again, and connects again
-def _bucket(uri: str) -> tuple[pafs.FileSystem, str]:
-    settings = ""
-    if uri.startswith("s3://") and {"AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"} & os.environ.keys():
-        # Not every store that speaks S3 tells a region when it is asked.
-        region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-        settings = f"?region={region or 'us-east-1'}"
-    try:
-        if not uri.startswith("s3://"):
-            return _from_uri(uri)
-        return patiently(uri, lambda: _from_uri(uri + settings))  # asks for the bucket's region
-    except ConnectionError:  # says nothing about the bucket
-        raise
-    except (pa.ArrowNotImplementedError, ValueError, OSError) as error:
-        raise ConfigError(f"{uri}: {' '.join(str(error).split())}") from error
-
-
-def _from_uri(uri: str) -> tuple[pafs.FileSystem, str]:
-    file_system, path = pafs.FileSystem.from_uri(uri)
-    return file_system, path
-
-
-def ask(uri: str, call: Callable[[pafs.FileSystem, str], Answer]) -> Answer:
-    """What a function of a file system and a path there returns; a store may be asked repeatedly.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        PermissionError: the store refuses it.
-        ConnectionError: the store has failed to the last attempt; the file may be fine.
-    """
-    where = filesystem(uri)
-    return patiently(uri, lambda: call(*where)) if is_remote(uri) else call(*where)
 
 
 def absolute(uri: str) -> str:
@@ -153,30 +97,56 @@ def under_root(root_uri: str | None, uri: str) -> str:
     return join(root_uri, uri.removeprefix("./"))
 
 
+def as_text(path: str) -> str:
+    """A local path as a string that Arrow can hold; see the module's docstring."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return _FILE_SCHEME + quote(os.fsencode(os.path.abspath(path)))
+    return path
+
+
 def exists(uri: str) -> bool:
     """Whether there is a file or folder."""
-    return bool(_kind(uri) != pafs.FileType.NotFound)
+    return is_file(uri) or is_folder(uri)
 
 
 def is_folder(uri: str) -> bool:
-    """Whether the URI names a folder."""
-    return bool(_kind(uri) == pafs.FileType.Directory)
+    """Whether the URI names a folder; an object store's is there as long as a file is in it."""
+    if is_remote(uri):
+        return operation("stat", uri, lambda: object_store.is_folder(uri))
+    return operation("stat", uri, lambda: os.path.isdir(local_path(uri)))
 
 
 def is_file(uri: str) -> bool:
     """Whether the URI names a file."""
-    return bool(_kind(uri) == pafs.FileType.File)
+    if is_remote(uri):
+        return operation("stat", uri, lambda: object_store.is_object(uri))
+    return operation("stat", uri, lambda: local_files.is_file(local_path(uri)))
 
 
-def _kind(uri: str) -> pafs.FileType:
-    if not is_remote(uri):  # pyarrow would not take a name that is not UTF-8
-        path = local_path(uri)
-        is_there = pafs.FileType.File if os.path.exists(path) else pafs.FileType.NotFound
-        return pafs.FileType.Directory if os.path.isdir(path) else is_there
+def modified_at(uri: str) -> datetime:
+    """When the file was last written, by the clock of its store; an object's to the second.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if is_remote(uri):
+        return operation("stat", uri, lambda: object_store.modified_at(uri))
+    return operation("stat", uri, lambda: local_files.modified_at(local_path(uri)))
+
+
+def now_at(folder_uri: str) -> datetime:
+    """What time it is by the clock of a folder's store: that of a file written there just now."""
+    uri = join(folder_uri, f".now.{_owner}-{uuid.uuid4().hex[:8]}")
+    write_bytes(uri, b"")
     try:
-        return ask(uri, lambda file_system, path: file_system.get_file_info(path).type)
-    except ValueError:  # an empty part in an object's name: Arrow cannot ask for it
-        return pafs.FileType.NotFound
+        return modified_at(uri)
+    finally:
+        delete_file(uri)
+
+
+# -- reading ---------------------------------------------------------------------------------------
 
 
 def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
@@ -184,81 +154,123 @@ def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ConnectionError: an object store has failed to the last attempt; the file may be fine.
+        ConnectionError: nothing is known about the file: a store or a network disk does not answer,
+            or this process has no file handle or memory left.
         OSError: it cannot be read, or no file can have this name.
     """
+    if is_remote(uri):
+        return operation("read", uri, lambda: object_store.read(uri, n_bytes))
+    path = local_path(uri)
     try:
-        if not is_remote(uri):
-            with open(local_path(uri), "rb", opener=_open_without_waiting) as file:
-                return file.read(n_bytes) or b""
-        return ask(uri, lambda file_system, path: _read(file_system, path, n_bytes))
+        return local_files.patiently(
+            lambda: operation("read", uri, lambda: local_files.read(path, n_bytes))
+        )
     except NotADirectoryError as error:  # what should be its folder is a file
         raise FileNotFoundError(f"{uri}: no such file") from error
-    except ValueError as error:  # a zero byte in a path, an empty part in an object's name
+    except ValueError as error:  # a zero byte in a path
         raise OSError(f"{uri!r}: {error}") from error
 
 
-def _read(file_system: pafs.FileSystem, path: str, n_bytes: int | None) -> bytes:
-    # Two requests, the size first. One would do with a guessed size, but of a range that goes past
-    # the object's end Arrow returns bytes that nobody sent. A cut body is an error of Arrow's.
-    with file_system.open_input_file(path) as stream:
-        content: bytes = stream.read(n_bytes)
-        return content
+def open_file(uri: str) -> pa.NativeFile:
+    """A file to read here and there, for Arrow; of an object, each read is one request or none.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+
+    def start() -> pa.NativeFile:
+        if is_remote(uri):
+            return pa.PythonFile(object_store.ObjectFile(uri), mode="r")
+        return local_files.open_for_arrow(local_path(uri))
+
+    return operation("open", uri, start)
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """A pipe that nobody writes to reads as empty; opened plainly, it would be waited for."""
-    return os.open(path, flags | os.O_NONBLOCK)
+def open_stream(uri: str) -> pa.NativeFile:
+    """A file to read from its start to its end, 8 MiB at once."""
+    return pa.BufferedInputStream(open_file(uri), _STREAM_BYTES)
 
 
 def digest(uri: str) -> str:
     """SHA-256 of a file's content, 64 hex digits; read in pieces of 1 MiB."""
-    return ask(uri, _digest)
+
+    def read() -> str:
+        if is_remote(uri):
+            return object_store.pieces(uri, _sha256)
+        with open(local_path(uri), "rb") as file:
+            return _sha256(iter(lambda: file.read(1 << 20), b""))
+
+    return operation("read", uri, read)
 
 
-def _digest(file_system: pafs.FileSystem, path: str) -> str:
+def _sha256(pieces: Iterable[bytes]) -> str:
     sha = hashlib.sha256()
-    with file_system.open_input_stream(path) as stream:
-        while piece := stream.read(1 << 20):
-            sha.update(piece)
+    for piece in pieces:
+        sha.update(piece)
     return sha.hexdigest()
+
+
+# -- writing ---------------------------------------------------------------------------------------
 
 
 def write_bytes(uri: str, content: bytes) -> None:
     """Write a file so that it is there whole or not at all (a rename, or one put)."""
-    write_chunks(uri, [content])
+    if is_remote(uri):
+        operation("write", uri, lambda: object_store.put(uri, content))
+    else:
+        write_chunks(uri, [content])
 
 
 def write_chunks(uri: str, chunks: Iterable[bytes]) -> None:
     """Write a file piece by piece; it is there when the last piece is written, else not at all."""
     if is_remote(uri):
-        with tempfile.TemporaryFile() as whole:  # a stream commits what it has, also on an error
+        with tempfile.TemporaryFile() as whole:  # a put that fails begins again
             whole.writelines(chunks)
-            ask(uri, lambda file_system, path: _put(file_system, path, whole))
+            operation("write", uri, lambda: object_store.put(uri, whole))
         return
     path = os.path.abspath(local_path(uri))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    aside = os.path.join(
-        os.path.dirname(path), f".{os.path.basename(path)}.{_owner}-{uuid.uuid4().hex[:8]}"
-    )
+    with _aside(uri, path) as aside:
+        operation("write", uri, lambda: local_files.write(aside, chunks))
+        operation("rename", uri, lambda: os.replace(aside, path))
+
+
+@contextlib.contextmanager
+def _aside(uri: str, path: str) -> Iterator[str]:
+    """The path of a half-written file, which is deleted if it does not become the file."""
+    aside = local_files.aside_of(path, _owner)
     try:
-        with open(aside, "wb") as file:
-            file.writelines(chunks)
-        os.replace(aside, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(aside)
+        yield aside
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            operation("delete", uri, lambda: local_files.delete(aside))
+        if isinstance(error, OSError):
+            local_files.name_target(error, aside, path)
+        raise
 
 
-def _put(file_system: pafs.FileSystem, path: str, content: IO[bytes]) -> None:
-    content.seek(0)
-    with file_system.open_output_stream(path) as stream:
-        shutil.copyfileobj(content, stream, 1 << 24)
+def create_bytes(uri: str, content: bytes) -> bool:
+    """Write a file if there is none of this name: True if this call made it, of many at once.
+
+    Whoever sees the file sees it whole. Only where a network file system has no hard links may it
+    be seen while it is written. If the answer of an object store is lost, the content decides
+    whose the object is: let it name its writer.
+    """
+    if is_remote(uri):
+        return operation("create", uri, lambda: object_store.create(uri, content))
+    path = os.path.abspath(local_path(uri))
+    with _aside(uri, path) as aside:
+        operation("write", uri, lambda: local_files.write(aside, [content]))
+        is_mine = operation("create", uri, lambda: local_files.link(aside, path))
+        operation("delete", uri, lambda: local_files.delete(aside))
+    return is_mine
 
 
 def write_json(uri: str, value: Any) -> None:
     """Write a value as indented JSON, keys in their order."""
     write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+# -- folders ---------------------------------------------------------------------------------------
 
 
 def list_files(
@@ -272,63 +284,55 @@ def list_files(
     Raises:
         ConfigError: there is no such folder.
     """
-    if is_remote(folder_uri):
-        yield from _list_remote(folder_uri)
-    else:
-        yield from _list_local(local_path(folder_uri), on_closed or _warn_left_out)
+
+    def find() -> list[str]:
+        if is_remote(folder_uri):
+            return sorted(join(folder_uri, n) for n in object_store.names_below(folder_uri))
+        return local_files.paths_below(local_path(folder_uri), on_closed)
+
+    yield from map(as_text, operation("list", folder_uri, find))
 
 
-def _list_remote(folder_uri: str) -> list[str]:
-    path = filesystem(folder_uri)[1]
-    selector = pafs.FileSelector(path, recursive=True, allow_not_found=True)
-    listed = ask(folder_uri, lambda file_system, _: file_system.get_file_info(selector))
-    infos = [info for info in listed if info.type == pafs.FileType.File]
-    if not infos and not is_folder(folder_uri):
-        raise ConfigError(f"{folder_uri}: no such folder")
-    return sorted(join(folder_uri, info.path[len(path) :]) for info in infos)
-
-
-def _list_local(folder: str, on_closed: Callable[[OSError], object]) -> Iterator[str]:
-    if not os.path.isdir(folder):
-        raise ConfigError(f"{folder}: no such folder")
-    found: list[str] = []
-    for root, folders, names in os.walk(folder, followlinks=True, onerror=on_closed):
-        folders[:] = [name for name in folders if not _leads_back(root, name)]
-        found += [os.path.join(root, name) for name in names]
-    for path in sorted(found, key=os.fsencode):
-        yield as_text(path)
-
-
-def _warn_left_out(error: OSError) -> None:
-    logger.warning("%s: left out, this folder cannot be listed: %s", error.filename, error.strerror)
-
-
-def _leads_back(root: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in: its files would be listed for ever."""
-    real = os.path.realpath(os.path.join(root, name))
-    return os.path.commonpath([real, os.path.realpath(root)]) == real
-
-
-def as_text(path: str) -> str:
-    """A local path as a string that Arrow can hold; see the module's docstring."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return _FILE_SCHEME + quote(os.fsencode(os.path.abspath(path)))
-    return path
+def folders_in(uri: str) -> set[str]:
+    """The names of the folders directly below a folder."""
+    if is_remote(uri):
+        return operation("list", uri, lambda: object_store.folders_in(uri))
+    return operation("list", uri, lambda: local_files.folders_in(local_path(uri)))
 
 
 def delete_file(uri: str) -> None:
     """Delete a file, if there is one."""
-    with contextlib.suppress(FileNotFoundError):
-        ask(uri, lambda file_system, path: file_system.delete_file(path))
+    if is_remote(uri):
+        operation("delete", uri, lambda: object_store.delete(uri))
+    else:
+        operation("delete", uri, lambda: local_files.delete(local_path(uri)))
 
 
 def clear_folder(uri: str) -> None:
     """Delete all in a folder, if there is one; it stays: it may be a bucket, a mount or a link."""
-    if is_folder(uri):
-        ask(uri, lambda file_system, path: file_system.delete_dir_contents(_real(uri, path)))
+    if is_remote(uri):
+        operation("delete", uri, lambda: object_store.delete_below(uri))
+    elif is_folder(uri):
+        operation("delete", uri, lambda: local_files.delete_below(local_path(uri)))
 
 
-def _real(uri: str, path: str) -> str:
-    return path if is_remote(uri) else os.path.realpath(path)
+def delete_folder(uri: str) -> None:
+    """Delete a folder and all in it, if there is one; of a link only the link."""
+    if is_remote(uri):
+        operation("delete", uri, lambda: object_store.delete_below(uri))
+    else:
+        operation("delete", uri, lambda: local_files.delete_folder(local_path(uri)))
+
+
+def delete_half_written(folder_uri: str, is_over: Callable[[str], bool]) -> None:
+    """Delete what ended processes have left half-written below a local folder; a store has none.
+
+    Args:
+        is_over: whether an owner, given by its token, writes no more.
+    """
+    if is_remote(folder_uri):
+        return
+    for uri in list(list_files(folder_uri)):
+        found = HALF_WRITTEN.fullmatch(os.path.basename(local_path(uri)))
+        if found and is_over(found["owner"]):
+            delete_file(uri)

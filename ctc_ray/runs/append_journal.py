@@ -4,8 +4,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow.fs as pafs
-
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.runs.layout import WORK_FOLDER
@@ -59,12 +57,8 @@ def growing_by(output_uri: str, *, done: Mapping[str, str]) -> list[str]:
 
 def end_append(output_uri: str) -> None:
     """Clear the plan away, and note that the folder grows no longer."""
-    storage.ask(storage.join(output_uri, WORK_FOLDER), _delete_folders_of)
+    work_uri = storage.join(output_uri, WORK_FOLDER)
+    if storage.is_folder(work_uri):
+        for name in sorted(storage.folders_in(work_uri)):
+            storage.delete_folder(storage.join(work_uri, name))
     storage.delete_file(storage.join(output_uri, WORK_FOLDER, _APPEND_FILE))
-
-
-def _delete_folders_of(file_system: pafs.FileSystem, path: str) -> None:
-    selector = pafs.FileSelector(path, allow_not_found=True)
-    for info in file_system.get_file_info(selector):
-        if info.type == pafs.FileType.Directory:
-            file_system.delete_dir(info.path)

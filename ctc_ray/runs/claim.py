@@ -7,6 +7,8 @@ has not renewed its claim for `EXPIRES_S`; both times are the store's, so clocks
 """
 
 import contextlib
+import functools
+import hashlib
 import json
 import logging
 import os
@@ -30,7 +32,9 @@ RENEW_S = 20.0
 EXPIRES_S = 120.0
 """Seconds without a renewal after which an owner on another machine counts as dead."""
 
-_PREFIX, _NOW_PREFIX = "claim-", "now-"
+_held: set[str] = set()  # tokens of the claims that this process holds, or is about to
+
+_PREFIX = "claim-"
 _CLAIM = re.compile(rf"{_PREFIX}([0-9]+)[.]json")
 
 
@@ -39,14 +43,12 @@ class Owner:
     """The process that writes into an output folder."""
 
     token: str
-    """32 hex digits; part of the names of the files that it has not finished writing."""
+    """Names host, process and run in 32 hex digits; part of the names of half-written files."""
     command: str
     host: str
     host_id: str
     """Equal only for processes that see one another's process ids."""
     process: int
-    process_start: str
-    """Tells a process from a later one with the same id."""
     since: str
     """Start of the run, ISO 8601, by the clock of its machine; for people."""
 
@@ -60,6 +62,10 @@ class Claim:
     token: str
     dead_tokens: tuple[str, ...] = ()
     """Tokens of owners that had died when this claim was made."""
+
+    def is_over(self, token: str) -> bool:
+        """Whether the owner of a half-written file writes no more: this run, or one that ended."""
+        return token in (self.token, *self.dead_tokens) or _has_ended(token)
 
     def require_owner(self) -> None:
         """Check that no other run has taken over.
@@ -80,19 +86,28 @@ class Claim:
 def claimed(output_uri: str, command: str) -> Iterator[Claim]:
     """Hold the claim on an output folder, renewed by a thread, until the block ends.
 
+    Files that this process writes meanwhile are written in the claim's name.
+
     Raises:
         OutputInUseError: another run holds it.
     """
-    claim = _take(output_uri, _this_process(command))
+    me = _this_process(command)
+    _held.add(me.token)
+    storage.set_owner(me.token)
+    try:
+        claim = _take(output_uri, me)
+    except BaseException:
+        _held.discard(me.token)
+        raise
     stopped = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claim, stopped), daemon=True)
     renewing.start()
     try:
-        storage.set_owner(claim.token)
         yield claim
     finally:
         stopped.set()
         renewing.join()
+        _held.discard(claim.token)
         _release(claim)
 
 
@@ -150,15 +165,12 @@ def _renew(claim: Claim, stopped: threading.Event) -> None:
 
 def _is_dead(output_uri: str, number: int, owner: Owner) -> bool:
     if owner.host_id == _host_id():
-        return _process_start(owner.process) != owner.process_start
-    probe = storage.join(output_uri, WORK_FOLDER, f"{_NOW_PREFIX}{uuid.uuid4().hex}")
+        return _has_ended(owner.token)
     try:
-        storage.write_bytes(probe, b"")
-        now, renewed = storage.modified_at(probe), storage.modified_at(_uri(output_uri, number))
-    except FileNotFoundError:  # released in this moment: whoever creates the next claim may go on
+        renewed = storage.modified_at(_uri(output_uri, number))
+    except FileNotFoundError:  # released in this moment
         return False
-    finally:
-        storage.delete_file(probe)
+    now = storage.now_at(storage.join(output_uri, WORK_FOLDER))
     return (now - renewed).total_seconds() > EXPIRES_S
 
 
@@ -173,9 +185,10 @@ def _in_use(output_uri: str, owner: Owner | None) -> OutputInUseError:
 
 
 def is_claim(uri: str) -> bool:
-    """Whether a file below an output folder is a claim, or one to compare a claim's time with."""
+    """Whether a file below an output folder is a claim, or becomes or became one."""
     folder, _, name = uri.rpartition("/")
-    return folder.endswith(f"/{WORK_FOLDER}") and name.startswith((_PREFIX, _NOW_PREFIX))
+    is_work = folder.endswith(f"/{WORK_FOLDER}")
+    return is_work and bool(_CLAIM.fullmatch(name) or storage.HALF_WRITTEN.fullmatch(name))
 
 
 def _numbers(output_uri: str) -> list[int]:
@@ -207,18 +220,39 @@ def _read(output_uri: str, number: int) -> Owner | None:
 
 
 def _this_process(command: str) -> Owner:
-    process = os.getpid()
     return Owner(
-        token=uuid.uuid4().hex,
+        token=_new_token(),
         command=command,
         host=socket.gethostname(),
         host_id=_host_id(),
-        process=process,
-        process_start=_process_start(process),
+        process=os.getpid(),
         since=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
     )
 
 
+# -- tokens: 8 hex digits of the host, 8 of the process id, 12 of its start, 4 of the run ----------
+
+
+def _new_token() -> str:
+    process = os.getpid()
+    return f"{_host_code()}{process:08x}{_process_start(process):012x}{uuid.uuid4().hex[:4]}"
+
+
+def _has_ended(token: str) -> bool:
+    """Whether a token names a process of this host that is gone, or a run of this process."""
+    if token[:8] != _host_code():
+        return False
+    process, start = int(token[8:16], 16), int(token[16:28], 16)
+    if process == os.getpid():  # an earlier run of it, whose claim it could not delete
+        return token not in _held
+    return _process_start(process) != start
+
+
+def _host_code() -> str:
+    return hashlib.sha256(_host_id().encode()).hexdigest()[:8]
+
+
+@functools.cache
 def _host_id() -> str:
     """The boot of this machine, and the namespace of its process ids: a container has its own."""
     try:
@@ -228,11 +262,11 @@ def _host_id() -> str:
         return socket.gethostname()
 
 
-def _process_start(process: int) -> str:
-    """When a process began, in ticks since the boot; empty if there is no such process."""
+def _process_start(process: int) -> int:
+    """When a process began, in ticks since the boot; 0 if there is no such process."""
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
             state, *values = file.read().rpartition(")")[2].split()
     except OSError:
-        return ""
-    return "" if state in ("Z", "X") else values[18]
+        return 0
+    return 0 if state in ("Z", "X") else int(values[18])

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
+from ctc_ray.files.storage_errors import error_text
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.machine import n_cpus
 from ctc_ray.runs.units import Unit
@@ -76,7 +77,7 @@ def do_unit(unit: Unit, job: Job, worker: UnitWorker) -> UnitResult:
         for name, content in output.files.items():
             storage.write_bytes(storage.join(job.output_uri, name), content)
     except (CtcError, OSError) as error:
-        return UnitResult(0, 0, f"{unit.name}: {' '.join(str(error).split())}")
+        return UnitResult(0, 0, f"{unit.name}: {error_text(error)}")
     return UnitResult(output.n_rows, output.n_failed)
 
 

@@ -6,13 +6,12 @@
 import contextlib
 import json
 import logging
-import os
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import ConfigError, OutputInUseError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.append_journal import end_append
 from ctc_ray.runs.claim import Claim, claimed, is_claim
@@ -46,7 +45,7 @@ class Run:
         Raises:
             OutputInUseError: another run has taken over.
         """
-        _delete_half_written(self.output_uri, {self.claim.token, *self.claim.dead_tokens})
+        storage.delete_half_written(self.output_uri, self.claim.is_over)
         self.claim.require_owner()
         manifest.write(self.output_uri)
         end_append(self.output_uri)
@@ -82,22 +81,41 @@ def open_run(
             _require_free(output_uri, kind, None)
             _clear(output_uri)
         # Another run may have begun, or even finished, before this one had its claim.
-        finished = finished_run(output_uri, kind, fields)
+        finished = _found_manifest(output_uri, kind, fields)
         if finished is None:
             _write_work(output_uri, kind, fields)
         yield finished or Run(output_uri, claim)
 
 
+def _tidy(output_uri: str, kind: Kind) -> None:
+    """Delete what a run has left that was killed after its manifest; most often nothing."""
+    work_uri = storage.join(output_uri, WORK_FOLDER)
+    if list(storage.list_files(work_uri)) == [storage.join(work_uri, _WORK_FILE)]:
+        return
+    with contextlib.suppress(OutputInUseError), claimed(output_uri, MADE_BY[kind]) as claim:
+        storage.delete_half_written(output_uri, claim.is_over)
+        end_append(output_uri)
+
+
 def finished_run(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> Manifest | None:
     """The manifest, if a run with these fields has finished; None if one may begin or resume.
+
+    What a run has left that was killed after its manifest is deleted.
 
     Raises:
         ConfigError: the folder is not free for such a run; see `open_run`.
     """
+    manifest = _found_manifest(output_uri, kind, fields)
+    if manifest is not None:
+        _tidy(output_uri, kind)
+        logger.info("%s is complete already", output_uri)
+    return manifest
+
+
+def _found_manifest(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> Manifest | None:
     found = _require_free(output_uri, kind, fields)
     if found is None or not is_complete(output_uri):
         return None
-    logger.info("%s is complete already", output_uri)
     return read_manifest(output_uri, kind)
 
 
@@ -252,14 +270,3 @@ def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from _flatten(item, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", json.dumps(item, sort_keys=True, ensure_ascii=False)
-
-
-def _delete_half_written(output_uri: str, owners: Collection[str]) -> None:
-    """Delete files that these owners have not finished writing; a store has no such files."""
-    if storage.is_remote(output_uri):
-        return
-    for uri in list(storage.list_files(output_uri)):
-        name = os.path.basename(storage.local_path(uri))
-        found = storage.HALF_WRITTEN.fullmatch(name)
-        if found is not None and found["owner"] in owners:
-            storage.delete_file(uri)

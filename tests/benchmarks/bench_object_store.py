@@ -1,8 +1,8 @@
 """What one core loses when the photographs lie in an object store that is slow to answer.
 
 Photographs are read ahead and made small on one core. The store is a process of its own on the
-other cores: it speaks as much S3 as reading needs, and answers each request late. An image is two
-requests: Arrow asks for its size first.
+other cores: it speaks as much S3 as reading needs, and answers each request late. An image is one
+request.
 """
 
 import argparse

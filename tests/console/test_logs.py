@@ -79,3 +79,11 @@ def test_noise_goes_to_a_file_and_the_result_to_stdout(tmp_path):
     assert (done.stdout, done.stderr) == ("result\n", "progress\n")
     (file,) = tmp_path.glob("ctc-*.log")
     assert sorted(file.read_text().split("\n")) == ["", *(f"noise {i}" for i in (1, 2, 3, 4))]
+
+
+def test_a_message_is_one_line_whatever_names_are_in_it() -> None:
+    logs.set_up()
+    formatter = logging.getLogger("ctc_ray").handlers[0].formatter
+    assert formatter is not None
+    record = logging.LogRecord("ctc_ray", 20, "", 0, "%s: left out", ("a\x1b[2J\n\ud800",), None)
+    assert formatter.format(record).endswith(r" a\x1b[2J\n\ud800: left out")

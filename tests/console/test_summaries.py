@@ -38,3 +38,11 @@ def test_nothing_in_a_table_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
     uri = f"s3://bucket/{'x' * 300}/:dog: [red].jpg"
     show(Summary([("images", "1")], {}, [("failed images", [{"image_uri": uri, "n": 1}])]))
     assert uri in capsys.readouterr().out
+
+
+def test_names_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    show(Summary([("a", "\x1b]0;")], {}, [("t", [{"b\x07": "c\x9b"}])], text="d\x1b\ne"))
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b"} & set(out)
+    assert r"a  \x1b]0;" in out
+    assert out.endswith("d\\x1b\ne\n")

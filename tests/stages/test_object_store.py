@@ -33,7 +33,7 @@ class Store:
     faults: Faults
 
     def start_failing(self) -> None:
-        self.faults.refuse_every, self.faults.cut_every = 20, 15
+        self.faults.refuse_every, self.faults.cut_every = 11, 13
 
     def put(self, folder: Path) -> str:
         """Copy a folder into the bucket; its URI."""
@@ -110,7 +110,7 @@ def test_a_store_that_is_gone_for_a_while_stops_the_stage_and_fails_no_image(
                 store.faults.refuse_every = 1 if number == 3 else 0
                 yield from InProcess().run([unit], job)
 
-    store.faults.status = 400  # Arrow itself would wait for 6 s each time
+    store.faults.status = 400  # obstore itself would ask four times more
     with pytest.raises(CtcError, match="s3://"):
         create_dataset.run(dataset_config(inventory, photos, out), executor=UntilTheStoreIsGone())
     store.faults.refuse_every = 0

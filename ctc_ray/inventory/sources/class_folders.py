@@ -10,12 +10,9 @@ id is the first of these that no other file has:
 3. the path from ROOT
 """
 
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
-
-import pyarrow.fs as pafs
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
@@ -43,7 +40,7 @@ def read_dir(uri: str, files: Sequence[FoundFile] | None = None) -> Inventory:
     """
     files = find_files(uri) if files is None else files
     inside = [file for file in files if "/" in file.path]
-    folders = _class_folders(uri)
+    folders = storage.folders_in(uri)
     if not folders:
         raise ConfigError(f"{uri}: no class folder in it; expected {uri}/<class>/<image>")
     if not inside:
@@ -82,13 +79,3 @@ def _candidates(path: str) -> tuple[str, ...]:
     if below.count(".") > 1:
         return exact
     return (f"{label}#{whole.partition('.')[0]}", *exact)
-
-
-def _class_folders(uri: str) -> set[str]:
-    """The names of the folders directly below the root."""
-    if not storage.is_remote(uri):
-        with os.scandir(storage.local_path(uri)) as entries:
-            return {entry.name for entry in entries if entry.is_dir()}
-    file_system, path = storage.filesystem(uri)
-    infos = file_system.get_file_info(pafs.FileSelector(path))
-    return {info.base_name for info in infos if info.type == pafs.FileType.Directory}

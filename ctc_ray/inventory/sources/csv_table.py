@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.fs as pafs
 
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
@@ -101,9 +100,8 @@ def _read(
 
     own_names = [str(place) for place in range(len(header.cells))]
     types = {own_names[-1]: _ANY, **{str(place): kind for place, kind in kinds.items()}}
-    file_system, path = storage.filesystem(uri)
     try:
-        with file_system.open_input_stream(path) as stream:
+        with storage.open_stream(uri) as stream:
             table = pacsv.read_csv(
                 stream if is_quoted else UnquotedStream(stream),
                 read_options=pacsv.ReadOptions(
@@ -158,13 +156,11 @@ def _open_text(uri: str, *, longest_cell: int = _BLOCK_BYTES) -> Iterator[io.Tex
     Args:
         longest_cell: in characters, for a csv.reader, whose own limit of 128 KiB is below Arrow's.
     """
-    file_system, path = storage.filesystem(uri)
-    kind = file_system.get_file_info(path).type
-    if kind != pafs.FileType.File:
-        what = "a folder, not a file" if kind == pafs.FileType.Directory else "no such file"
+    if not storage.is_file(uri):
+        what = "a folder, not a file" if storage.is_folder(uri) else "no such file"
         raise ConfigError(f"{uri}: {what}")
     with (
-        file_system.open_input_stream(path) as stream,
+        storage.open_stream(uri) as stream,
         io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text,
     ):
         before = csv.field_size_limit(longest_cell)

@@ -34,8 +34,7 @@ def find_files(
         ConfigError: there is no such folder.
     """
     if storage.is_remote(folder_uri):
-        root = storage.filesystem(folder_uri)[1].rstrip("/")
-        below = len(folder_uri.partition("://")[0]) + len("://") + len(root) + 1
+        below = len(folder_uri.rstrip("/")) + 1
         return [FoundFile(uri, uri[below:]) for uri in storage.list_files(folder_uri)]
     folder = storage.local_path(folder_uri)
     found = []

@@ -109,7 +109,7 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
             names = [name for name in file.schema_arrow.names if name in wanted]
             if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
                 names += meta_columns(file.schema_arrow)  # for the message that names them
-            return _numbered(storage.ask(uri, lambda *_: file.read(columns=names)))
+            return _numbered(storage.operation("read", uri, lambda: file.read(columns=names)))
 
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
         parts = list(pool.map(read, parquet.list_tables(config.inventory_uri)))

@@ -15,6 +15,7 @@ from ctc_ray.columns.threads import both
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.console.progress import Progress
 from ctc_ray.files import storage
+from ctc_ray.runs.append_journal import end_append, growing_by
 from ctc_ray.runs.claim import claimed
 from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import check_failures, read_footers, require_all_rows, write_failures
@@ -153,8 +154,11 @@ def _prepared_append(
     with claimed(config.output_uri, f"{MADE_BY['dataset']} --append") as claim:
         new = _new_events(config, inventory)
         if new is None:
+            manifest = read_manifest(config.output_uri, "dataset")
+            if not growing_by(config.output_uri, done=manifest.inputs):
+                end_append(config.output_uri)  # a run was killed after its manifest
             logger.info("%s is complete already", config.output_uri)
-            yield read_manifest(config.output_uri, "dataset")
+            yield manifest
             return
         require_image_root(config)
         existing, plan = new

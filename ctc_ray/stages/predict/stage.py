@@ -153,7 +153,7 @@ def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[
     """Number of events, and per head how many were given each class."""
     columns = [f"pred_{head}" for head in labels.heads]
     n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
-    for uri in storage.list_files(storage.join(config.output_uri, EVENTS)):
+    for uri in parquet.list_tables(storage.join(config.output_uri, EVENTS)):
         events = parquet.read_table(uri, columns)
         n_events += events.num_rows
         for head in labels.heads:
