@@ -26,7 +26,7 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.files import parquet
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
-from ctc_ray.training.plans import ImageChoice, Plan, Slice, batch_sizes
+from ctc_ray.training.plans import EpochPlan, ImageChoice, ItemRange, batch_sizes
 
 IGNORE_INDEX = -100  # a missing label; what torch's cross entropy leaves out
 
@@ -49,7 +49,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Reading:
+class LoaderSettings:
     """How rows become batches."""
 
     label_space: LabelSpace
@@ -74,7 +74,7 @@ class _Item:
     codes: tuple[int, ...]
 
 
-def read_batches(plan: Plan, reading: Reading) -> Iterator[Batch]:
+def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
     """The batches of a plan, in their order; closing the iterator ends its threads.
 
     Raises:
@@ -83,14 +83,14 @@ def read_batches(plan: Plan, reading: Reading) -> Iterator[Batch]:
     """
     with (
         ThreadPoolExecutor(1, "read-shards") as reader,
-        ThreadPoolExecutor(reading.decode_threads, "decode") as decoders,
+        ThreadPoolExecutor(settings.decode_threads, "decode") as decoders,
         ThreadPoolExecutor(1, "make-batches") as maker,
     ):
-        windows = _ahead(reader, _read_windows(plan, reading.label_space), n_ahead=1)
+        windows = _ahead(reader, _read_windows(plan, settings.label_space), n_ahead=1)
         items = (item for window in windows for item in _items(window))
         batches = (
-            _make_batch(plan, reading, [next(items) for _ in range(size)], decoders)
-            for size in batch_sizes(plan.n_items, reading.batch_size)
+            _make_batch(plan, settings, [next(items) for _ in range(size)], decoders)
+            for size in batch_sizes(plan.n_items, settings.batch_size)
         )
         yield from _ahead(maker, batches, n_ahead=_BATCHES_AHEAD)
 
@@ -122,10 +122,10 @@ def _next(items: Iterator[T]) -> list[T]:
     return []
 
 
-def _read_windows(plan: Plan, label_space: LabelSpace) -> Iterator[_Window]:
-    for number, first in enumerate(range(0, len(plan.slices), _GROUPS_PER_WINDOW)):
-        slices = plan.slices[first : first + _GROUPS_PER_WINDOW]
-        rows = pa.concat_tables([_read_slice(part, plan, label_space.heads) for part in slices])
+def _read_windows(plan: EpochPlan, label_space: LabelSpace) -> Iterator[_Window]:
+    for number, first in enumerate(range(0, len(plan.ranges), _GROUPS_PER_WINDOW)):
+        ranges = plan.ranges[first : first + _GROUPS_PER_WINDOW]
+        rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
         codes = {
             head: label_space.encode(head, rows[label_column(head)], missing=IGNORE_INDEX)
             for head in label_space.heads
@@ -138,20 +138,21 @@ def _read_windows(plan: Plan, label_space: LabelSpace) -> Iterator[_Window]:
         yield _Window(rows, codes, order)
 
 
-def _read_slice(part: Slice, plan: Plan, heads: Sequence[str]) -> pa.Table:
-    """The rows of the slice's items, in the order of the file."""
+def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Table:
+    """The rows of the items, in the order of the file."""
     columns = ["image_id", "capture_event_id", "failure", "jpeg", *map(label_column, heads)]
-    with parquet.open_parquet(part.group.uri) as file:
+    with parquet.open_parquet(part.row_group.uri) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
-            raise SchemaError(f"{part.group.uri}: column {missing[0]!r} not found")
-        rows = file.read_row_group(part.group.row_group, columns=columns)
+            raise SchemaError(f"{part.row_group.uri}: column {missing[0]!r} not found")
+        rows = file.read_row_group(part.row_group.index, columns=columns)
     rows = rows.filter(pc.is_null(rows["failure"]))
     chosen = choose_images(rows, plan.image_choice, seed=plan.seed, epoch=plan.epoch)
-    if len(chosen) != part.group.n_items(plan.image_choice):
+    n_expected = part.row_group.n_items(plan.image_choice)
+    if len(chosen) != n_expected:
         raise SchemaError(
-            f"{part.group.uri}: row group {part.group.row_group} holds {len(chosen)} usable items, "
-            f"the manifest says {part.group.n_items(plan.image_choice)}; make the dataset anew"
+            f"{part.row_group.uri}: row group {part.row_group.index} holds {len(chosen)} usable "
+            f"items, the manifest says {n_expected}; make the dataset anew"
         )
     return rows.take(chosen[part.start : part.stop]).drop_columns(["failure", "capture_event_id"])
 
@@ -166,8 +167,8 @@ def choose_images(
     starts = event_starts(events)
     n_images = np.diff(starts, append=usable.num_rows)
     hashes = [stable_hash(name, seed, epoch) for name in events.take(starts).to_pylist()]
-    places = [value % n for value, n in zip(hashes, n_images.tolist(), strict=True)]
-    return starts + np.array(places, np.int64)
+    chosen = [value % n for value, n in zip(hashes, n_images.tolist(), strict=True)]
+    return starts + np.array(chosen, np.int64)
 
 
 def _items(window: _Window) -> Iterator[_Item]:
@@ -179,15 +180,15 @@ def _items(window: _Window) -> Iterator[_Item]:
 
 
 def _make_batch(
-    plan: Plan, reading: Reading, items: Sequence[_Item], decoders: ThreadPoolExecutor
+    plan: EpochPlan, settings: LoaderSettings, items: Sequence[_Item], decoders: ThreadPoolExecutor
 ) -> Batch:
-    images_BHWC = np.stack(list(decoders.map(reading.decode, [item.jpeg for item in items])))
+    images_BHWC = np.stack(list(decoders.map(settings.decode, [item.jpeg for item in items])))
     codes = np.array([item.codes for item in items], np.int64)
     return Batch(
         images_BCHW=torch.from_numpy(images_BHWC).permute(0, 3, 1, 2),
         labels={
-            head: torch.from_numpy(codes[:, place].copy())
-            for place, head in enumerate(reading.label_space.heads)
+            head: torch.from_numpy(codes[:, column].copy())
+            for column, head in enumerate(settings.label_space.heads)
         },
         seeds=tuple(stable_hash(item.image_id, plan.seed, plan.epoch) for item in items),
         image_ids=tuple(item.image_id for item in items),

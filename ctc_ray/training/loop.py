@@ -13,7 +13,7 @@ from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch
 from ctc_ray.training.losses import multi_head_loss
-from ctc_ray.training.metrics import Counts
+from ctc_ray.training.metrics import MetricCounts
 
 Augment = Callable[[Tensor, Sequence[int]], Tensor]
 
@@ -21,7 +21,7 @@ _IMAGES_FOR_STATISTICS = 4096  # as in the original
 
 
 @dataclass(frozen=True)
-class Settings:
+class EpochSettings:
     """What stays the same from epoch to epoch."""
 
     label_space: LabelSpace
@@ -32,7 +32,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ChannelStatistics:
     """Mean and standard deviation per channel of pixels in [0, 1]."""
 
     mean: tuple[float, float, float]
@@ -43,11 +43,11 @@ def train_epoch(
     model: nn.Module,
     batches: Iterable[Batch],
     optimizer: optim.Optimizer,
-    settings: Settings,
+    settings: EpochSettings,
     *,
     epoch: int,
     augment: Augment | None = None,
-) -> Counts:
+) -> MetricCounts:
     """Train on every batch once; counts of the answers while training.
 
     What the model draws at random (dropout) is a function of seed, rank and epoch: an epoch is the
@@ -71,11 +71,11 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimizer.step()
-        counts.add({head: part.detach() for head, part in logits.items()}, labels)
+        counts.update({head: part.detach() for head, part in logits.items()}, labels)
     return counts
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], settings: Settings) -> Counts:
+def evaluate(model: nn.Module, batches: Iterable[Batch], settings: EpochSettings) -> MetricCounts:
     """Counts of the model's answers.
 
     Args:
@@ -86,11 +86,11 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], settings: Settings) -> 
     with torch.inference_mode():
         for batch in batches:
             images_BCHW, labels = _to_device(batch, settings.device)
-            counts.add(model(images_BCHW), labels)
+            counts.update(model(images_BCHW), labels)
     return counts
 
 
-def image_statistics(batches: Iterable[Batch]) -> Statistics:
+def channel_mean_std(batches: Iterable[Batch]) -> ChannelStatistics:
     """Statistics of at most 4096 images, rounded to 4 decimals; exact, so their order is no matter.
 
     The deviation of a channel that never changes is given as 1, to divide by.
@@ -108,7 +108,7 @@ def image_statistics(batches: Iterable[Batch]) -> Statistics:
             break
     mean_C = totals_C / max(1, n_pixels)
     std_C = (squares_C / max(1, n_pixels) - mean_C.square()).clamp(min=0).sqrt()
-    return Statistics(mean=_rounded(mean_C), std=_rounded(std_C, instead_of_zero=1.0))
+    return ChannelStatistics(mean=_rounded(mean_C), std=_rounded(std_C, instead_of_zero=1.0))
 
 
 def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, float, float]:
@@ -116,8 +116,8 @@ def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, 
     return red, green, blue
 
 
-def _counts(settings: Settings) -> Counts:
-    return Counts(settings.label_space, weights=settings.loss_weights, device=settings.device)
+def _counts(settings: EpochSettings) -> MetricCounts:
+    return MetricCounts(settings.label_space, weights=settings.loss_weights, device=settings.device)
 
 
 def _to_device(batch: Batch, device: torch.device | str) -> tuple[Tensor, dict[str, Tensor]]:

@@ -17,7 +17,7 @@ _TOP = 5
 SumOverWorkers = Callable[[Tensor], Tensor]
 
 
-class Counts:
+class MetricCounts:
     """Confusions, hits and losses of every head.
 
     All counts are integers and exact; sums of losses are float64.
@@ -48,29 +48,29 @@ class Counts:
             head: torch.zeros((), dtype=torch.float64, device=device) for head in self._n_classes
         }
 
-    def add(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
+    def update(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
         """Count a batch: head -> logits (B, K), and head -> labels (B,)."""
         with torch.no_grad():
             parts = multi_head_loss(logits, labels, {}).heads
             for head, logits_BK in logits.items():
-                self._add_head(head, logits_BK, labels[head])
+                self._update_head(head, logits_BK, labels[head])
                 self.losses[head] += parts[head].total.double()
 
-    def _add_head(self, head: str, logits_BK: Tensor, labels_B: Tensor) -> None:
+    def _update_head(self, head: str, logits_BK: Tensor, labels_B: Tensor) -> None:
         # rows without label count 0 instead of being left out: that would wait for the GPU
         is_labelled_B = labels_B != IGNORE_INDEX
         known_B = torch.where(is_labelled_B, labels_B, 0)
-        places_B = known_B * self._n_classes[head] + logits_BK.argmax(dim=1)
-        self.confusions[head].view(-1).index_add_(0, places_B, is_labelled_B.long())
+        cells_B = known_B * self._n_classes[head] + logits_BK.argmax(dim=1)
+        self.confusions[head].view(-1).index_add_(0, cells_B, is_labelled_B.long())
         n_better_B = (logits_BK > logits_BK.gather(1, known_B[:, None])).sum(dim=1)
         self.top_hits[head] += ((n_better_B < _TOP) & is_labelled_B).sum()
 
-    def merge(self, other: "Counts") -> None:
+    def merge(self, other: "MetricCounts") -> None:
         """Add the counts of other images."""
         for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
             mine += theirs.to(mine.device)
 
-    def sum_over_workers(self, sum_tensor: SumOverWorkers) -> None:
+    def all_reduce(self, sum_tensor: SumOverWorkers) -> None:
         """Make these the counts of all workers; every worker must call it.
 
         Args:
@@ -79,13 +79,13 @@ class Counts:
         """
         packed = torch.cat([tensor.double().reshape(-1) for tensor in self._tensors()])
         summed = sum_tensor(packed)
-        place = 0
+        start = 0
         for tensor in self._tensors():
-            values = summed[place : place + tensor.numel()].reshape(tensor.shape)
+            values = summed[start : start + tensor.numel()].reshape(tensor.shape)
             tensor.copy_(values.round() if tensor.dtype == torch.int64 else values)
-            place += tensor.numel()
+            start += tensor.numel()
 
-    def summary(self) -> dict[str, float]:
+    def compute(self) -> dict[str, float]:
         """Metrics by name: `loss` and, per head, those of `_head_metrics`.
 
         `loss` is the weighted sum of the heads' losses. A head without any labelled image has no

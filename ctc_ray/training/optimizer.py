@@ -29,7 +29,7 @@ def set_learning_rate(optimizer: optim.Optimizer, learning_rate: float) -> None:
         group["lr"] = learning_rate
 
 
-class LearningRate:
+class LearningRateSchedule:
     """The learning rate of the coming epoch, `value`; `step` after every epoch."""
 
     def __init__(self, config: ScheduleConfig, *, learning_rate: float, max_epochs: int) -> None:
