@@ -17,7 +17,7 @@ _ADOBE_BYTES = 12  # the whole payload
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # after pixels: no stuffing, no restart
 
 
-def without_metadata(raw: bytes) -> bytes | None:
+def strip_jpeg_metadata(raw: bytes) -> bytes | None:
     """The JPEG without application segments, comments, and whatever follows its end.
 
     Of JFIF and Adobe what decides the colours stays; a thumbnail in JFIF goes. None where the

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ctc_ray.config.dataset import TruncatedPolicy
 from ctc_ray.images import exif
-from ctc_ray.images.bare_jpeg import without_metadata
+from ctc_ray.images.bare_jpeg import strip_jpeg_metadata
 from ctc_ray.images.decode import (
     Decoded,
     Pixels,
@@ -120,7 +120,7 @@ def _kept(raw: bytes, smallest_side: int, max_pixels: int) -> ShardImage | None:
         return None
     if min(width, height) > smallest_side or exif.orientation(raw) != 1:
         return None
-    bare = without_metadata(raw)
+    bare = strip_jpeg_metadata(raw)
     decoded = None if bare is None else decode_plain_jpeg(bare, None, max_pixels)
     if bare is None or not isinstance(decoded, Decoded):
         return None
