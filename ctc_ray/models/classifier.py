@@ -53,17 +53,17 @@ def scaling_matrix(n_in: int, n_out: int, *, n_used: int, device: torch.device) 
     identity, exactly.
     """
     n_left = (n_in - n_used) // 2
-    places_in = torch.arange(n_in, device=device, dtype=torch.float32) + 0.5 - n_left
-    places_out = torch.arange(n_out, device=device, dtype=torch.float32) + 0.5
+    centres_in = torch.arange(n_in, device=device, dtype=torch.float32) + 0.5 - n_left
+    centres_out = torch.arange(n_out, device=device, dtype=torch.float32) + 0.5
     scale = n_used / n_out
     width = torch.clamp(torch.ones((), device=device) * scale, min=1.0)
-    distance = (places_in[None, :] - places_out[:, None] * scale).abs()
-    is_used = (places_in > 0) & (places_in < n_used)
+    distance = (centres_in[None, :] - centres_out[:, None] * scale).abs()
+    is_used = (centres_in > 0) & (centres_in < n_used)
     weights = torch.clamp(1 - distance / width, min=0.0) * is_used[None, :]
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def classify(
+def predict_probs(
     bundle: Bundle, images_BHWC: npt.NDArray[np.uint8]
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Probabilities (B, K) per head of RGB images of any height and width.

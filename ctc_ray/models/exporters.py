@@ -40,7 +40,7 @@ def export_onnx(bundle: Bundle) -> bytes:
         raise RuntimeError("torch.onnx.export gave no program")
     model: onnx.ModelProto = program.model_proto
     _forget_source_lines(model)
-    for key, value in _labels_and_more(bundle).items():
+    for key, value in _export_metadata(bundle).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
@@ -50,14 +50,14 @@ def export_torch(bundle: Bundle) -> bytes:
     """The bundle as a .pt2 file of torch.export; what it knows lies in its extra files."""
     sink = io.BytesIO()
     with _quiet():
-        torch.export.save(_exported(bundle), sink, extra_files=_labels_and_more(bundle))
+        torch.export.save(_exported(bundle), sink, extra_files=_export_metadata(bundle))
     return sink.getvalue()
 
 
 def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
     free = {
-        place: torch.export.Dim(name, min=1)
-        for place, name in enumerate(("batch", "height", "width"))
+        axis: torch.export.Dim(name, min=1)
+        for axis, name in enumerate(("batch", "height", "width"))
     }
     example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
     program = torch.export.export(make_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
@@ -66,7 +66,7 @@ def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
     return program
 
 
-def _labels_and_more(bundle: Bundle) -> dict[str, str]:
+def _export_metadata(bundle: Bundle) -> dict[str, str]:
     return {
         "labels": json.dumps(bundle.label_space.to_json(), ensure_ascii=False),
         "image_size": str(bundle.image_size),

@@ -81,9 +81,9 @@ def _first_valid(column: pa.ChunkedArray, n_images_E: npt.NDArray[np.int64]) -> 
     """Per event the first value that is not null."""
     valid = np.flatnonzero(pc.is_valid(column).to_numpy())
     event_N = np.repeat(np.arange(len(n_images_E)), n_images_E)
-    events, places = np.unique(event_N[valid], return_index=True)
+    events, first_of_each = np.unique(event_N[valid], return_index=True)
     first_E = np.zeros(len(n_images_E), np.int64)
-    first_E[events] = valid[places]
+    first_E[events] = valid[first_of_each]
     undated = np.ones(len(n_images_E), bool)
     undated[events] = False
     return column.take(pa.array(first_E, mask=undated))

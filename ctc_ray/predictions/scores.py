@@ -62,11 +62,11 @@ def head_columns(
     probs_MK = np.ascontiguousarray(probs_MK, np.float32)
     top_M = probs_MK.argmax(axis=1)
     score_M = probs_MK[np.arange(len(top_M)), top_M]
-    place_N = pa.array(np.cumsum(predicted_N) - 1, mask=~predicted_N)
+    index_N = pa.array(np.cumsum(predicted_N) - 1, mask=~predicted_N)
     offsets = np.concatenate([[0], np.cumsum(predicted_N * n_classes)]).astype(np.int32)
     return {
-        f"pred_{head}": label_space.decode(head, top_M).take(place_N),
-        f"score_{head}": pa.array(score_M).take(place_N),
+        f"pred_{head}": label_space.decode(head, top_M).take(index_N),
+        f"score_{head}": pa.array(score_M).take(index_N),
         f"probs_{head}": pa.ListArray.from_arrays(
             offsets, probs_MK.ravel(), mask=pa.array(~predicted_N)
         ),

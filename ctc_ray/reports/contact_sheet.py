@@ -51,8 +51,8 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int, side: int) -> bytes:
     step_x, step_y = side + _GAP, side + n_lines * line_height + _GAP
     sheet = Image.new("RGB", (columns * step_x + _GAP, n_rows * step_y + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for place, tile in enumerate(tiles):
-        left, top = _GAP + place % columns * step_x, _GAP + place // columns * step_y
+    for index, tile in enumerate(tiles):
+        left, top = _GAP + index % columns * step_x, _GAP + index // columns * step_y
         if isinstance(tile.image, Failure):
             draw.rectangle((left, top, left + side - 1, top + side - 1), _NO_IMAGE)
             middle = (left + side / 2, top + side / 2)

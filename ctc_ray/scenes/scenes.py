@@ -113,8 +113,8 @@ def _plan_breaks(n_events: int) -> dict[int, str]:
     kinds = ("truncated", "not an image", "missing", "empty")
     if n_events < 4 * len(kinds):
         return {}
-    places = (n_events * (2 * k + 1) // 8 - k * (k + 1) // 2 for k in range(len(kinds)))
-    return dict(zip(places, kinds, strict=True))
+    indices = (n_events * (2 * k + 1) // 8 - k * (k + 1) // 2 for k in range(len(kinds)))
+    return dict(zip(indices, kinds, strict=True))
 
 
 def _break(jpeg: bytes, kind: str | None) -> bytes | None:
@@ -231,14 +231,14 @@ def _vignette(width: int, height: int) -> npt.NDArray[np.float32]:
     return np.asarray(1.05 * reach * np.exp(-0.9 * (x * x + y * y)), np.float32)
 
 
-def _to_jpeg(frame_HWC: npt.NDArray[np.uint8], at: datetime, place: str) -> bytes:
+def _to_jpeg(frame_HWC: npt.NDArray[np.uint8], at: datetime, note: str) -> bytes:
     """The frame with its date banner, as a camera writes it."""
     frame = Image.fromarray(frame_HWC)
     width, height = frame.size
     pen = ImageDraw.Draw(frame)
     bar = max(8, height // 20)
     pen.rectangle((0, height - bar, width, height), fill=(0, 0, 0))
-    text = f"{at:%Y-%m-%d %H:%M:%S}   {place}"
+    text = f"{at:%Y-%m-%d %H:%M:%S}   {note}"
     font = ImageFont.load_default(0.7 * bar)
     pen.text((bar / 2, height - 0.95 * bar), text, fill=(255, 255, 255), font=font)
     exif = Image.Exif()

@@ -92,9 +92,9 @@ def _json_events(
     fields = _meta_rows(events, meta)
     for row, (event_id, event) in enumerate(_tops(events, label_space)):
         heads = [head for head in label_space.heads if event[f"pred_{head}"] is not None]
-        places = range(int(stops[row] - n_images_E[row]), int(stops[row]))
+        own_rows = range(int(stops[row] - n_images_E[row]), int(stops[row]))
         entry: dict[str, Any] = {
-            "images": [{"path": uris[place], "predictions": by_image[place]} for place in places]
+            "images": [{"path": uris[index], "predictions": by_image[index]} for index in own_rows]
         }
         if meta:
             entry["meta_data"] = fields[row]
