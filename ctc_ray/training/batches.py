@@ -7,11 +7,9 @@ groups are held, as JPEGs, and a few batches, as pixels.
 B batch, C channels, H height, W width.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +22,7 @@ from ctc_ray.columns.event_runs import event_starts
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import parquet
+from ctc_ray.files.prefetch import prefetch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
 from ctc_ray.training.plans import EpochPlan, ImageChoice, ItemRange, batch_sizes
@@ -34,8 +33,6 @@ Decode = Callable[[bytes], npt.NDArray[np.uint8]]
 
 _GROUPS_PER_WINDOW = 16  # about 64 MB of JPEG; items are mixed within a window
 _BATCHES_AHEAD = 2
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -86,40 +83,13 @@ def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
         ThreadPoolExecutor(settings.decode_threads, "decode") as decoders,
         ThreadPoolExecutor(1, "make-batches") as maker,
     ):
-        windows = _ahead(reader, _read_windows(plan, settings.label_space), n_ahead=1)
+        windows = prefetch(_read_windows(plan, settings.label_space), reader, n_ahead=1)
         items = (item for window in windows for item in _items(window))
         batches = (
             _make_batch(plan, settings, [next(items) for _ in range(size)], decoders)
             for size in batch_sizes(plan.n_items, settings.batch_size)
         )
-        yield from _ahead(maker, batches, n_ahead=_BATCHES_AHEAD)
-
-
-def _ahead(pool: ThreadPoolExecutor, items: Iterator[T], *, n_ahead: int) -> Iterator[T]:
-    """The items in order, up to `n_ahead` of them made before they are asked for.
-
-    Args:
-        pool: of one thread, so that the items are made one after the other.
-    """
-    waiting: deque[Future[list[T]]] = deque()
-    try:
-        for _ in range(n_ahead):
-            waiting.append(pool.submit(_next, items))
-        while True:
-            item = waiting.popleft().result()
-            waiting.append(pool.submit(_next, items))
-            if not item:
-                return
-            yield item[0]
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def _next(items: Iterator[T]) -> list[T]:
-    for item in items:
-        return [item]
-    return []
+        yield from prefetch(batches, maker, n_ahead=_BATCHES_AHEAD)
 
 
 def _read_windows(plan: EpochPlan, label_space: LabelSpace) -> Iterator[_Window]:

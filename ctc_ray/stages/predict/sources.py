@@ -16,7 +16,7 @@ from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.files.prefetch import read_ahead
+from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.inventory.sources.image_tree import read_images
@@ -114,7 +114,7 @@ def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[bytes | Fa
     if _SHARD in rows.column_names:
         return _from_shards(rows)
     uris = [storage.under_root(config.image_root_uri, u) for u in rows["image_uri"].to_pylist()]
-    return read_ahead(uris, config.threads_per_task)
+    return prefetch_contents(uris, config.threads_per_task)
 
 
 def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
