@@ -19,8 +19,8 @@ SCHEMA_VERSION = 1
 FAILURES_FILE = "_failures.parquet"
 FINDINGS_FILE = "_findings.parquet"
 
-META_PREFIX = "meta_"
 LABEL_PREFIX = "label_"
+META_PREFIX = "meta_"
 
 
 class Failure(StrEnum):
@@ -44,8 +44,28 @@ def meta_column(field: str) -> str:
 
 
 def meta_columns(schema: pa.Schema) -> list[str]:
-    """The metadata columns of a table, in their order."""
+    """The metadata columns of a table, in the table's order."""
     return [name for name in schema.names if name.startswith(META_PREFIX)]
+
+
+def meta_fields(schema: pa.Schema) -> list[str]:
+    """The metadata fields of a table, without prefix, in the table's order."""
+    return [name.removeprefix(META_PREFIX) for name in meta_columns(schema)]
+
+
+def pred_column(head: str) -> str:
+    """Column of a head's prediction: the class with the highest probability."""
+    return f"pred_{head}"
+
+
+def score_column(head: str) -> str:
+    """Column of a head's score: the probability of its prediction."""
+    return f"score_{head}"
+
+
+def probs_column(head: str) -> str:
+    """Column of a head's probabilities, one per class in the order of the label space."""
+    return f"probs_{head}"
 
 
 _IMAGE_FIELDS = (
@@ -138,9 +158,9 @@ def _head_fields(heads: Sequence[str]) -> list[pa.Field]:
     fields = []
     for head in heads:
         fields += [
-            pa.field(f"pred_{head}", pa.string()),
-            pa.field(f"score_{head}", pa.float32()),
-            pa.field(f"probs_{head}", pa.list_(pa.float32())),
+            pa.field(pred_column(head), pa.string()),
+            pa.field(score_column(head), pa.float32()),
+            pa.field(probs_column(head), pa.list_(pa.float32())),
         ]
     return fields
 

@@ -19,6 +19,7 @@ import torch
 from ctc_ray import __version__
 from ctc_ray.models.bundle import Bundle
 from ctc_ray.models.classifier import make_classifier
+from ctc_ray.schemas import probs_column
 
 _OPSET = 18
 _EXAMPLE_SHAPE = (2, 75, 101, 3)  # nothing in it is special: a size of 1 would be made a constant
@@ -33,7 +34,7 @@ def export_onnx(bundle: Bundle) -> bytes:
             dynamo=True,
             opset_version=_OPSET,
             input_names=["images"],
-            output_names=[f"probs_{head}" for head in bundle.label_space.heads],
+            output_names=[probs_column(head) for head in bundle.label_space.heads],
             verbose=False,
         )
     if program is None:

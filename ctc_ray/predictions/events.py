@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.event_runs import event_starts
 from ctc_ray.labels import LabelSpace
-from ctc_ray.predictions.scores import head_columns, meta_fields, probs_matrix
-from ctc_ray.schemas import conform, event_prediction_schema, prediction_schema
+from ctc_ray.predictions.scores import head_columns, probs_matrix
+from ctc_ray.schemas import conform, event_prediction_schema, meta_fields, prediction_schema
 
 Method = Literal["mean", "max", "min", "mean-logit"]
 

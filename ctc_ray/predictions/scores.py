@@ -3,7 +3,7 @@
 N rows (images or events), M of them with a prediction, K classes of a head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.schemas import META_PREFIX, conform, meta_columns, prediction_schema
+from ctc_ray.schemas import (
+    conform,
+    meta_fields,
+    pred_column,
+    prediction_schema,
+    probs_column,
+    score_column,
+)
 
 
 def score_rows(
@@ -65,9 +72,9 @@ def head_columns(
     index_N = pa.array(np.cumsum(predicted_N) - 1, mask=~predicted_N)
     offsets = np.concatenate([[0], np.cumsum(predicted_N * n_classes)]).astype(np.int32)
     return {
-        f"pred_{head}": label_space.decode(head, top_M).take(index_N),
-        f"score_{head}": pa.array(score_M).take(index_N),
-        f"probs_{head}": pa.ListArray.from_arrays(
+        pred_column(head): label_space.decode(head, top_M).take(index_N),
+        score_column(head): pa.array(score_M).take(index_N),
+        probs_column(head): pa.ListArray.from_arrays(
             offsets, probs_MK.ravel(), mask=pa.array(~predicted_N)
         ),
     }
@@ -79,14 +86,9 @@ def probs_matrix(rows: pa.Table, label_space: LabelSpace, head: str) -> npt.NDAr
     Raises:
         SchemaError: the rows were predicted with other classes.
     """
-    n_classes = label_space.n_classes(head)
-    lists = rows[f"probs_{head}"].combine_chunks().drop_null()
+    n_classes, column = label_space.n_classes(head), probs_column(head)
+    lists = rows[column].combine_chunks().drop_null()
     if (pc.list_value_length(lists).to_numpy(zero_copy_only=False) != n_classes).any():
-        raise SchemaError(f"predictions: probs_{head} has not {n_classes} values, one per class")
+        raise SchemaError(f"predictions: {column} has not {n_classes} values, one per class")
     flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, n_classes)
-
-
-def meta_fields(schema: pa.Schema) -> Sequence[str]:
-    """The metadata fields of a table, without prefix, in their order."""
-    return [name.removeprefix(META_PREFIX) for name in meta_columns(schema)]

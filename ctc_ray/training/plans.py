@@ -98,7 +98,8 @@ def plan_epoch(
     """A worker's share of a training epoch: the same number of items for every worker.
 
     The row groups are shuffled by (seed, epoch) alone, so workers agree without a word. Where the
-    items do not divide evenly, the last range starts again at item 0, and two workers see some items.
+    items do not divide evenly, the last range starts again at item 0, so two workers see some of
+    them.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(row_groups))
     ordered = [row_groups[index] for index in order]

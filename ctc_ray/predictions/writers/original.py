@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.schemas import meta_column
+from ctc_ray.schemas import meta_column, pred_column, probs_column, score_column
 
 _CSV_COLUMNS = ("id", "label", "prediction_top", "confidence_top", "predictions_all")
 
@@ -45,8 +45,8 @@ def csv_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> It
             [
                 event_id,
                 head,
-                event[f"pred_{head}"] or "",
-                _number(event[f"score_{head}"]),
+                event[pred_column(head)] or "",
+                _number(event[score_column(head)]),
                 str(heads[head][row]),  # the original wrote a Python dict
                 *fields[row].values(),
             ]
@@ -91,7 +91,7 @@ def _json_events(
     by_event = _predictions(events, label_space)
     fields = _meta_rows(events, meta)
     for row, (event_id, event) in enumerate(_tops(events, label_space)):
-        heads = [head for head in label_space.heads if event[f"pred_{head}"] is not None]
+        heads = [head for head in label_space.heads if event[pred_column(head)] is not None]
         own_rows = range(int(stops[row] - n_images_E[row]), int(stops[row]))
         entry: dict[str, Any] = {
             "images": [{"path": uris[index], "predictions": by_image[index]} for index in own_rows]
@@ -99,8 +99,8 @@ def _json_events(
         if meta:
             entry["meta_data"] = fields[row]
         entry["aggregated_pred"] = by_event[row]
-        entry["predictions_top"] = {head: event[f"pred_{head}"] for head in heads}
-        entry["confidences_top"] = {head: _number(event[f"score_{head}"]) for head in heads}
+        entry["predictions_top"] = {head: event[pred_column(head)] for head in heads}
+        entry["confidences_top"] = {head: _number(event[score_column(head)]) for head in heads}
         yield event_id, entry
 
 
@@ -118,13 +118,13 @@ def _formatted(rows: pa.Table, head: str, label_space: LabelSpace) -> list[dict[
     classes = label_space.classes[head]
     return [
         dict(zip(classes, map(_number, probs), strict=True)) if probs is not None else {}
-        for probs in rows[f"probs_{head}"].to_pylist()
+        for probs in rows[probs_column(head)].to_pylist()
     ]
 
 
 def _tops(events: pa.Table, label_space: LabelSpace) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Per event its id, and the columns with the top classes and their probabilities."""
-    columns = [f"{kind}_{head}" for head in label_space.heads for kind in ("pred", "score")]
+    columns = [of(head) for head in label_space.heads for of in (pred_column, score_column)]
     tops = events.select(columns).to_pylist()
     return zip(events["capture_event_id"].to_pylist(), tops, strict=True)
 

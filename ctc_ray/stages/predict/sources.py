@@ -21,7 +21,7 @@ from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.inventory.sources.image_tree import read_images
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
-from ctc_ray.schemas import META_PREFIX, Failure, conform, image_fields, meta_columns
+from ctc_ray.schemas import Failure, conform, image_fields, meta_fields
 
 _SHARD = "_shard"  # column of a plan: where an image lies that comes from a dataset
 
@@ -59,7 +59,7 @@ def read_source(config: PredictConfig) -> Source:
 def _image_rows(table: pa.Table) -> pa.Table:
     if table.num_rows == 0:
         raise ConfigError("there is no image to predict")
-    return conform(table, pa.schema(image_fields(meta_fields(table))), where="predict")
+    return conform(table, pa.schema(image_fields(meta_fields(table.schema))), where="predict")
 
 
 def _csv_columns(config: PredictConfig) -> CsvColumns:
@@ -97,11 +97,6 @@ def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
         return {config.csv_uri: storage.digest(config.csv_uri)}
     folder = config.inventory_uri or config.dataset_uri or ""
     return {folder: manifest_fingerprint(folder)}
-
-
-def meta_fields(rows: pa.Table) -> list[str]:
-    """The metadata fields of the source, without prefix."""
-    return [name.removeprefix(META_PREFIX) for name in meta_columns(rows.schema)]
 
 
 def image_columns(rows: pa.Table) -> list[str]:
