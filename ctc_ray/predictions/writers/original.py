@@ -12,8 +12,6 @@ Byte for byte the original's, except that
 The files are made piece by piece, so they may be larger than the memory.
 """
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -22,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from ctc_ray.errors import SchemaError
+from ctc_ray.files import csv_text
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import meta_column, pred_column, probs_column, score_column
 
@@ -37,12 +36,19 @@ def csv_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> It
     Args:
         meta: metadata fields, without prefix.
     """
-    yield _csv_lines([[*_CSV_COLUMNS, *meta]])
-    for _, events in parts:
-        heads = {head: _formatted(events, head, label_space) for head in label_space.heads}
-        fields = _meta_rows(events, meta)
-        yield _csv_lines(
-            [
+    rows = (_csv_rows(events, label_space, meta) for _, events in parts)
+    return csv_text.csv_chunks([*_CSV_COLUMNS, *meta], rows, quote_all=True)
+
+
+def _csv_rows(
+    events: pa.Table, label_space: LabelSpace, meta: Sequence[str]
+) -> Iterator[Sequence[str]]:
+    """The cells of each event and head, in this order."""
+    heads = {head: _formatted(events, head, label_space) for head in label_space.heads}
+    fields = _meta_rows(events, meta)
+    for row, (event_id, event) in enumerate(_tops(events, label_space)):
+        for head in label_space.heads:
+            yield [
                 event_id,
                 head,
                 event[pred_column(head)] or "",
@@ -50,9 +56,6 @@ def csv_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> It
                 str(heads[head][row]),  # the original wrote a Python dict
                 *fields[row].values(),
             ]
-            for row, (event_id, event) in enumerate(_tops(events, label_space))
-            for head in label_space.heads
-        )
 
 
 def json_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> Iterator[bytes]:
@@ -140,9 +143,3 @@ def _meta_rows(events: pa.Table, meta: Sequence[str]) -> list[dict[str, str]]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _csv_lines(lines: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, quoting=csv.QUOTE_ALL, lineterminator="\r\n").writerows(lines)
-    return text.getvalue().encode()

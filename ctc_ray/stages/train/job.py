@@ -4,7 +4,6 @@ The state after an epoch is all that the next one depends on, so a job that is l
 if it had never stopped.
 """
 
-import csv
 import io
 import math
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.console.progress import clock
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
+from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace
@@ -242,7 +242,7 @@ class TrainingJob:
             n_training_images={h: self._dataset.labels["train"][h] for h in config.heads},
         )
         bundle = Bundle(self._model, self._image_size, config.model.keep_aspect, provenance)
-        history = _csv(self._history).encode()
+        history = csv_of_records(self._history)
         storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)
         save_bundle(config.output_uri, bundle)
 
@@ -281,12 +281,3 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _or_infinite(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
