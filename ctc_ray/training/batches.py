@@ -76,7 +76,7 @@ def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
 
     Raises:
         SchemaError: a shard does not hold what the manifest says.
-        LabelError: a label is no class of its head.
+        LabelError: a label is not a class of its head.
     """
     with (
         ThreadPoolExecutor(1, "read-shards") as reader,

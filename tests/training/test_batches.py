@@ -159,7 +159,7 @@ def test_unknown_class_is_an_error_and_not_a_missing_label(
     make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     fewer = replace(settings, label_space=LabelSpace({"species": ("cat", "dog")}))
-    with pytest.raises(LabelError, match="'hare' is no class of head 'species'"):
+    with pytest.raises(LabelError, match="'hare' is not a class of head 'species'"):
         list(read_batches(epoch(make_dataset(BURSTS)), fewer))
 
 
