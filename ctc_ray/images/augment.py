@@ -1,11 +1,12 @@
-"""Random changes of training images, drawn for each image from its own seed.
+"""Random changes of training images.
 
 in:  a batch of square images, uint8, and one seed per image
-out: the batch at the network's size, uint8, each image zoomed, cropped, rotated, mirrored and
-     recoloured as its seed says, whichever images are beside it
+out: the batch at the network's size, uint8: each image zoomed, cropped, rotated, mirrored and
+     recoloured
 
-The ranges and their order are those of the original: zoom, crop, rotate, resize, flip, colour. The
-first five are one affine map, so every pixel is interpolated once.
+An image's changes depend on its seed alone, not on the other images of the batch. Their ranges and
+their order are the original's: zoom, crop, rotate, resize, flip, colour. The first five steps are
+one affine map, so every pixel is interpolated once.
 
 Shape letters: B batch, C channels (3, RGB), H height, W width.
 """
@@ -27,8 +28,8 @@ HUE = 0.05  # of a full turn
 CONTRAST = (0.9, 1.3)
 CHROMA = 0.05
 
-_GRAY_SPREAD = 1 / 255  # mean difference of channels below which an image is infrared
-_IMAGES_AT_ONCE = 8  # whose floats stay in the processor's cache
+_GRAY_SPREAD = 1 / 255  # an image with a smaller mean difference of its channels is infrared
+_IMAGES_AT_ONCE = 8  # as floats they fit into the processor's cache
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,19 @@ class AugmentParams:
     """What is done to one image; the defaults leave it as it is."""
 
     zoom: float = 1.0
-    """Share of the image's sides that is seen; above 1 a black frame is seen around it."""
+    """Share of the image's sides that is visible; above 1 the image has a black frame."""
     crop: float = 1.0
-    """Share of the zoomed sides that is kept."""
+    """Share of the zoomed image's sides that the crop keeps."""
     left: float = 0.5
-    """Place of the crop, from 0 (left) to 1 (right)."""
+    """Position of the crop, from 0 (at the left edge) to 1 (at the right edge)."""
     top: float = 0.5
-    """Place of the crop, from 0 (top) to 1 (bottom)."""
+    """Position of the crop, from 0 (at the top) to 1 (at the bottom)."""
     angle: float = 0.0
-    """Degrees, counter-clockwise."""
+    """Rotation in degrees, counter-clockwise."""
     flip: float = 1.0
-    """-1 mirrors left and right."""
+    """-1 swaps left and right; 1 does not."""
     brightness: float = 0.0
-    """Added to values in [0, 1]."""
+    """Added to pixel values in [0, 1]."""
     saturation: float = 1.0
     """Factor of the saturation (HSV)."""
     hue: float = 0.0
@@ -56,18 +57,18 @@ class AugmentParams:
     contrast: float = 1.0
     """Factor of the distance from the channel's mean."""
     blue: float = 0.0
-    """Added to the chroma Cb."""
+    """Added to the chroma Cb, for pixel values in [0, 1]."""
     red: float = 0.0
-    """Added to the chroma Cr."""
+    """Added to the chroma Cr, for pixel values in [0, 1]."""
     order: int = 0
-    """Which of the four orders of colour operations."""
+    """Index of the order of the colour operations, from 0 to 3."""
 
 
 def sample_params(rng: np.random.Generator, settings: AugmentConfig) -> AugmentParams:
     """Draw the parameters of one image.
 
-    The same numbers are consumed whatever is switched on, so switching the crop off does not
-    change the angle that is drawn.
+    Every call takes the same count of random numbers, so switching the crop off does not change the
+    angle.
     """
     u = rng.random(len(fields(AugmentParams)))
 
@@ -95,10 +96,12 @@ def sample_params(rng: np.random.Generator, settings: AugmentConfig) -> AugmentP
 def augment_batch(
     images_BCHW: Tensor, seeds_B: Sequence[int], settings: AugmentConfig, *, size: int
 ) -> Tensor:
-    """Change every image as its seed says; uint8, B x 3 x size x size, on the images' device.
+    """Each image with random changes that depend on its seed alone.
+
+    Returns uint8 images (B, 3, size, size) on the device of the input.
 
     Args:
-        images_BCHW: uint8; square, and a little larger than `size` if crops shall stay sharp.
+        images_BCHW: uint8, square; a little larger than `size`, so that crops stay sharp.
         seeds_B: one seed >= 0 per image.
     """
     params = [
@@ -136,7 +139,7 @@ def _move(images_BCHW: Tensor, params: _BatchParams, size: int) -> Tensor:
     kept = params["zoom"] * params["crop"]
     radians = params["angle"] * (math.pi / 180)
     cos, sin = radians.cos() * kept, radians.sin() * kept
-    # how far the middle of the crop may lie from the image's, as a share of half a side
+    # largest distance of the crop's middle from the image's, as a share of half a side
     slack = params["zoom"] * (1 - params["crop"])
     x, y = slack * (2 * params["left"] - 1), slack * (2 * params["top"] - 1)
     rows = [
@@ -163,7 +166,7 @@ def _contrast(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
 
 
 def _saturation(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
-    """HSV with S multiplied and cut at 1: every channel moves away from, or to, the greatest."""
+    """Multiply S of HSV, up to 1: the channels move away from their maximum, or towards it."""
     low, high = images_BCHW.aminmax(dim=1, keepdim=True)
     most = (high / (high - low).clamp_min_(1e-6)).clamp_min_(0)
     factor = torch.minimum(_per_image(params["saturation"]), most)
@@ -171,7 +174,7 @@ def _saturation(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
 
 
 def _hue(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
-    """HSV with H turned; an image without colour stays as it is."""
+    """Rotate H of HSV; a gray pixel stays as it is."""
     low, high = images_BCHW.aminmax(dim=1, keepdim=True)
     chroma = high - low
     red, green, blue = (images_BCHW[:, channel : channel + 1] for channel in range(3))
@@ -213,7 +216,10 @@ def _paint_full(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
 
 
 def _paint_fast(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
-    """Brightness and chroma added, as one number per channel."""
+    """Add brightness and chroma, as one number per channel.
+
+    The factors convert Cb and Cr to RGB (JPEG File Interchange Format, BT.601).
+    """
     low, high = images_BCHW.aminmax(dim=1)
     # infrared frames have equal channels; a tint would invent a cue
     coloured = ((high - low).mean(dim=(1, 2)) > _GRAY_SPREAD).to(torch.float32)
@@ -235,7 +241,7 @@ _PAINT: dict[Colour, _Operation] = {
 def _in_orders(
     images_BCHW: Tensor, params: _BatchParams, orders: Sequence[Sequence[_Operation]]
 ) -> Tensor:
-    """Every image through the operations in the order that was drawn for it."""
+    """Apply the operations to each image in the order that its parameters name."""
     result_BCHW = torch.empty_like(images_BCHW)
     for index, operations in enumerate(orders):
         chosen = (params["order"] == index).nonzero().squeeze(1)

@@ -1,4 +1,4 @@
-"""Random changes: each image has its own, whichever images are beside it."""
+"""Random changes of an image depend on its seed, not on the other images of the batch."""
 
 from collections.abc import Iterator
 
@@ -123,7 +123,7 @@ def test_zoom_out_pads_with_black_and_zoom_in_shows_the_middle() -> None:
     ("left", "top", "expected"),
     [(0, 0, (0, 0)), (1, 0, (0, 20)), (0, 1, (20, 0)), (1, 1, (20, 20))],
 )
-def test_crop_takes_its_share_at_its_place(
+def test_crop_takes_its_share_at_its_position(
     left: float, top: float, expected: tuple[int, int]
 ) -> None:
     images = smooth()

@@ -1,4 +1,4 @@
-"""What a JPEG loses and what it keeps when its metadata is left out."""
+"""Removing the metadata of a JPEG keeps its pixels and removes everything else."""
 
 import io
 from pathlib import Path

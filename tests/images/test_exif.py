@@ -1,4 +1,4 @@
-"""Orientation and time of capture from hand-made EXIF, and from what cameras and fuzzers wrote."""
+"""Orientation and time of capture, from EXIF data made by hand, by cameras and by fuzzers."""
 
 import csv
 import io
