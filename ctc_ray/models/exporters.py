@@ -1,7 +1,8 @@
-"""A bundle as one file that other programs run, and its own answers to compare with.
+"""Write a bundle as one file that other programs run.
 
-The file takes uint8 RGB images (B, H, W, 3) of any number and size as `images` and gives one output
-`probs_<head>` (B, K) per head. It knows its classes: `labels` is head -> classes as JSON.
+The input `images` are uint8 RGB images (B, H, W, 3) of any number and size. There is one output
+`probs_<head>` (B, K) per head. The file's metadata holds the classes: `labels` is head -> classes
+as JSON.
 
 B batch, H height, W width, C channels, K classes of a head.
 """
@@ -22,11 +23,11 @@ from ctc_ray.models.classifier import make_classifier
 from ctc_ray.schemas import probs_column
 
 _OPSET = 18
-_EXAMPLE_SHAPE = (2, 75, 101, 3)  # nothing in it is special: a size of 1 would be made a constant
+_EXAMPLE_SHAPE = (2, 75, 101, 3)  # any sizes but 1, which torch.export makes a constant
 
 
 def export_onnx(bundle: Bundle) -> bytes:
-    """The bundle as an ONNX file (opset 18); the same bundle gives the same bytes."""
+    """The bundle as an ONNX file (opset 18); equal bundles give equal bytes."""
     with _quiet():
         program = torch.onnx.export(
             _exported(bundle),
@@ -48,7 +49,7 @@ def export_onnx(bundle: Bundle) -> bytes:
 
 
 def export_torch(bundle: Bundle) -> bytes:
-    """The bundle as a .pt2 file of torch.export; what it knows lies in its extra files."""
+    """The bundle as a .pt2 file of torch.export; its extra files hold the metadata."""
     sink = io.BytesIO()
     with _quiet():
         torch.export.save(_exported(bundle), sink, extra_files=_export_metadata(bundle))
@@ -63,7 +64,7 @@ def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
     example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
     program = torch.export.export(make_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine, and the code's own lines
+        node.meta.pop("stack_trace", None)  # holds paths of this machine and lines of code
     return program
 
 
@@ -87,7 +88,7 @@ def _forget_source_lines(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporters print, warn of and log about their own insides from the user."""
+    """Silence prints, warnings and logs of the exporters about their own code."""
     exporters = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [log.level for log in exporters]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
