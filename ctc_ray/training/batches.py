@@ -1,8 +1,8 @@
-"""Batches of images and labels, streamed from the shards of a dataset.
+"""Read batches of images and labels from the shards of a dataset.
 
-Row groups are read and images decoded by threads, some batches ahead of the training. Order, choice
-of images and seeds are functions of the plan, whatever the threads do. At most two windows of row
-groups are held, as JPEGs, and a few batches, as pixels.
+Threads read row groups and decode images a few batches ahead of the training. The order and choice
+of images and their seeds depend on the plan alone, not on the threads. Memory holds at most two
+windows of row groups as JPEGs, and a few batches as pixels.
 
 B batch, C channels, H height, W width.
 """
@@ -27,37 +27,37 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
 from ctc_ray.training.plans import EpochPlan, ImageChoice, ItemRange, batch_sizes
 
-IGNORE_INDEX = -100  # a missing label; what torch's cross entropy leaves out
+IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
 Decode = Callable[[bytes], npt.NDArray[np.uint8]]
 
-_GROUPS_PER_WINDOW = 16  # about 64 MB of JPEG; items are mixed within a window
+_GROUPS_PER_WINDOW = 16  # about 64 MB of JPEGs; items are shuffled within a window
 _BATCHES_AHEAD = 2
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images with their labels, in memory."""
+    """Images with their labels."""
 
-    images_BCHW: Tensor  # uint8, channels last in memory  # noqa: N815  # shape letters
+    images_BCHW: Tensor  # RGB, uint8, channels last in memory  # noqa: N815  # shape letters
     labels: dict[str, Tensor]  # head -> class indices (B,), IGNORE_INDEX where a label is missing
-    seeds: tuple[int, ...]  # per image, from 0 to 2**63 - 1; for random changes of the image
+    seeds: tuple[int, ...]  # per image, in [0, 2**63); for the random changes of the image
     image_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """How rows become batches."""
+    """Everything that read_batches needs to know besides the plan."""
 
     label_space: LabelSpace
-    decode: Decode  # JPEG -> RGB pixels (H, W, C), of one size for all images
-    batch_size: int
+    decode: Decode  # JPEG -> RGB pixels (H, W, C); all images have one size
+    batch_size: int  # images per batch, at most; see `batch_sizes`
     decode_threads: int = 2
 
 
 @dataclass(frozen=True)
 class _Window:
-    """The rows of some row groups, and the order in which they are used."""
+    """The rows of some row groups, their class indices, and the order of their use."""
 
     rows: pa.Table
     codes: Mapping[str, npt.NDArray[np.int64]]
@@ -72,10 +72,10 @@ class _Item:
 
 
 def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
-    """The batches of a plan, in their order; closing the iterator ends its threads.
+    """The batches of a plan, in its order; closing the iterator ends its threads.
 
     Raises:
-        SchemaError: a shard does not hold what the manifest says.
+        SchemaError: a shard has other columns or other counts than the manifest.
         LabelError: a label is not a class of its head.
     """
     with (
@@ -109,7 +109,7 @@ def _read_windows(plan: EpochPlan, label_space: LabelSpace) -> Iterator[_Window]
 
 
 def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Table:
-    """The rows of the items, in the order of the file."""
+    """The rows of the range's items, in the order of the file."""
     columns = ["image_id", "capture_event_id", "failure", "jpeg", *map(label_column, heads)]
     with parquet.open_parquet(part.row_group.uri) as file:
         missing = [name for name in columns if name not in file.schema_arrow.names]
@@ -122,7 +122,7 @@ def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Ta
     if len(chosen) != n_expected:
         raise SchemaError(
             f"{part.row_group.uri}: row group {part.row_group.index} holds {len(chosen)} usable "
-            f"items, the manifest says {n_expected}; make the dataset anew"
+            f"items, the manifest says {n_expected}; create the dataset again"
         )
     return rows.take(chosen[part.start : part.stop]).drop_columns(["failure", "capture_event_id"])
 
@@ -130,7 +130,13 @@ def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Ta
 def choose_images(
     usable: pa.Table, image_choice: ImageChoice, *, seed: int, epoch: int
 ) -> npt.NDArray[np.int64]:
-    """The rows to use: all, or one per capture event by a hash of event, epoch and seed."""
+    """Indices of the rows to use, ascending: all rows, or one row per capture event.
+
+    A hash of event, seed and epoch chooses the image of an event.
+
+    Args:
+        usable: rows without failure; rows of an event are neighbours.
+    """
     if image_choice == "all":
         return np.arange(usable.num_rows)
     events = usable["capture_event_id"]

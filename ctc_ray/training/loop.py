@@ -22,10 +22,10 @@ _IMAGES_FOR_STATISTICS = 4096  # as in the original
 
 @dataclass(frozen=True)
 class EpochSettings:
-    """What stays the same from epoch to epoch."""
+    """Settings that all epochs share."""
 
     label_space: LabelSpace
-    loss_weights: Mapping[str, float] = field(default_factory=dict)  # 1 where none is given
+    loss_weights: Mapping[str, float] = field(default_factory=dict)  # head -> weight; 1 if absent
     device: torch.device | str = "cpu"
     seed: int = 0
     rank: int = 0
@@ -48,16 +48,17 @@ def train_epoch(
     epoch: int,
     augment: Augment | None = None,
 ) -> MetricCounts:
-    """Train on every batch once; counts of the answers while training.
+    """Train on every batch once, and count the predictions made meanwhile.
 
-    What the model draws at random (dropout) is a function of seed, rank and epoch: an epoch is the
-    same in a run that was killed before it. (Torch's global generator is set for that.)
+    Random numbers of the model (dropout) depend on seed, rank and epoch alone, so a resumed run
+    repeats an epoch exactly. The function seeds torch's global generator for this.
 
     Args:
-        model: takes uint8 images (B, C, H, W), gives logits per head; may be wrapped for
+        model: takes uint8 images (B, C, H, W), returns logits per head; may be wrapped for
             distributed training.
-        augment: changes images (uint8, on the device) at random, given a seed for each; the result
-            has values from 0 to 255 too.
+        epoch: number of the epoch, from 0.
+        augment: takes uint8 images on the device and a seed per image; returns changed images with
+            values from 0 to 255.
     """
     torch.manual_seed(stable_hash(f"rank {settings.rank}", settings.seed, epoch))
     counts = _counts(settings)
@@ -76,10 +77,11 @@ def train_epoch(
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], settings: EpochSettings) -> MetricCounts:
-    """Counts of the model's answers.
+    """Count the predictions of the model, in evaluation mode.
 
     Args:
-        model: not wrapped for distributed training; workers may have different numbers of batches.
+        model: not wrapped for distributed training, because workers may have different numbers of
+            batches.
     """
     counts = _counts(settings)
     model.eval()
@@ -91,12 +93,13 @@ def evaluate(model: nn.Module, batches: Iterable[Batch], settings: EpochSettings
 
 
 def channel_mean_std(batches: Iterable[Batch]) -> ChannelStatistics:
-    """Statistics of at most 4096 images, rounded to 4 decimals; exact, so their order is no matter.
+    """Mean and standard deviation per channel of up to 4096 images, rounded to 4 decimals.
 
-    The deviation of a channel that never changes is given as 1, to divide by.
+    Sums are exact integers, so the order of the images does not matter. A constant channel has
+    standard deviation 1, because pixels are divided by it.
     """
     n_pixels = n_images = 0
-    totals_C = torch.zeros(3, dtype=torch.float64)  # whole numbers below 2**53: exact
+    totals_C = torch.zeros(3, dtype=torch.float64)  # integers below 2**53: exact
     squares_C = torch.zeros(3, dtype=torch.float64)
     for batch in batches:
         images_BCHW = batch.images_BCHW[: _IMAGES_FOR_STATISTICS - n_images].to(torch.int64)

@@ -1,8 +1,8 @@
-"""Which worker reads what in an epoch: pure arithmetic on counts of the dataset's manifest.
+"""Plan which images each worker reads in an epoch, from the counts in the dataset's manifest.
 
-An *item* is what training sees once: a capture event of which one image is chosen, or an image.
-The items of all row groups are numbered in their order, from 0; every worker takes a range of the
-numbers.
+Training sees an *item* once per epoch: an image, or a capture event of which one image is chosen.
+The items of all row groups are numbered from 0 in the order of the row groups. Each worker reads a
+range of these numbers.
 """
 
 import itertools
@@ -21,7 +21,7 @@ ImageChoice = Literal["random", "all"]
 
 @dataclass(frozen=True)
 class RowGroup:
-    """A Parquet row group of a shard; it holds whole capture events."""
+    """A Parquet row group of a shard; its capture events are complete."""
 
     uri: str
     index: int  # of the row group in its file, from 0
@@ -29,7 +29,7 @@ class RowGroup:
     n_images: int  # usable
 
     def n_items(self, image_choice: ImageChoice) -> int:
-        """Number of items in it."""
+        """Number of items in the row group."""
         return self.n_events if image_choice == "random" else self.n_images
 
 
@@ -44,7 +44,10 @@ class ItemRange:
 
 @dataclass(frozen=True)
 class EpochPlan:
-    """What one worker reads, in this order; mixed over a window of row groups if it is shuffled."""
+    """The items that one worker reads in an epoch, in the order of `ranges`.
+
+    If `is_shuffled`, the items of a window of row groups are read in random order.
+    """
 
     ranges: tuple[ItemRange, ...]
     image_choice: ImageChoice
@@ -55,18 +58,18 @@ class EpochPlan:
 
     @property
     def n_items(self) -> int:
-        """Images that the worker sees."""
+        """Number of images that the worker reads."""
         return sum(part.stop - part.start for part in self.ranges)
 
 
 def list_row_groups(dataset_uri: str, shards: Sequence[ShardRecord], split: str) -> list[RowGroup]:
-    """The row groups of a split that hold a usable image.
+    """The row groups of a split with at least one usable image, in the order of the manifest.
 
     Args:
-        shards: as in the dataset's manifest.
+        shards: from the dataset's manifest.
 
     Raises:
-        ConfigError: there is no usable image in this split.
+        ConfigError: the split has no usable image.
     """
     row_groups = [
         RowGroup(
@@ -95,11 +98,15 @@ def plan_epoch(
     rank: int = 0,
     world_size: int = 1,
 ) -> EpochPlan:
-    """A worker's share of a training epoch: the same number of items for every worker.
+    """A worker's share of a training epoch; every worker gets equally many items.
 
-    The row groups are shuffled by (seed, epoch) alone, so workers agree without a word. Where the
-    items do not divide evenly, the last range starts again at item 0, so two workers see some of
-    them.
+    The order of the row groups depends on (seed, epoch) alone, so workers need not communicate. If
+    the items do not divide evenly, ranges continue at item 0, and two workers read some items.
+
+    Args:
+        epoch: number of the epoch, from 0.
+        rank: number of the worker, from 0 to world_size - 1.
+        world_size: number of workers.
     """
     order = np.random.default_rng([seed, epoch]).permutation(len(row_groups))
     ordered = [row_groups[index] for index in order]
@@ -124,7 +131,11 @@ def plan_epoch(
 def plan_evaluation(
     row_groups: Sequence[RowGroup], *, rank: int = 0, world_size: int = 1
 ) -> EpochPlan:
-    """A worker's share of all usable images: each is read by one worker once, in fixed order."""
+    """A worker's share of all usable images; exactly one worker reads each image.
+
+    The images are in the order of the row groups and of their rows. For rank and world_size see
+    `plan_epoch`.
+    """
     n_items = sum(group.n_images for group in row_groups)
     first, last = n_items * rank // world_size, n_items * (rank + 1) // world_size
     return EpochPlan(
@@ -140,7 +151,7 @@ def plan_evaluation(
 def _item_ranges(
     row_groups: Sequence[RowGroup], first: int, last: int, image_choice: ImageChoice
 ) -> list[ItemRange]:
-    """The part of each row group that belongs to items [first, last) of all row groups."""
+    """The parts of row groups that make up the items [first, last) of all row groups."""
     ranges = []
     ends = itertools.accumulate(group.n_items(image_choice) for group in row_groups)
     for group, end in zip(row_groups, ends, strict=True):
@@ -152,15 +163,15 @@ def _item_ranges(
 
 
 def batch_sizes(n_items: int, batch_size: int) -> list[int]:
-    """Sizes of the batches, which differ by one at most, so that no small batch is left over.
+    """Sizes of the batches; they differ by at most one, so no small batch is left over.
 
-    None is larger than `batch_size`, but for a `batch_size` of 2 and an odd number of items: batch
-    norm cannot learn from a batch of one, so one batch has three.
+    No batch is larger than `batch_size`, with one exception: with a `batch_size` of 2 and an odd
+    number of items, one batch has three items, because batch norm cannot learn from one.
     """
     if n_items == 0:
         return []
     n_batches = -(-n_items // batch_size)
-    if batch_size == 2:  # the only size at which a single item would be left
+    if batch_size == 2:  # only with this size could a batch of one be left over
         n_batches = max(1, n_items // 2)
     small, n_large = divmod(n_items, n_batches)
     return [small + 1] * n_large + [small] * (n_batches - n_large)

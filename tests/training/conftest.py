@@ -1,4 +1,4 @@
-"""Small datasets whose "JPEGs" are raw pixels, so that a test knows every one of them."""
+"""Small datasets with raw pixels in place of JPEGs, so that a test knows every pixel."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ def decode_raw(raw: bytes) -> npt.NDArray[np.uint8]:
 
 
 def pixels(event: int, image: int) -> bytes:
-    """Brightness tells the class (event mod 3), noise the image."""
+    """The class (event mod 3) sets the brightness; the noise differs between images."""
     rng = np.random.default_rng([event, image])
     noisy = rng.integers(0, 60, (SIDE, SIDE, 3)) + 70 * (event % 3)
     return noisy.astype(np.uint8).tobytes()

@@ -25,7 +25,7 @@ EVENTS = [(f"e{i:03d}", [None, None]) for i in range(24)]
 
 
 class TinyModel(nn.Module):
-    """A convolution, batch norm and dropout: everything that could differ between two runs."""
+    """A convolution, batch norm and dropout: all that could differ between two runs."""
 
     def __init__(self, label_space: LabelSpace) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ def brighten(images: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 class Run:
-    """All that is carried from epoch to epoch."""
+    """The state that an epoch passes to the next one."""
 
     def __init__(self, groups: list[RowGroup], loader: LoaderSettings) -> None:
         torch.manual_seed(0)
@@ -105,7 +105,7 @@ def test_two_runs_with_one_seed_give_the_same_bits(new_run: Callable[[], Run]) -
     assert one.state() == two.state()
 
 
-def test_run_that_goes_on_from_its_state_gives_the_same_bits(new_run: Callable[[], Run]) -> None:
+def test_run_that_resumes_from_its_state_gives_the_same_bits(new_run: Callable[[], Run]) -> None:
     whole, first, second = new_run(), new_run(), new_run()
     whole.epoch(0)
     whole.epoch(1)
@@ -119,7 +119,7 @@ def test_run_that_goes_on_from_its_state_gives_the_same_bits(new_run: Callable[[
 def test_model_learns_what_can_be_learnt(new_run: Callable[[], Run]) -> None:
     run = new_run()
     accuracies = [run.epoch(number)["accuracy_species"] for number in range(15)]
-    assert accuracies[-1] > 0.9  # brightness tells the class
+    assert accuracies[-1] > 0.9  # the brightness depends on the class
 
 
 def test_weights_of_losses_matter(new_run: Callable[[], Run]) -> None:

@@ -81,7 +81,7 @@ def test_constant_rate_is_constant() -> None:
 
 
 @pytest.mark.parametrize("name", ["plateau", "cosine", "constant"])
-def test_schedule_goes_on_from_its_state(name: str) -> None:
+def test_schedule_resumes_from_its_state(name: str) -> None:
     config = ScheduleConfig.model_validate({"name": name, "patience": 2})
     losses = [1.0, 0.8, 0.9, 0.9, 0.9, 0.7, 0.7, 0.7, 0.7]
     whole = LearningRateSchedule(config, learning_rate=0.01, max_epochs=9)
