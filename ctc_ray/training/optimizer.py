@@ -80,9 +80,8 @@ class LearningRateSchedule:
 
     @property
     def _smallest(self) -> float:
-        return min(
-            self._config.min_learning_rate, self._first
-        )  # never above the user's learning rate
+        # the first rate is the user's choice: no schedule raises it
+        return min(self._config.min_learning_rate, self._first)
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a later process needs to resume."""
