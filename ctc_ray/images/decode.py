@@ -59,7 +59,7 @@ class Decoded:
     pixels: Pixels
     """HWC; C is 1 for a gray image, 3 (RGB) otherwise."""
     width: int
-    """Of the full image after it is turned upright, in pixels."""
+    """Width of the full image after it is turned upright, in pixels."""
     height: int
 
 

@@ -5,7 +5,7 @@ import posixpath
 SIGNATURE_BYTES = 512
 """Number of bytes from the start of a file that are compared with signatures."""
 
-_NO_IMAGE = (  # (offset, signature, what it is)
+_NO_IMAGE = (  # (offset, signature, description)
     *((0, b"%PDF", "a PDF"), (0, b"\xd0\xcf\x11\xe0", "an OLE file, as Thumbs.db is")),
     *((4, b"ftyp", "a video"), (4, b"moov", "a video"), (4, b"mdat", "a video")),
     *((4, b"wide", "a video"), (8, b"AVI ", "a video"), (0, b"\x1a\x45\xdf\xa3", "a video")),

@@ -20,7 +20,7 @@ from ctc_ray.models.small_cnn import SmallCnn
 
 SMALL_CNN = "small_cnn"
 _SMALL_CNN_SIZE = 64  # the original's 50 x 50 is odd after one halving
-_BUNDLE_PREFIX = "backbone."  # in a bundle, the names of these weights begin with it
+_BUNDLE_PREFIX = "backbone."  # first part of the names of a backbone's weights in a bundle
 
 ThreeFloats = tuple[float, float, float]
 
@@ -33,8 +33,8 @@ class Backbone:
     network: nn.Module
     num_features: int
     image_size: int  # side of its square input, in pixels
-    mean: ThreeFloats  # of the channels of pixels in [0, 1] that its weights expect
-    std: ThreeFloats  # likewise
+    mean: ThreeFloats  # per channel of pixels in [0, 1], as its weights expect
+    std: ThreeFloats  # standard deviation of the channels, likewise
 
 
 def make_backbone(

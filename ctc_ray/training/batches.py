@@ -47,7 +47,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """Everything that read_batches needs to know besides the plan."""
+    """Settings of `read_batches` that all epochs share."""
 
     label_space: LabelSpace
     decode: Decode  # JPEG -> RGB pixels (H, W, C); all images have one size

@@ -2,7 +2,7 @@
 
 Training sees an *item* once per epoch: an image, or a capture event of which one image is chosen.
 The items of all row groups are numbered from 0 in the order of the row groups. Each worker reads a
-range of these numbers.
+range of item numbers.
 """
 
 import itertools
