@@ -1,9 +1,9 @@
-"""The exceptions that stop a stage; broken *data* is a value (`schemas.Failure`), not one of these.
+"""The exceptions that stop a stage; a broken image is a value (`schemas.Failure`) instead.
 
 CtcError
 ├── ConfigError            a setting is wrong, or does not fit the inputs
 ├── SchemaError            a file does not have the columns or the version that its reader expects
-├── LabelError             a class or a head is not known
+├── LabelError             a class or a head is unknown
 ├── IncompleteDataError    the input was not finished by the stage that writes it
 ├── OutputInUseError       another command is writing into the output folder
 └── TooManyFailuresError   more rows failed than `max_failure_fraction` allows
@@ -11,7 +11,7 @@ CtcError
 
 
 class CtcError(Exception):
-    """A message for the user: what, where, and the way out, in one line."""
+    """An error that the user can solve; the message names its cause and the way out in one line."""
 
 
 class ConfigError(CtcError):
@@ -23,7 +23,7 @@ class SchemaError(CtcError):
 
 
 class LabelError(CtcError):
-    """A class or a head is not known to the label space."""
+    """A class or a head is not in the label space."""
 
 
 class IncompleteDataError(CtcError):
@@ -35,4 +35,4 @@ class OutputInUseError(CtcError):
 
 
 class TooManyFailuresError(CtcError):
-    """More rows failed than `max_failure_fraction` allows; what was done is kept."""
+    """More rows failed than `max_failure_fraction` allows; finished work is kept."""

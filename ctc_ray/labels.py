@@ -15,11 +15,10 @@ from ctc_ray.errors import LabelError
 class LabelSpace:
     """Heads in their order, each with its classes in the order of their indices.
 
-    Classes are sorted as strings, as the original does ("10" before "2"); an index is a place in
-    that order, so a class has one index and an index one class.
+    `from_table` sorts classes as strings, as the original does ("10" before "2").
 
     Raises:
-        LabelError: no head, a head without a class, or a class that is named twice.
+        LabelError: there is no head, a head has no class, or a head names a class twice.
     """
 
     classes: Mapping[str, tuple[str, ...]]
@@ -37,7 +36,11 @@ class LabelSpace:
 
     @classmethod
     def from_table(cls, table: pa.Table, columns: Mapping[str, str]) -> "LabelSpace":
-        """The classes that occur in the table; `columns` is head -> column, nulls are no class."""
+        """The classes that occur in the table, sorted as strings.
+
+        Args:
+            columns: head -> column with its labels; null means not labelled.
+        """
         return cls(
             {
                 head: tuple(
@@ -49,7 +52,7 @@ class LabelSpace:
 
     @property
     def heads(self) -> tuple[str, ...]:
-        """The heads in their order."""
+        """The heads, in the order of the model's outputs."""
         return tuple(self.classes)
 
     def n_classes(self, head: str) -> int:
@@ -61,7 +64,7 @@ class LabelSpace:
         return len(self._of(head))
 
     def select(self, heads: Sequence[str]) -> "LabelSpace":
-        """The label space of these heads only, in this order.
+        """The label space of the given heads only, in the given order.
 
         Raises:
             LabelError: there is no such head.
@@ -71,36 +74,38 @@ class LabelSpace:
     def encode(
         self, head: str, labels: pa.Array | pa.ChunkedArray, *, missing: int
     ) -> npt.NDArray[np.int64]:
-        """Class indices of the labels; `missing` where the label is null.
+        """Class indices (N,) of the labels.
+
+        Args:
+            labels: N labels; null means not labelled.
+            missing: index that stands for a null.
 
         Raises:
-            LabelError: a label is no class of the head (that is not the same as a missing label).
+            LabelError: a label is not a class of the head. A null is no error.
         """
         if isinstance(labels, pa.ChunkedArray):
             labels = labels.combine_chunks()
         index = pc.index_in(labels, value_set=pa.array(self._of(head), pa.string()))
         unknown = pc.and_(pc.is_valid(labels), pc.is_null(index))
         if pc.any(unknown).as_py():
-            value = labels.filter(unknown)[0].as_py()
-            raise LabelError(
-                f"{value!r} is no class of head {head!r}; classes are {', '.join(self._of(head))}"
-            )
+            value, known = labels.filter(unknown)[0].as_py(), ", ".join(self._of(head))
+            raise LabelError(f"{value!r} is not a class of head {head!r}; classes are {known}")
         codes: npt.NDArray[np.int64] = (
             pc.fill_null(index, missing).to_numpy(zero_copy_only=False).astype(np.int64)
         )
         return codes
 
     def decode(self, head: str, indices: npt.NDArray[np.integer]) -> pa.Array:
-        """The classes at these indices."""
+        """The class of each index, as strings."""
         return pa.array(self._of(head), pa.string()).take(pa.array(indices, pa.int64()))
 
     def to_json(self) -> dict[str, list[str]]:
-        """Head -> classes, for a manifest or a bundle."""
+        """Head -> classes in the order of their indices, as JSON values."""
         return {head: list(names) for head, names in self.classes.items()}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Sequence[str]]) -> "LabelSpace":
-        """What `to_json` wrote."""
+        """The label space that `to_json` was called on."""
         return cls({head: tuple(names) for head, names in value.items()})
 
     def _of(self, head: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Columns of observations: their heads, and the label of each observation."""
+"""Columns of observations: their heads and their labels."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -7,13 +7,16 @@ from ctc_ray.errors import LabelError
 
 
 def head_names(list_type: pa.ListType) -> list[str]:
-    """The heads of a column of observations."""
+    """The heads of a column of observations; empty if it has none."""
     kind = list_type.value_type
     return [field.name for field in kind] if pa.types.is_struct(kind) else []
 
 
 def labels_of(observations: pa.Array | pa.ChunkedArray, head: str) -> pa.Array | pa.ChunkedArray:
-    """The label of each observation.
+    """The label that each observation gives to a head; null: it gives none.
+
+    Args:
+        observations: structs, not lists of structs.
 
     Raises:
         LabelError: there is no such head.

@@ -37,7 +37,9 @@ def test_a_missing_label_is_the_missing_index():
 
 @pytest.mark.parametrize("label", ["fox", "Cat", " cat", "", "-1"])
 def test_an_unknown_class_is_an_error_and_not_missing(label):
-    with pytest.raises(LabelError, match=rf"^'{label}' is no class of head 'species'; .*cat, dog$"):
+    with pytest.raises(
+        LabelError, match=rf"^'{label}' is not a class of head 'species'; .*cat, dog$"
+    ):
         SPACE.encode("species", pa.array(["cat", None, label]), missing=MISSING)
 
 

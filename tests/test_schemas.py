@@ -1,3 +1,8 @@
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -86,6 +91,7 @@ def test_every_door_passes_the_image_columns_on_and_names_each_column_once(heads
 def test_metadata_columns_are_found_again(heads, fields):
     schema = schemas.event_prediction_schema(heads, fields)
     assert schemas.meta_columns(schema) == [schemas.meta_column(field) for field in fields]
+    assert schemas.meta_fields(schema) == fields
 
 
 def test_only_what_identifies_an_image_may_not_be_null():
@@ -97,3 +103,36 @@ def test_only_what_identifies_an_image_may_not_be_null():
 def test_a_failure_is_written_as_its_code():
     codes = ["missing", "unreadable", "truncated", "too_large", "unsupported"]
     assert pa.array(list(schemas.Failure), pa.string()).to_pylist() == codes
+
+
+def test_a_head_has_a_column_for_its_label_prediction_score_and_probabilities():
+    assert schemas.label_column("species") == "label_species"
+    assert schemas.pred_column("species") == "pred_species"
+    assert schemas.score_column("species") == "score_species"
+    assert schemas.probs_column("species") == "probs_species"
+
+
+PACKAGE = Path(__file__).resolve().parents[1] / "ctc_ray"
+# Anywhere in a text, so messages count. meta_data is a key of the original's json, and meta_columns
+# a field of the configuration.
+COLUMN_NAME = re.compile(r"\b(?!meta_data\b|meta_columns\b)(?:label|meta|pred|score|probs)_")
+
+
+def texts(code: ast.AST) -> Iterator[ast.Constant]:
+    """All string literals but docstrings (a string that is a statement of its own)."""
+    for node in ast.iter_child_nodes(code):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node
+        elif not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)):
+            yield from texts(node)
+
+
+def test_column_names_of_heads_and_metadata_are_spelt_in_schemas_alone():
+    found = {
+        f"{path.relative_to(PACKAGE)}:{text.lineno}: {text.value!r}"
+        for path in PACKAGE.rglob("*.py")
+        if path != PACKAGE / "schemas.py"
+        for text in texts(ast.parse(path.read_text()))
+        if COLUMN_NAME.search(text.value)
+    }
+    assert not found

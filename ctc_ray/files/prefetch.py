@@ -1,24 +1,58 @@
-"""Contents of many files, read by threads a little ahead of their consumer."""
+"""Items and file contents that threads make before their consumer asks for them."""
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.schemas import Failure
 
+T = TypeVar("T")
 
-def read_ahead(uris: list[str], n_threads: int | None) -> Iterator[bytes | Failure]:
-    """The content of each file in order, read by threads a little ahead of the consumer.
 
-    Memory holds at most `n_threads` files that are not yet consumed, e.g. 16 of 5 MB.
+def prefetch(items: Iterator[T], pool: ThreadPoolExecutor, *, n_ahead: int) -> Iterator[T]:
+    """The items in their order; at most `n_ahead` are made before the consumer asks for them.
+
+    An error of `items` is raised when the consumer reaches it. Closing the iterator cancels the
+    items that the pool has not begun.
 
     Args:
-        n_threads: None: 4, or 16 where an object store is read.
+        pool: has one thread, so that only one item is made at a time.
+    """
+    waiting: deque[Future[list[T]]] = deque()
+    try:
+        for _ in range(n_ahead):
+            waiting.append(pool.submit(_next, items))
+        while True:
+            item = waiting.popleft().result()
+            waiting.append(pool.submit(_next, items))
+            if not item:
+                return
+            yield item[0]
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _next(items: Iterator[T]) -> list[T]:
+    """The next item in a list; an empty list at the end."""
+    for item in items:
+        return [item]
+    return []
+
+
+def prefetch_contents(uris: list[str], n_threads: int | None) -> Iterator[bytes | Failure]:
+    """The content of each file, or its failure, in the order of `uris`.
+
+    Threads read at most `n_threads` files before the consumer asks for them, e.g. 16 of 5 MB.
+
+    Args:
+        n_threads: None means 4, or 16 if a file is in an object store.
 
     Raises:
-        ConnectionError: as in `fetch`.
+        ConnectionError: see `fetch`.
     """
     n_threads = n_threads or (16 if any(map(storage.is_remote, uris)) else 4)
     with ThreadPoolExecutor(n_threads) as pool:
@@ -31,10 +65,10 @@ def read_ahead(uris: list[str], n_threads: int | None) -> Iterator[bytes | Failu
 
 
 def fetch(uri: str) -> bytes | Failure:
-    """The content of a file, or why there is none.
+    """The content of a file, or the failure if it cannot be read.
 
     Raises:
-        ConnectionError: an object store could not be asked, so nothing is known about the file.
+        ConnectionError: the object store did not answer, so the state of the file is unknown.
     """
     try:
         return storage.read_bytes(uri)

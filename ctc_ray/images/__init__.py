@@ -1,1 +1,1 @@
-"""Bytes and pixels: decoding, EXIF, resizing, augmentation, drawn scenes."""
+"""Bytes and pixels: decoding, EXIF, resizing and augmentation."""

@@ -1,11 +1,12 @@
-"""Random changes of training images, drawn for each image from its own seed.
+"""Random changes of training images.
 
 in:  a batch of square images, uint8, and one seed per image
-out: the batch at the network's size, uint8, each image zoomed, cropped, rotated, mirrored and
-     recoloured as its seed says, whichever images are beside it
+out: the batch at the network's size, uint8: each image zoomed, cropped, rotated, mirrored and
+     recoloured
 
-The ranges and their order are those of the original: zoom, crop, rotate, resize, flip, colour. The
-first five are one affine map, so every pixel is interpolated once.
+An image's changes depend on its seed alone, not on the other images of the batch. Their ranges and
+their order are the original's: zoom, crop, rotate, resize, flip, colour. The first five steps are
+one affine map, so every pixel is interpolated once.
 
 Shape letters: B batch, C channels (3, RGB), H height, W width.
 """
@@ -27,28 +28,28 @@ HUE = 0.05  # of a full turn
 CONTRAST = (0.9, 1.3)
 CHROMA = 0.05
 
-_GRAY_SPREAD = 1 / 255  # mean difference of channels below which an image is infrared
-_IMAGES_AT_ONCE = 8  # whose floats stay in the processor's cache
+_GRAY_SPREAD = 1 / 255  # an image with a smaller mean difference of its channels is infrared
+_IMAGES_AT_ONCE = 8  # as floats they fit into the processor's cache
 
 
 @dataclass(frozen=True)
-class Change:
-    """What is done to one image; the defaults change nothing."""
+class AugmentParams:
+    """What is done to one image; the defaults leave it as it is."""
 
     zoom: float = 1.0
-    """Share of the image's sides that is seen; above 1 a black frame is seen around it."""
+    """Share of the image's sides that is visible; above 1 the image has a black frame."""
     crop: float = 1.0
-    """Share of the zoomed sides that is kept."""
+    """Share of the zoomed image's sides that the crop keeps."""
     left: float = 0.5
-    """Place of the crop, from 0 (left) to 1 (right)."""
+    """Position of the crop, from 0 (at the left edge) to 1 (at the right edge)."""
     top: float = 0.5
-    """Place of the crop, from 0 (top) to 1 (bottom)."""
+    """Position of the crop, from 0 (at the top) to 1 (at the bottom)."""
     angle: float = 0.0
-    """Degrees, counter-clockwise."""
+    """Rotation in degrees, counter-clockwise."""
     flip: float = 1.0
-    """-1 mirrors left and right."""
+    """-1 swaps left and right; 1 does not."""
     brightness: float = 0.0
-    """Added to values in [0, 1]."""
+    """Added to pixel values in [0, 1]."""
     saturation: float = 1.0
     """Factor of the saturation (HSV)."""
     hue: float = 0.0
@@ -56,26 +57,26 @@ class Change:
     contrast: float = 1.0
     """Factor of the distance from the channel's mean."""
     blue: float = 0.0
-    """Added to the chroma Cb."""
+    """Added to the chroma Cb, for pixel values in [0, 1]."""
     red: float = 0.0
-    """Added to the chroma Cr."""
+    """Added to the chroma Cr, for pixel values in [0, 1]."""
     order: int = 0
-    """Which of the four orders of colour operations."""
+    """Index of the order of the colour operations, from 0 to 3."""
 
 
-def draw(rng: np.random.Generator, settings: AugmentConfig) -> Change:
-    """Draw the change of one image.
+def sample_params(rng: np.random.Generator, settings: AugmentConfig) -> AugmentParams:
+    """Draw the parameters of one image.
 
-    The same numbers are consumed whatever is switched on, so switching the crop off does not
-    change the angle that is drawn.
+    Every call takes the same count of random numbers, so switching the crop off does not change the
+    angle.
     """
-    u = rng.random(len(fields(Change)))
+    u = rng.random(len(fields(AugmentParams)))
 
     def between(index: int, low: float, high: float) -> float:
         return float(low + (high - low) * u[index])
 
     coloured = settings.colour != "none"
-    return Change(
+    return AugmentParams(
         zoom=between(0, 1 - settings.zoom, 1 + settings.zoom),
         crop=between(1, 1 - settings.crop, 1),
         left=float(u[2]),
@@ -95,47 +96,55 @@ def draw(rng: np.random.Generator, settings: AugmentConfig) -> Change:
 def augment_batch(
     images_BCHW: Tensor, seeds_B: Sequence[int], settings: AugmentConfig, *, size: int
 ) -> Tensor:
-    """Change every image as its seed says; uint8, B x 3 x size x size, on the images' device.
+    """Each image with random changes that depend on its seed alone.
+
+    Returns uint8 images (B, 3, size, size) on the device of the input.
 
     Args:
-        images_BCHW: uint8; square, and a little larger than `size` if crops shall stay sharp.
+        images_BCHW: uint8, square; a little larger than `size`, so that crops stay sharp.
         seeds_B: one seed >= 0 per image.
     """
-    changes = [draw(np.random.Generator(np.random.Philox(key=seed)), settings) for seed in seeds_B]
-    return apply(images_BCHW, changes, settings.colour, size=size)
+    params = [
+        sample_params(np.random.Generator(np.random.Philox(key=seed)), settings) for seed in seeds_B
+    ]
+    return apply_params(images_BCHW, params, settings.colour, size=size)
 
 
-def apply(images_BCHW: Tensor, changes: Sequence[Change], colour: Colour, *, size: int) -> Tensor:
-    """Apply one change to each image; see `augment_batch`."""
+def apply_params(
+    images_BCHW: Tensor, params: Sequence[AugmentParams], colour: Colour, *, size: int
+) -> Tensor:
+    """Change each image by its own parameters; see `augment_batch`."""
     n_images = images_BCHW.shape[0]
     result_BCHW = images_BCHW.new_empty((n_images, 3, size, size))
     n_at_once = _IMAGES_AT_ONCE if images_BCHW.device.type == "cpu" else max(1, n_images)
     for first in range(0, n_images, n_at_once):
         part = slice(first, first + n_at_once)
-        changes_ = torch.tensor([astuple(change) for change in changes[part]])
-        columns = changes_.to(images_BCHW.device, torch.float32).unbind(1)
-        each = {field.name: column for field, column in zip(fields(Change), columns, strict=True)}
-        moved_BCHW = _move(images_BCHW[part], each, size)
-        painted_BCHW = _PAINT[colour](moved_BCHW, each)
+        values = torch.tensor([astuple(one) for one in params[part]])
+        columns = values.to(images_BCHW.device, torch.float32).unbind(1)
+        batch_params = {
+            field.name: column for field, column in zip(fields(AugmentParams), columns, strict=True)
+        }
+        moved_BCHW = _move(images_BCHW[part], batch_params, size)
+        painted_BCHW = _PAINT[colour](moved_BCHW, batch_params)
         result_BCHW[part] = painted_BCHW.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
     return result_BCHW
 
 
-_Each = dict[str, Tensor]  # field of Change -> its value for each image
+_BatchParams = dict[str, Tensor]  # field of AugmentParams -> its value per image, (B,)
 
 
-def _move(images_BCHW: Tensor, each: _Each, size: int) -> Tensor:
+def _move(images_BCHW: Tensor, params: _BatchParams, size: int) -> Tensor:
     """Zoom, crop, rotate, resize and mirror; float in [0, 1], black outside the image."""
     height, width = images_BCHW.shape[2:]
-    kept = each["zoom"] * each["crop"]
-    radians = each["angle"] * (math.pi / 180)
+    kept = params["zoom"] * params["crop"]
+    radians = params["angle"] * (math.pi / 180)
     cos, sin = radians.cos() * kept, radians.sin() * kept
-    # how far the middle of the crop may lie from the image's, as a share of half a side
-    slack = each["zoom"] * (1 - each["crop"])
-    x, y = slack * (2 * each["left"] - 1), slack * (2 * each["top"] - 1)
+    # largest distance of the crop's middle from the image's, as a share of half a side
+    slack = params["zoom"] * (1 - params["crop"])
+    x, y = slack * (2 * params["left"] - 1), slack * (2 * params["top"] - 1)
     rows = [
-        torch.stack([cos * each["flip"], -sin * (height / width), x], dim=1),
-        torch.stack([sin * each["flip"] * (width / height), cos, y], dim=1),
+        torch.stack([cos * params["flip"], -sin * (height / width), x], dim=1),
+        torch.stack([sin * params["flip"] * (width / height), cos, y], dim=1),
     ]
     theta_B23 = torch.stack(rows, dim=1)
     shape = [images_BCHW.shape[0], 3, size, size]
@@ -146,26 +155,26 @@ def _move(images_BCHW: Tensor, each: _Each, size: int) -> Tensor:
     )
 
 
-def _brightness(images_BCHW: Tensor, each: _Each) -> Tensor:
-    return images_BCHW + _per_image(each["brightness"])
+def _brightness(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
+    return images_BCHW + _per_image(params["brightness"])
 
 
-def _contrast(images_BCHW: Tensor, each: _Each) -> Tensor:
+def _contrast(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
     mean_BC11 = images_BCHW.mean(dim=(2, 3), keepdim=True)
-    factor = _per_image(each["contrast"])
+    factor = _per_image(params["contrast"])
     return images_BCHW * factor + mean_BC11 * (1 - factor)
 
 
-def _saturation(images_BCHW: Tensor, each: _Each) -> Tensor:
-    """HSV with S multiplied and cut at 1: every channel moves away from, or to, the greatest."""
+def _saturation(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
+    """Multiply S of HSV, up to 1: the channels move away from their maximum, or towards it."""
     low, high = images_BCHW.aminmax(dim=1, keepdim=True)
     most = (high / (high - low).clamp_min_(1e-6)).clamp_min_(0)
-    factor = torch.minimum(_per_image(each["saturation"]), most)
+    factor = torch.minimum(_per_image(params["saturation"]), most)
     return torch.lerp(high, images_BCHW, factor)
 
 
-def _hue(images_BCHW: Tensor, each: _Each) -> Tensor:
-    """HSV with H turned; an image without colour stays as it is."""
+def _hue(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
+    """Rotate H of HSV; a gray pixel stays as it is."""
     low, high = images_BCHW.aminmax(dim=1, keepdim=True)
     chroma = high - low
     red, green, blue = (images_BCHW[:, channel : channel + 1] for channel in range(3))
@@ -175,13 +184,13 @@ def _hue(images_BCHW: Tensor, each: _Each) -> Tensor:
         (green - blue) * per_chroma,
         torch.where(high == green, (blue - red) * per_chroma + 2, (red - green) * per_chroma + 4),
     )
-    sixth = sixth + 6 * _per_image(each["hue"])
+    sixth = sixth + 6 * _per_image(params["hue"])
     offsets = torch.tensor([5.0, 3.0, 1.0], device=images_BCHW.device).view(1, 3, 1, 1)
     k = (sixth + offsets).remainder_(6)
     return high - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
 
 
-_Operation = Callable[[Tensor, _Each], Tensor]
+_Operation = Callable[[Tensor, _BatchParams], Tensor]
 _FULL_ORDERS: tuple[tuple[_Operation, ...], ...] = (
     (_brightness, _saturation, _hue, _contrast),
     (_saturation, _brightness, _contrast, _hue),
@@ -194,27 +203,30 @@ _LITTLE_ORDERS: tuple[tuple[_Operation, ...], ...] = (
 )
 
 
-def _paint_nothing(images_BCHW: Tensor, each: _Each) -> Tensor:
+def _paint_nothing(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
     return images_BCHW
 
 
-def _paint_little(images_BCHW: Tensor, each: _Each) -> Tensor:
-    return _in_orders(images_BCHW, each, _LITTLE_ORDERS)
+def _paint_little(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
+    return _in_orders(images_BCHW, params, _LITTLE_ORDERS)
 
 
-def _paint_full(images_BCHW: Tensor, each: _Each) -> Tensor:
-    return _in_orders(images_BCHW, each, _FULL_ORDERS)
+def _paint_full(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
+    return _in_orders(images_BCHW, params, _FULL_ORDERS)
 
 
-def _paint_fast(images_BCHW: Tensor, each: _Each) -> Tensor:
-    """Brightness and chroma added, as one number per channel."""
+def _paint_fast(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
+    """Add brightness and chroma, as one number per channel.
+
+    The factors convert Cb and Cr to RGB (JPEG File Interchange Format, BT.601).
+    """
     low, high = images_BCHW.aminmax(dim=1)
     # infrared frames have equal channels; a tint would invent a cue
     coloured = ((high - low).mean(dim=(1, 2)) > _GRAY_SPREAD).to(torch.float32)
-    blue, red = each["blue"] * coloured, each["red"] * coloured
+    blue, red = params["blue"] * coloured, params["red"] * coloured
     added_BC = torch.stack(
         [1.402 * red, -0.344136 * blue - 0.714136 * red, 1.772 * blue], dim=1
-    ) + each["brightness"].unsqueeze(1)
+    ) + params["brightness"].unsqueeze(1)
     return images_BCHW + added_BC[:, :, None, None]
 
 
@@ -226,16 +238,18 @@ _PAINT: dict[Colour, _Operation] = {
 }
 
 
-def _in_orders(images_BCHW: Tensor, each: _Each, orders: Sequence[Sequence[_Operation]]) -> Tensor:
-    """Every image through the operations in the order that was drawn for it."""
+def _in_orders(
+    images_BCHW: Tensor, params: _BatchParams, orders: Sequence[Sequence[_Operation]]
+) -> Tensor:
+    """Apply the operations to each image in the order that its parameters name."""
     result_BCHW = torch.empty_like(images_BCHW)
     for index, operations in enumerate(orders):
-        chosen = (each["order"] == index).nonzero().squeeze(1)
+        chosen = (params["order"] == index).nonzero().squeeze(1)
         if chosen.numel():
             group_BCHW = images_BCHW[chosen]
-            of_group = {name: column[chosen] for name, column in each.items()}
+            group_params = {name: column[chosen] for name, column in params.items()}
             for operation in operations:
-                group_BCHW = operation(group_BCHW, of_group)
+                group_BCHW = operation(group_BCHW, group_params)
             result_BCHW[chosen] = group_BCHW
     return result_BCHW
 

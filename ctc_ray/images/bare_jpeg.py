@@ -1,27 +1,29 @@
-"""A JPEG without its metadata, and with every pixel as it was.
+"""Remove the metadata of a JPEG without changing its pixels.
 
-Where an endangered animal was photographed is written in EXIF, XMP and the notes of camera makers,
-none of which training needs. A JPEG is a list of segments, so these are left out without decoding.
+EXIF, XMP and the notes of camera makers may hold the location of an endangered animal; training
+needs none of them. A JPEG is a list of segments, so metadata segments are removed without decoding.
 """
 
 import re
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
-_JFIF, _ADOBE = 0xE0, 0xEE  # both tell a decoder which colours the pixels have
+_JFIF, _ADOBE = 0xE0, 0xEE  # a decoder needs both to know the colour space
 _APPLICATION = range(0xE0, 0xF0)
 _COMMENT = 0xFE
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
-_JFIF_BYTES = 12  # of a payload, up to the size of its thumbnail
+_JFIF_BYTES = 12  # of the payload, before the size of the thumbnail
 _ADOBE_BYTES = 12  # the whole payload
 
-_NEXT_MARKER = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")  # after pixels: no stuffing, no restart
+_NEXT_MARKER = re.compile(
+    rb"\xff+[^\x00\xff\xd0-\xd7]"
+)  # the end of pixels: neither stuffed byte nor restart
 
 
-def without_metadata(raw: bytes) -> bytes | None:
-    """The JPEG without application segments, comments, and whatever follows its end.
+def strip_jpeg_metadata(raw: bytes) -> bytes | None:
+    """The JPEG without application segments, comments and the bytes after its end.
 
-    Of JFIF and Adobe what decides the colours stays; a thumbnail in JFIF goes. None where the
-    segments do not lead to the end of an image.
+    JFIF and Adobe segments keep the fields that decide the colour space; a JFIF thumbnail is
+    removed. None if the segments do not lead to the end of an image.
     """
     if not raw.startswith(_START):
         return None
@@ -36,7 +38,10 @@ def without_metadata(raw: bytes) -> bytes | None:
 
 
 def _segment(raw: bytes, at: int) -> tuple[int, int] | None:
-    """Start and end of the segment at a place, a scan together with its pixels."""
+    """Start and end of the segment at an offset; a scan includes its pixels.
+
+    None if there is no whole segment.
+    """
     while raw[at : at + 2] == b"\xff\xff":  # fill bytes
         at += 1
     if at + 2 > len(raw) or raw[at] != 0xFF:
@@ -53,7 +58,7 @@ def _segment(raw: bytes, at: int) -> tuple[int, int] | None:
 
 
 def _needed(marker: int, segment: bytes) -> bytes:
-    """What of a segment (marker, length, payload) a decoder needs."""
+    """The segment (marker, length, payload), reduced to the bytes that a decoder needs."""
     payload = segment[4:]
     if marker == _JFIF and payload.startswith(b"JFIF\0") and len(payload) >= _JFIF_BYTES:
         payload = payload[:_JFIF_BYTES] + b"\0\0"  # a thumbnail of 0 x 0

@@ -1,13 +1,14 @@
-"""Bytes of an image file -> upright pixels, or the failure that says why there are none.
+"""Decode an image file to upright pixels, or to the failure that explains why it has none.
 
-A plain JPEG, which nearly every file of a camera trap is, goes through libjpeg-turbo, which scales
-while it decodes. Everything else, and every JPEG that it refuses or warns about, goes through
-Pillow, which has the last word: what it loads is an image, what it loads only leniently is
-`truncated`, and the rest is
+libjpeg-turbo decodes plain JPEGs, nearly all files of camera traps, and scales them while it
+decodes. Pillow decodes all other files, and every JPEG that libjpeg-turbo refuses or warns about.
+Pillow decides what a file is:
 
-- `unsupported` where the bytes are recognisably something else: text, PDF, video, an archive, an
-  image format that is not decoded (HEIC, JPEG XL, icons);
-- `unreadable` otherwise: a damaged header, an erased block, nothing at all.
+- an image, if Pillow loads it;
+- `truncated`, if Pillow loads it only leniently, with a part of the pixels lost;
+- `unsupported`, if its first bytes belong to something else: text, PDF, video, an archive, an image
+  format that is not decoded (HEIC, JPEG XL, icons);
+- `unreadable` otherwise: a damaged header, an erased block, an empty file.
 
 Shape letters: H height, W width, C channels (1 gray or 3 RGB).
 """
@@ -35,35 +36,37 @@ Pixels = npt.NDArray[np.uint8]
 PILLOW_FORMATS = (
     *("JPEG", "PNG", "TIFF", "BMP", "GIF", "WEBP", "AVIF", "JPEG2000", "PPM", "PSD", "FLI"),
 )
-"""Formats that Pillow may open here; others of its formats run programs (EPS) or have no signature
-(TGA), so that damaged bytes pass for them."""
+"""Formats that Pillow may open. Its other formats run programs (EPS) or have no signature (TGA):
+Pillow takes damaged bytes for them."""
 
 _PILLOW_ERRORS = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, MemoryError, OSError),
     *(RuntimeError, SyntaxError, TypeError, ValueError, struct.error, zlib.error),
 )
-"""What Pillow is known to raise on damaged or hostile bytes; UnidentifiedImageError is an OSError,
+"""Exceptions that Pillow raises for damaged or hostile bytes. UnidentifiedImageError is an OSError,
 UnicodeDecodeError a ValueError."""
 
-_PLAIN_JPEG = {"YCbCr": "RGB", "RGB": "RGB", "Gray": "GRAY"}  # space in the file -> to decode to
+# colour space of the file -> of the pixels
+_PLAIN_JPEG = {"YCbCr": "RGB", "RGB": "RGB", "Gray": "GRAY"}
 _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _BAND_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Upright pixels, perhaps scaled down, and the size of the whole image."""
+    """Upright pixels, possibly scaled down, and the size of the full image."""
 
     pixels: Pixels
     """HWC; C is 1 for a gray image, 3 (RGB) otherwise."""
     width: int
+    """Width of the full image after it is turned upright, in pixels."""
     height: int
 
 
 def decode(
     raw: bytes, *, smallest_side: int | None, max_pixels: int, truncated: TruncatedPolicy
 ) -> Pixels | Failure:
-    """The image as upright RGB, HWC; see `decode_scaled`."""
+    """The image as upright RGB pixels (H, W, 3), or its failure; see `decode_scaled`."""
     decoded = decode_scaled(
         raw, smallest_side=smallest_side, max_pixels=max_pixels, truncated=truncated
     )
@@ -71,25 +74,25 @@ def decode(
 
 
 def as_rgb(image_HWC: Pixels) -> Pixels:
-    """The image with three channels."""
+    """The image (H, W, 3); a gray channel is repeated."""
     return image_HWC if image_HWC.shape[2] == 3 else np.repeat(image_HWC, 3, axis=2)
 
 
 def decode_scaled(
     raw: bytes, *, smallest_side: int | None, max_pixels: int, truncated: TruncatedPolicy
 ) -> Decoded | Failure:
-    """The upright image, gray or RGB, as small as is cheap.
+    """The upright image, gray or RGB, scaled down where that makes decoding faster.
 
-    Transparent pixels are black, like everything outside an image here. More than 8 bits are scaled
-    by what the format can hold (12 or 16 bits), or from the image's own least to greatest value
-    where that is unknown (32 bits, floats). Of several frames the first is taken.
+    Transparent pixels become black. Values of more than 8 bits are scaled from the range of the
+    format (12 or 16 bits), or from the image's own range where the format has none (32 bits,
+    floats). Only the first frame of an animation or a multi-page file is decoded.
 
     Args:
-        smallest_side: a hint: the smaller side of the result is at least this, if the image's is;
-            None decodes every pixel.
-        max_pixels: width * height above which an image is `too_large`, judged before decoding.
-            Beyond a plain JPEG, Pillow's own limit of 179 million holds too.
-        truncated: "keep" returns an image of which a part is lost, instead of a failure.
+        smallest_side: smallest side of the result that the caller needs, in pixels; an image with a
+            smaller side is not scaled. None decodes all pixels.
+        max_pixels: an image with a larger width * height is `too_large`; checked before decoding.
+            Pillow's own limit of 179 million pixels applies too, except to plain JPEGs.
+        truncated: "keep" returns an image that has lost a part of its pixels, "fail" the failure.
     """
     if raw.startswith(b"\xff\xd8\xff"):
         plain = decode_plain_jpeg(raw, smallest_side, max_pixels)
@@ -109,7 +112,10 @@ def decode_scaled(
 def decode_plain_jpeg(
     raw: bytes, smallest_side: int | None, max_pixels: int
 ) -> Decoded | Failure | None:
-    """Decode with libjpeg-turbo; None where it is not plain, or not to be trusted."""
+    """Decode with libjpeg-turbo; None if this is no plain JPEG, or libjpeg-turbo warns about it.
+
+    For the arguments see `decode_scaled`.
+    """
     least = smallest_side or 0
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(raw, strict=True)
@@ -128,14 +134,14 @@ def decode_plain_jpeg(
 def _decode_with_pillow(
     raw: bytes, smallest_side: int | None, max_pixels: int
 ) -> Decoded | Failure:
-    """Decode with Pillow; `unreadable` for whatever it raises."""
+    """Decode with Pillow; `unreadable` if Pillow raises an exception."""
     try:
         with Image.open(io.BytesIO(raw), formats=PILLOW_FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 return Failure.TOO_LARGE
             if smallest_side is not None:
-                image.draft(None, (smallest_side, smallest_side))  # of a JPEG
+                image.draft(None, (smallest_side, smallest_side))  # scales a JPEG
             image.load()
             small = _shrink(image, smallest_side)
             return _decoded(np.array(small), _orientation(image, raw), (width, height))
@@ -146,7 +152,7 @@ def _decode_with_pillow(
 
 
 def _orientation(image: ImageFile.ImageFile, raw: bytes) -> int:
-    """EXIF orientation of a loaded image; Pillow has already turned a TIFF."""
+    """EXIF orientation of a loaded image; 1 for a TIFF, which Pillow has turned already."""
     if raw.startswith(b"\xff\xd8"):
         return exif.orientation(raw)
     value = image.getexif().get(ExifTags.Base.Orientation)
@@ -157,7 +163,7 @@ def _decoded(pixels: Pixels, orientation: int, size: tuple[int, int]) -> Decoded
     image_HWC = pixels if pixels.ndim == 3 else pixels[:, :, None]
     if 5 <= orientation <= 8:
         image_HWC, size = image_HWC.transpose(1, 0, 2), (size[1], size[0])
-    # after the transpose: 5 as 1, 6 as 2, 7 as 3, 8 as 4
+    # after the transpose, 5 is like 1, 6 like 2, 7 like 3, 8 like 4
     if orientation in (2, 3, 6, 7):
         image_HWC = image_HWC[:, ::-1]
     if orientation in (3, 4, 7, 8):
@@ -166,10 +172,10 @@ def _decoded(pixels: Pixels, orientation: int, size: tuple[int, int]) -> Decoded
 
 
 def _shrink(image: Image.Image, smallest_side: int | None) -> Image.Image:
-    """The image in mode L or RGB, averaged down by a whole factor.
+    """The image in mode L or RGB, averaged down by an integer factor.
 
-    Bands are converted and averaged one after the other, so that 100 million pixels of a palette or
-    with transparency never exist as RGB.
+    The image is converted and averaged in bands, so that 100 million pixels of a palette image, or
+    of one with transparency, are never in memory as RGB.
     """
     factor = 1 if smallest_side is None else max(1, min(image.size) // smallest_side)
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
@@ -190,7 +196,7 @@ def _shrink(image: Image.Image, smallest_side: int | None) -> Image.Image:
 
 
 def _value_range(image: Image.Image) -> tuple[float, float]:
-    """Values that become 0 and 255 in an image of more than 8 bits."""
+    """The values that become 0 and 255; (0, 255) for an image of 8 bits."""
     if image.mode not in _DEEP_MODES:
         return 0, 255
     if image.mode in ("I", "F"):
@@ -218,10 +224,10 @@ def _to_eight_bits(band: Image.Image, span: tuple[float, float]) -> Image.Image:
 
 
 class _PillowState:
-    """Guards what is global to the process in Pillow's behaviour, for threads that decode at once.
+    """Guards Pillow's process-wide state while several threads decode.
 
-    Leniency is a flag of a module, so a lenient load runs while no other load does. Warnings are
-    filtered in a global list that is restored by whoever leaves last.
+    Leniency is a flag of a module, so a lenient load waits until no other load runs. Warning
+    filters are a global list; the last thread to leave restores them.
     """
 
     def __init__(self) -> None:
@@ -232,7 +238,7 @@ class _PillowState:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Strict loading, by any number of threads."""
+        """Load strictly, with any number of threads at a time."""
         with self._entry:
             self._enter()
         try:
@@ -242,7 +248,7 @@ class _PillowState:
 
     @contextmanager
     def lenient(self) -> Iterator[None]:
-        """Loading that accepts lost data, by this thread alone."""
+        """Load images with lost data, with this thread alone."""
         with self._entry:
             with self._change:
                 self._change.wait_for(lambda: self._n_inside == 0)

@@ -1,8 +1,8 @@
-"""Orientation and time of capture from the first bytes of a JPEG, without a library.
+"""Read orientation and time of capture from the first bytes of a JPEG, without a library.
 
-EXIF lies in an APP1 segment near the start of a JPEG: "Exif", two zeros, and a small TIFF file
-whose directories list entries of 12 bytes (tag, type, count, value or offset). Reading them takes
-microseconds; anything that does not fit the format is as if absent.
+EXIF is in an APP1 segment near the start of a JPEG: "Exif", two zeros, and a small TIFF file whose
+directories list entries of 12 bytes (tag, type, count, value or offset). Reading it takes
+microseconds. Data that violates the format counts as absent.
 """
 
 import re
@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Literal
 
 HEADER_BYTES = 128 * 1024
-"""Bytes from the start of a JPEG in which `captured_at` finds what cameras write."""
+"""Number of bytes from the start of a JPEG that hold the EXIF data of cameras."""
 
 _MAX_SEGMENTS = 512  # a colour profile alone may take 255
 _APP1 = 0xE1
@@ -35,14 +35,14 @@ _DATE_TIME = re.compile(
 
 @dataclass(frozen=True)
 class _Directory:
-    """Entries of a directory: tag -> (type, count, the four bytes of value or offset)."""
+    """A TIFF directory; entries are tag -> (type, count, four bytes of value or offset)."""
 
     tiff: bytes
     order: Literal["<", ">"]
     entries: dict[int, tuple[int, int, bytes]]
 
     def integer(self, tag: int) -> int | None:
-        """The value of an integer entry."""
+        """The first value of an integer entry; None if absent or not an integer."""
         kind, count, value = self.entries.get(tag, (0, 0, b""))
         formats = {_TYPE_BYTE: "B3x", _TYPE_SHORT: "H2x", _TYPE_LONG: "I"}
         if count < 1 or kind not in formats:
@@ -51,7 +51,7 @@ class _Directory:
         return number
 
     def text(self, tag: int) -> str | None:
-        """The value of an ASCII entry, up to its first zero byte."""
+        """The value of an ASCII entry, up to its first zero byte; None if absent or not ASCII."""
         kind, count, value = self.entries.get(tag, (0, 0, b""))
         if kind != _TYPE_ASCII:
             return None
@@ -64,9 +64,9 @@ class _Directory:
 
 
 def orientation(raw: bytes) -> int:
-    """How a JPEG must be turned to be upright: EXIF orientation 1 to 8.
+    """EXIF orientation of a JPEG, from 1 to 8; 1 is upright.
 
-    1, which is upright, where there is none or an invalid one, and for everything but JPEG.
+    1 also if the orientation is absent or invalid, or if the file is not a JPEG.
     """
     directory = _first_directory(raw)
     value = None if directory is None else directory.integer(_TAG_ORIENTATION)
@@ -74,33 +74,36 @@ def orientation(raw: bytes) -> int:
 
 
 def captured_at(raw: bytes) -> datetime | None:
-    """When a JPEG was taken (DateTimeOriginal, with its fraction of a second if there is one).
+    """Time at which a JPEG was taken: DateTimeOriginal with its fraction of a second, if any.
 
-    Local time of the camera, without a zone. None where it is absent or no date (blank, zeros,
-    month 13, text), and for everything but JPEG. The first `HEADER_BYTES` of the file are enough.
+    Local time of the camera, without a time zone. None if the time is absent or not a date (blank,
+    zeros, month 13, text), or if the file is not a JPEG.
+
+    Args:
+        raw: the first `HEADER_BYTES` of the file, or more.
     """
     return read_time(raw).time
 
 
 @dataclass(frozen=True)
 class ExifTime:
-    """What a JPEG says about when it was taken."""
+    """The time at which a JPEG was taken, as a time and as text."""
 
     time: datetime | None
-    """None: it says nothing, or no date."""
+    """Local time of the camera; None if the time is absent or not a date."""
     text: str | None
-    """As it is written; None where nothing but blanks is."""
+    """The text in the file; None if it is absent or blank."""
 
 
 def read_time(raw: bytes) -> ExifTime:
-    """`captured_at`, and the text that it was read from."""
+    """Like `captured_at`, with the text from which the time was parsed."""
     directory = _first_directory(raw)
     offset = None if directory is None else directory.integer(_TAG_EXIF_DIRECTORY)
     if directory is None or offset is None:
         return ExifTime(None, None)
     exif = _directory(directory.tiff, directory.order, offset)
     text = exif.text(_TAG_DATE_TIME_ORIGINAL)
-    if text is None or not text.strip(" :"):  # blanks between colons: the standard's "not known"
+    if text is None or not text.strip(" :"):  # blanks between colons: "unknown" in the standard
         return ExifTime(None, None)
     return ExifTime(_parse_date(text, exif.text(_TAG_SUB_SEC_TIME_ORIGINAL)), text)
 
@@ -119,7 +122,7 @@ def _parse_date(text: str, fraction: str | None) -> datetime | None:
 
 
 def _first_directory(raw: bytes) -> _Directory | None:
-    """The first directory of a JPEG's EXIF."""
+    """The first directory of a JPEG's EXIF data; None if absent."""
     for start, end in _app1_segments(raw):
         if raw.startswith(b"Exif\0", start):
             tiff = raw[start + 6 : end]
@@ -134,7 +137,7 @@ _ORDERS: dict[bytes, Literal["<", ">"]] = {b"II*\0": "<", b"MM\0*": ">"}
 
 
 def _directory(tiff: bytes, order: Literal["<", ">"], offset: int) -> _Directory:
-    """The directory at an offset; entries that lie beyond the end are left out."""
+    """The directory at an offset, without the entries beyond the end of the file."""
     entries: dict[int, tuple[int, int, bytes]] = {}
     if offset + 2 <= len(tiff):
         count = struct.unpack_from(order + "H", tiff, offset)[0]
@@ -147,7 +150,7 @@ def _directory(tiff: bytes, order: Literal["<", ">"], offset: int) -> _Directory
 
 
 def _app1_segments(raw: bytes) -> Iterator[tuple[int, int]]:
-    """Start and end of the payload of each APP1 segment before the pixels."""
+    """Start and end offset of the payload of each APP1 segment before the pixels."""
     if not raw.startswith(b"\xff\xd8"):
         return
     at = 2

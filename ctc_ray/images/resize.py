@@ -1,4 +1,4 @@
-"""The two ways in which an image is made smaller: for a shard, and for the network.
+"""Resize an image for a shard, or for the input of a network.
 
 in:  bytes of an image file
 out: a small JPEG (`to_shard_jpeg`), or a square of pixels (`to_input`)
@@ -15,7 +15,7 @@ from PIL import Image
 
 from ctc_ray.config.dataset import TruncatedPolicy
 from ctc_ray.images import exif
-from ctc_ray.images.bare_jpeg import without_metadata
+from ctc_ray.images.bare_jpeg import strip_jpeg_metadata
 from ctc_ray.images.decode import (
     Decoded,
     Pixels,
@@ -25,20 +25,20 @@ from ctc_ray.images.decode import (
 )
 from ctc_ray.schemas import Failure
 
-_JPEG_MAX_SIDE = 65_500  # of libjpeg
-# After scaled decoding the rest is a factor between 1 and 2. Up to 1.5 OpenCV's linear filter is as
-# near to full decoding + Lanczos as its mean of areas (1 dB less at worst, on the sharpest photos)
-# in a quarter of its time: 0.9 against 3.5 ms per image. At 1.53, where photos of 8 megapixels lie,
-# it loses 1.1 dB of 37.2, 0.1 in the JPEG, and the whole kernel gains 12 %. Beyond, it skips
-# pixels: 31.5 against 36.1 dB at 1.99. The whole table is in tests/benchmarks/README.md. Both gave
-# the same bytes with and without AVX2 and AVX-512, in OpenCV 4.14 and 5.0; INTER_LINEAR promises no
-# such thing.
+_JPEG_MAX_SIDE = 65_500  # libjpeg's limit
+# Scaled decoding leaves a factor between 1 and 2. Up to 1.5, OpenCV's linear filter is as close to
+# full decoding + Lanczos as its area mean (at worst 1 dB less, on the sharpest photos) and takes a
+# quarter of the time: 0.9 instead of 3.5 ms per image. At 1.53, the factor of photos with 8
+# megapixels, it loses 1.1 dB of 37.2 (0.1 dB in the JPEG) and makes the whole kernel 12 % faster.
+# At larger factors it skips pixels: 31.5 instead of 36.1 dB at 1.99. tests/benchmarks/README.md has
+# the whole table. INTER_LINEAR_EXACT and INTER_AREA gave equal bytes with and without AVX2 and
+# AVX-512, in OpenCV 4.14 and 5.0; INTER_LINEAR does not promise that.
 _MAX_LINEAR_FACTOR = 1.55
 
 
 @dataclass(frozen=True)
 class ShardImage:
-    """An image as it is stored in a shard: upright, without metadata."""
+    """An image as a shard stores it: upright, without metadata; sizes in pixels."""
 
     jpeg: bytes
     width: int
@@ -54,14 +54,15 @@ def to_shard_jpeg(
     truncated: TruncatedPolicy,
     reencode_small: bool = False,
 ) -> ShardImage | Failure:
-    """The image with its smaller side at `smallest_side` pixels, as a JPEG; never enlarged.
+    """The image as a JPEG whose smaller side is `smallest_side` pixels, or its failure.
 
-    A gray image becomes a gray JPEG, any other one has its colours at half the resolution (4:2:0).
-    For `max_pixels` and `truncated` see `decode_scaled`.
+    An image is never enlarged. A gray image becomes a gray JPEG; other images store colours at half
+    the resolution (4:2:0). For `max_pixels` and `truncated` see `decode_scaled`.
 
     Args:
-        reencode_small: also a sound JPEG that is upright and small enough is encoded anew, instead
-            of being stored with its own pixels, bit for bit, and without its metadata.
+        quality: of the JPEG, from 1 to 100.
+        reencode_small: encode also an undamaged, upright JPEG that is small enough. Otherwise its
+            compressed pixels are stored bit for bit, without its metadata.
     """
     if not reencode_small:
         kept = _kept(raw, smallest_side, max_pixels)
@@ -87,9 +88,10 @@ def to_shard_jpeg(
 def to_input(
     raw: bytes, *, image_size: int, keep_aspect: bool, max_pixels: int, truncated: TruncatedPolicy
 ) -> Pixels | Failure:
-    """The image as a square of the network's input, RGB, HWC: for training, testing, predicting.
+    """The image as RGB pixels (image_size, image_size, 3), or its failure.
 
-    For `keep_aspect` see `square`, for `max_pixels` and `truncated` see `decode_scaled`.
+    Training, validation and prediction all use this function. For `keep_aspect` see `square`, for
+    `max_pixels` and `truncated` see `decode_scaled`.
     """
     image_HWC = decode(raw, smallest_side=image_size, max_pixels=max_pixels, truncated=truncated)
     if isinstance(image_HWC, Failure):
@@ -98,10 +100,10 @@ def to_input(
 
 
 def square(image_HWC: Pixels, *, image_size: int, keep_aspect: bool) -> Pixels:
-    """The RGB image resized to `image_size` x `image_size` (bilinear, antialiased), HWC.
+    """The RGB image (H, W, 3) resized to (image_size, image_size, 3); bilinear, antialiased.
 
     Args:
-        keep_aspect: cut the largest centred square first, instead of squeezing the whole image.
+        keep_aspect: resize the largest centred square; otherwise squeeze the whole image.
     """
     if keep_aspect:
         height, width = image_HWC.shape[:2]
@@ -113,14 +115,17 @@ def square(image_HWC: Pixels, *, image_size: int, keep_aspect: bool) -> Pixels:
 
 
 def _kept(raw: bytes, smallest_side: int, max_pixels: int) -> ShardImage | None:
-    """A JPEG that needs nothing but to lose its metadata; what is stored has been decoded."""
+    """The JPEG without metadata, if it is undamaged, upright and small enough; otherwise None.
+
+    The result has been decoded, so a shard holds no damaged image.
+    """
     try:
         height, width, _, _ = simplejpeg.decode_jpeg_header(raw, strict=True)
     except ValueError:
         return None
     if min(width, height) > smallest_side or exif.orientation(raw) != 1:
         return None
-    bare = without_metadata(raw)
+    bare = strip_jpeg_metadata(raw)
     decoded = None if bare is None else decode_plain_jpeg(bare, None, max_pixels)
     if bare is None or not isinstance(decoded, Decoded):
         return None
@@ -128,15 +133,16 @@ def _kept(raw: bytes, smallest_side: int, max_pixels: int) -> ShardImage | None:
 
 
 def _shard_size(width: int, height: int, smallest_side: int) -> tuple[int, int]:
-    """Width and height in a shard; a JPEG's longest side limits very elongated images."""
+    """Width and height in a shard; libjpeg's limit of the longer side applies too."""
     scale = min(1, smallest_side / min(width, height), _JPEG_MAX_SIDE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def shrink(image_HWC: Pixels, width: int, height: int) -> Pixels:
-    """About the mean of the area that each pixel of the result covers; a new array, or its input.
+    """The image scaled down to width x height; each pixel is about the mean of the area it covers.
 
-    One thread does it, as one core per task is what Ray is told; this holds for OpenCV as a whole.
+    Returns the input itself if the size is unchanged. Sets OpenCV to one thread in this process,
+    because a Ray task reserves one core.
     """
     old_height, old_width, n_channels = image_HWC.shape
     if (old_height, old_width) == (height, width):

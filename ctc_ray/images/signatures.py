@@ -1,11 +1,11 @@
-"""What a file is, told by its first bytes: an image, something else, or nobody knows."""
+"""Recognise by its first bytes whether a file is an image, something else, or unknown."""
 
 import posixpath
 
 SIGNATURE_BYTES = 512
-"""Bytes from the start of a file that are looked at."""
+"""Number of bytes from the start of a file that are compared with signatures."""
 
-_NO_IMAGE = (  # (offset, signature, what it is)
+_NO_IMAGE = (  # (offset, signature, description)
     *((0, b"%PDF", "a PDF"), (0, b"\xd0\xcf\x11\xe0", "an OLE file, as Thumbs.db is")),
     *((4, b"ftyp", "a video"), (4, b"moov", "a video"), (4, b"mdat", "a video")),
     *((4, b"wide", "a video"), (8, b"AVI ", "a video"), (0, b"\x1a\x45\xdf\xa3", "a video")),
@@ -48,7 +48,11 @@ _TEXT_BYTES = bytes({*range(0x20, 0x7F), *range(0x80, 0x100), *b"\t\n\r\f"})
 
 
 def is_something_else(head: bytes) -> bool:
-    """Whether a file begins like something that is not decoded: text, a PDF, a video, HEIC, …."""
+    """Whether a file begins like text, a PDF, a video, HEIC or another file that is not decoded.
+
+    Args:
+        head: the first bytes of the file.
+    """
     if head[8:12] in (b"avif", b"avis"):
         return False
     known = any(head.startswith(signature, offset) for offset, signature, _ in _NO_IMAGE)
@@ -57,11 +61,11 @@ def is_something_else(head: bytes) -> bool:
 
 
 def not_an_image(path: str, head: bytes) -> str | None:
-    """What a file is that is plainly no image; None if it is one, or was meant to be one.
+    """Description of a file that is clearly not an image; None if it is, or was, an image.
 
-    A name with the extension of an image says that it was meant to be one, whatever the bytes are:
-    its row will tell that it is lost. Only the `._name.jpg` that macOS leaves is not. Of all other
-    names the bytes decide.
+    A file with the extension of an image counts as an image with any bytes, so a damaged image gets
+    a row with its failure. Exceptions are the `._name.jpg` files of macOS. For all other names, the
+    bytes decide.
 
     Args:
         head: the first `SIGNATURE_BYTES` of the file, or more.

@@ -1,1 +1,1 @@
-"""Networks with one output per head, and a trained model as one folder."""
+"""Networks with one output per head, and folders that hold a trained model."""

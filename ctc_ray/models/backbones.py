@@ -1,4 +1,4 @@
-"""Backbones: small_cnn, or any image model of timm, with or without weights to begin with.
+"""Backbones: small_cnn or any image model of timm, with random or pretrained weights.
 
 B batch, C channels, H height, W width, F features.
 """
@@ -19,8 +19,8 @@ from ctc_ray.files import storage
 from ctc_ray.models.small_cnn import SmallCnn
 
 SMALL_CNN = "small_cnn"
-_SMALL_CNN_SIZE = 64  # the original's 50 x 50 is odd from the second halving on
-_BUNDLE_PREFIX = "backbone."  # of the same weights inside a bundle
+_SMALL_CNN_SIZE = 64  # the original's 50 x 50 is odd after one halving
+_BUNDLE_PREFIX = "backbone."  # first part of the names of a backbone's weights in a bundle
 
 ThreeFloats = tuple[float, float, float]
 
@@ -32,30 +32,30 @@ class Backbone:
     name: str
     network: nn.Module
     num_features: int
-    image_size: int  # side of its square input
+    image_size: int  # side of its square input, in pixels
     mean: ThreeFloats  # per channel of pixels in [0, 1], as its weights expect
-    std: ThreeFloats
+    std: ThreeFloats  # standard deviation of the channels, likewise
 
 
 def make_backbone(
     name: str, *, pretrained: str | bool = False, image_size: int | None = None
 ) -> Backbone:
-    """A backbone by name, without its classifier.
+    """The backbone of this name, without its classifier.
 
     Args:
         name: `small_cnn`, or a model name of timm.
-        pretrained: a .safetensors or .pth file with timm's keys for this model (those of its
-            classifier are ignored) or the weights of a bundle; True for timm's own, which are
-            downloaded; False for random weights.
-        image_size: side of its input in pixels; None for its own.
+        pretrained: URI of a .safetensors or .pth file with timm's keys for this model (keys of its
+            classifier are ignored) or with the weights of a bundle; True downloads timm's weights;
+            False gives random weights.
+        image_size: side of the square input in pixels; None means the model's default.
 
     Raises:
-        ConfigError: no such model, no such weights, or they do not fit.
+        ConfigError: the model or the weights do not exist, or the weights do not fit the model.
     """
     if name == SMALL_CNN:
         if pretrained is True:
             raise ConfigError(
-                f"model.pretrained: there are no weights for {SMALL_CNN}; give a file"
+                f"model.pretrained: {SMALL_CNN} has no weights to download; give a file"
             )
         network: nn.Module = SmallCnn()
         cfg: Mapping[str, object] = {}
@@ -65,7 +65,9 @@ def make_backbone(
     if isinstance(pretrained, str):
         _load_pretrained(network, name, pretrained, cfg.get("classifier"))
     default_size = _default_size(cfg)
-    resize = getattr(network, "set_input_size", None)  # of transformers: scales the positions
+    resize = getattr(
+        network, "set_input_size", None
+    )  # transformers have it: it scales the position embeddings
     if resize is not None and image_size not in (None, default_size):
         resize((image_size, image_size))
     size = image_size or default_size
@@ -80,13 +82,13 @@ def make_backbone(
 
 
 def _timm_network(name: str, *, download: bool) -> nn.Module:
-    import timm  # takes 2 s to import; small_cnn does without
+    import timm  # importing it takes 2 s; small_cnn does not need it
 
     known = timm.list_models()
     if name.partition(".")[0] not in known:
         near = difflib.get_close_matches(name, [SMALL_CNN, *known], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
-        raise ConfigError(f"model.backbone: {name!r} is no model of timm; {hint}")
+        raise ConfigError(f"model.backbone: {name!r} is not a model of timm; {hint}")
     try:
         network: nn.Module = timm.create_model(name, num_classes=0, pretrained=download)
     except (OSError, RuntimeError) as error:
@@ -111,13 +113,13 @@ def _three(values: object) -> ThreeFloats:
 
 
 def _probe(network: nn.Module, name: str, size: int) -> int:
-    """Number of features, found by running one image: timm's own attribute is not always true."""
+    """Number of features, measured on one image: timm's own attribute is not always right."""
     was_training = network.training
     network.eval()
     try:
         with torch.no_grad():
             features = network(torch.zeros(1, 3, size, size))
-    except (RuntimeError, AssertionError, ValueError) as error:  # AssertionError: timm's checks
+    except (RuntimeError, AssertionError, ValueError) as error:  # timm checks sizes by assert
         raise ConfigError(
             f"model.image_size: {name} does not take images of {size} pixels: {error}"
         ) from error
@@ -159,10 +161,10 @@ def _first(keys: list[str]) -> str:
 
 
 def read_weights(uri: str) -> dict[str, Tensor]:
-    """The tensors of a .safetensors or .pth file, on the CPU; nothing in it is run.
+    """The tensors of a .safetensors or .pth file by name, on the CPU; runs no code of the file.
 
     Raises:
-        ConfigError: there is no such file, or it holds anything but named tensors.
+        ConfigError: the file cannot be read, or holds other data than named tensors.
     """
     try:
         content = storage.read_bytes(uri)
@@ -180,5 +182,5 @@ def read_weights(uri: str) -> dict[str, Tensor]:
             f"model.pretrained: {uri}: not a file of weights: {first_line}"
         ) from error
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
-        raise ConfigError(f"model.pretrained: {uri}: expected names and tensors, nothing else")
+        raise ConfigError(f"model.pretrained: {uri}: expected named tensors only")
     return weights

@@ -1,6 +1,7 @@
-"""A trained model as one folder: weights.safetensors, bundle.json and README.md, a model card.
+"""Save and load a trained model as one folder: weights.safetensors, bundle.json and README.md.
 
-Loading runs no code and unpickles nothing. The stage that trains adds _manifest.json last.
+README.md is the model card. Loading runs no code and unpickles nothing. `ctc train` adds
+_manifest.json last.
 """
 
 import json
@@ -25,21 +26,21 @@ WEIGHTS_FILE, BUNDLE_FILE, CARD_FILE = "weights.safetensors", "bundle.json", "RE
 
 
 class Provenance(Config):
-    """Where a model comes from."""
+    """Data and configuration that a model was trained with, and its metrics."""
 
     config: dict[str, Any]
     """The configuration of the run that trained it."""
     data_fingerprint: str
-    """Of the dataset's manifest."""
+    """Fingerprint of the dataset's manifest."""
     metrics: dict[str, float]
-    """On the validation split, of the epoch whose weights these are."""
+    """Metrics on the validation split, after the epoch of these weights."""
     n_training_images: dict[str, dict[str, int]]
-    """Head -> class -> images with this label in the training split."""
+    """Head -> class -> number of images with this label in the training split."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A trained model, in evaluation mode when loaded, and all that using it needs."""
+    """A trained model and all that its use needs; `load_bundle` gives it in evaluation mode."""
 
     model: MultiHeadModel
     image_size: int
@@ -48,12 +49,12 @@ class Bundle:
 
     @property
     def label_space(self) -> LabelSpace:
-        """Heads and classes of the model."""
+        """Heads and classes of the model, in the order of its outputs."""
         return self.model.label_space
 
 
 class _BundleFile(Config):
-    """What bundle.json holds."""
+    """The content of bundle.json."""
 
     format_version: int
     ctc_version: str
@@ -68,7 +69,7 @@ class _BundleFile(Config):
 
 
 def save_bundle(uri: str, bundle: Bundle) -> None:
-    """Write the folder; the same bundle gives the same bytes."""
+    """Write the bundle's files into the folder; equal bundles give equal bytes."""
     model = bundle.model
     description = _BundleFile(
         format_version=FORMAT_VERSION,
@@ -91,11 +92,11 @@ def save_bundle(uri: str, bundle: Bundle) -> None:
 
 
 def load_bundle(uri: str, *, device: str = "cpu") -> Bundle:
-    """The bundle in this folder, its model in evaluation mode on the device.
+    """The bundle in this folder; its model is on the device, in evaluation mode.
 
     Raises:
         IncompleteDataError: a file is missing.
-        SchemaError: a file is no bundle's, or the weights do not fit what bundle.json describes.
+        SchemaError: a file does not belong to a bundle, or the weights do not fit bundle.json.
     """
     file = _read_description(uri)
     weights = _read_weights(uri)
@@ -131,7 +132,7 @@ def _read_description(uri: str) -> _BundleFile:
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
         raise SchemaError(
-            f"{file_uri}: bundle format {version}, this ctc reads {FORMAT_VERSION}; train anew"
+            f"{file_uri}: bundle format {version}, this ctc reads {FORMAT_VERSION}; train again"
         )
     try:
         return build(_BundleFile, value, where=file_uri)
@@ -152,7 +153,7 @@ def _read(uri: str, name: str) -> bytes:
         return storage.read_bytes(storage.join(uri, name))
     except FileNotFoundError:
         raise IncompleteDataError(
-            f"{uri}: no {name}, so this is no finished bundle (`ctc train`)"
+            f"{uri}: no {name}, so this is not a finished bundle (run `ctc train`)"
         ) from None
 
 

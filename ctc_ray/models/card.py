@@ -1,4 +1,4 @@
-"""The model card of a bundle: what a stranger must know before using the model."""
+"""Write the model card of a bundle: use, classes, metrics and limits of the model."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,11 @@ not calibrated probabilities. Rare classes are known from few images: see the co
 
 
 def model_card(description: Mapping[str, Any]) -> str:
-    """The card as Markdown; `description` is what bundle.json holds."""
+    """The card as Markdown.
+
+    Args:
+        description: content of bundle.json.
+    """
     return "\n".join(_lines(description)) + "\n"
 
 

@@ -1,10 +1,10 @@
-"""A model that takes photographs of any size and answers with probabilities: what is exported.
+"""A model that takes images of any size and returns probabilities; `ctc export` writes it.
 
-Scaling is two matrix products, so it is one and the same in PyTorch, torch.export and ONNX, and
-sizes stay free; ONNX has no operator that every runtime scales alike with. The filter is that of
+Images are scaled by two matrix products. PyTorch, torch.export and ONNX compute matrix products
+alike and accept any size; the resize operators of ONNX runtimes differ. The filter is the one of
 antialiased bilinear scaling in Pillow and PyTorch: a triangle as wide as an output pixel.
 
-B batch, C channels, H height, W width, S side of the network's input.
+B batch, C channels, H height, W width, S side of the network's input, K classes of a head.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ from ctc_ray.models.multi_head import MultiHeadModel
 
 
 class Classifier(nn.Module):
-    """Scales, standardises and classifies; softmax probabilities per head, in their order."""
+    """Scales and standardises images and returns the softmax probabilities of every head."""
 
     def __init__(self, model: MultiHeadModel, *, image_size: int, keep_aspect: bool) -> None:
         super().__init__()
@@ -29,7 +29,11 @@ class Classifier(nn.Module):
         self.eval()
 
     def forward(self, images_BHWC: Tensor) -> tuple[Tensor, ...]:
-        """Probabilities (B, K) per head of uint8 RGB images of any height and width."""
+        """Probabilities (B, K) of each head, in the order of the label space.
+
+        Args:
+            images_BHWC: RGB, uint8, of any height and width.
+        """
         height, width = images_BHWC.shape[1], images_BHWC.shape[2]
         if self.keep_aspect:
             shorter: Any = torch.sym_min(height, width)  # an int, or a symbol while exporting
@@ -46,29 +50,32 @@ class Classifier(nn.Module):
 
 
 def scaling_matrix(n_in: int, n_out: int, *, n_used: int, device: torch.device) -> Tensor:
-    """The weights (n_out, n_in) by which a row of pixels is scaled; each row adds up to 1.
+    """The matrix (n_out, n_in) that scales a row of pixels; each of its rows adds up to 1.
 
-    Only the `n_used` pixels in the middle count: cutting is a part of the matrix, since a slice
-    would tie an exported model to landscape or portrait. Where nothing is scaled or cut, it is the
-    identity, exactly.
+    Only the `n_used` pixels in the middle have a weight. The matrix cuts the image, because a slice
+    would tie an exported model to landscape or portrait format. Without scaling and cutting, the
+    matrix is exactly the identity.
     """
     n_left = (n_in - n_used) // 2
-    places_in = torch.arange(n_in, device=device, dtype=torch.float32) + 0.5 - n_left
-    places_out = torch.arange(n_out, device=device, dtype=torch.float32) + 0.5
+    centres_in = torch.arange(n_in, device=device, dtype=torch.float32) + 0.5 - n_left
+    centres_out = torch.arange(n_out, device=device, dtype=torch.float32) + 0.5
     scale = n_used / n_out
     width = torch.clamp(torch.ones((), device=device) * scale, min=1.0)
-    distance = (places_in[None, :] - places_out[:, None] * scale).abs()
-    is_used = (places_in > 0) & (places_in < n_used)
+    distance = (centres_in[None, :] - centres_out[:, None] * scale).abs()
+    is_used = (centres_in > 0) & (centres_in < n_used)
     weights = torch.clamp(1 - distance / width, min=0.0) * is_used[None, :]
     return weights / weights.sum(dim=1, keepdim=True)
 
 
-def classify(
+def predict_probs(
     bundle: Bundle, images_BHWC: npt.NDArray[np.uint8]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Probabilities (B, K) per head of RGB images of any height and width.
+    """Head -> probabilities (B, K) of the images, in the order of the label space.
 
-    The same batch gives the same bits; images of the network's own size are not scaled.
+    Equal batches give equal bits. Images of the network's own size are not scaled.
+
+    Args:
+        images_BHWC: RGB images of any height and width; B may be 0.
     """
     if len(images_BHWC) == 0:
         return {
@@ -90,5 +97,5 @@ def classify(
 
 
 def make_classifier(bundle: Bundle) -> Classifier:
-    """The bundle's model with its own scaling in front."""
+    """The bundle's model, which scales its images itself."""
     return Classifier(bundle.model, image_size=bundle.image_size, keep_aspect=bundle.keep_aspect)

@@ -1,7 +1,8 @@
-"""A bundle as one file that other programs run, and its own answers to compare with.
+"""Write a bundle as one file that other programs run.
 
-The file takes uint8 RGB images (B, H, W, 3) of any number and size as `images` and gives one output
-`probs_<head>` (B, K) per head. It knows its classes: `labels` is head -> classes as JSON.
+The input `images` are uint8 RGB images (B, H, W, 3) of any number and size. There is one output
+`probs_<head>` (B, K) per head. The file's metadata holds the classes: `labels` is head -> classes
+as JSON.
 
 B batch, H height, W width, C channels, K classes of a head.
 """
@@ -19,13 +20,14 @@ import torch
 from ctc_ray import __version__
 from ctc_ray.models.bundle import Bundle
 from ctc_ray.models.classifier import make_classifier
+from ctc_ray.schemas import probs_column
 
 _OPSET = 18
-_EXAMPLE_SHAPE = (2, 75, 101, 3)  # nothing in it is special: a size of 1 would be made a constant
+_EXAMPLE_SHAPE = (2, 75, 101, 3)  # any sizes but 1, which torch.export makes a constant
 
 
 def export_onnx(bundle: Bundle) -> bytes:
-    """The bundle as an ONNX file (opset 18); the same bundle gives the same bytes."""
+    """The bundle as an ONNX file (opset 18); equal bundles give equal bytes."""
     with _quiet():
         program = torch.onnx.export(
             _exported(bundle),
@@ -33,40 +35,40 @@ def export_onnx(bundle: Bundle) -> bytes:
             dynamo=True,
             opset_version=_OPSET,
             input_names=["images"],
-            output_names=[f"probs_{head}" for head in bundle.label_space.heads],
+            output_names=[probs_column(head) for head in bundle.label_space.heads],
             verbose=False,
         )
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     model: onnx.ModelProto = program.model_proto
     _forget_source_lines(model)
-    for key, value in _labels_and_more(bundle).items():
+    for key, value in _export_metadata(bundle).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
 
 
 def export_torch(bundle: Bundle) -> bytes:
-    """The bundle as a .pt2 file of torch.export; what it knows lies in its extra files."""
+    """The bundle as a .pt2 file of torch.export; its extra files hold the metadata."""
     sink = io.BytesIO()
     with _quiet():
-        torch.export.save(_exported(bundle), sink, extra_files=_labels_and_more(bundle))
+        torch.export.save(_exported(bundle), sink, extra_files=_export_metadata(bundle))
     return sink.getvalue()
 
 
 def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
     free = {
-        place: torch.export.Dim(name, min=1)
-        for place, name in enumerate(("batch", "height", "width"))
+        axis: torch.export.Dim(name, min=1)
+        for axis, name in enumerate(("batch", "height", "width"))
     }
     example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
     program = torch.export.export(make_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
     for node in program.graph.nodes:
-        node.meta.pop("stack_trace", None)  # paths of this machine, and the code's own lines
+        node.meta.pop("stack_trace", None)  # holds paths of this machine and lines of code
     return program
 
 
-def _labels_and_more(bundle: Bundle) -> dict[str, str]:
+def _export_metadata(bundle: Bundle) -> dict[str, str]:
     return {
         "labels": json.dumps(bundle.label_space.to_json(), ensure_ascii=False),
         "image_size": str(bundle.image_size),
@@ -86,7 +88,7 @@ def _forget_source_lines(model: onnx.ModelProto) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep what the exporters print, warn of and log about their own insides from the user."""
+    """Silence prints, warnings and logs of the exporters about their own code."""
     exporters = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
     levels = [log.level for log in exporters]
     with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

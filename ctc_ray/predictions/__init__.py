@@ -1,1 +1,1 @@
-"""Scores of images and of capture events, and the files made of them."""
+"""Predictions per image and per capture event, and the files of other programs."""

@@ -1,4 +1,4 @@
-"""Image predictions to capture-event predictions.
+"""Aggregate predictions per image to predictions per capture event.
 
 N image rows, M of them with a prediction, E events, F of them with a predicted image, K classes.
 """
@@ -12,27 +12,30 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.event_runs import event_starts
 from ctc_ray.labels import LabelSpace
-from ctc_ray.predictions.scores import head_columns, meta_fields, probs_matrix
-from ctc_ray.schemas import conform, event_prediction_schema, prediction_schema
+from ctc_ray.predictions.scores import head_columns, probs_matrix
+from ctc_ray.schemas import conform, event_prediction_schema, meta_fields, prediction_schema
 
 Method = Literal["mean", "max", "min", "mean-logit"]
 
-_TINY = float(np.finfo(np.float32).tiny)  # log(0) would let one image veto a class for ever
+_TINY = float(np.finfo(np.float32).tiny)  # log(0) would let one image exclude a class
 
 
 def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Method) -> pa.Table:
-    """One row per capture event, in the order of the rows, also where all its images failed.
+    """Predictions per capture event: one row per event, in the order of the rows.
 
-    Failed images are counted and left out. mean, max and min are taken class by class and not
-    normalised again, as in the original: max adds up to more than 1, min to less. mean-logit is
-    the softmax of the mean of the logarithms, so it adds up to 1. Place and metadata are those of
-    the event's first row, the time that of its first dated one.
+    Failed images are counted, but their probabilities are missing from the aggregation. An event
+    whose images all failed has a row with null predictions. Location and metadata come from the
+    event's first row, the time from its first row with a time.
+
+    mean, max and min aggregate every class by itself and do not normalise, as in the original: the
+    maxima add up to more than 1, the minima to less. mean-logit is the softmax of the mean
+    logarithms of the probabilities, so it adds up to 1.
 
     Args:
-        rows: prediction rows; rows of an event are neighbours.
+        rows: predictions per image; rows of an event are neighbours.
 
     Raises:
-        SchemaError: a column is missing, or the rows were predicted with other classes.
+        SchemaError: a column is missing, or the predictions have another number of classes.
     """
     meta = meta_fields(rows.schema)
     rows = conform(rows, prediction_schema(label_space.heads, meta), where="predictions")
@@ -53,10 +56,11 @@ def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Metho
 
 
 def without_images(events: pa.Table, label_space: LabelSpace) -> pa.Table:
-    """The rows of events that have no image: nothing is counted, nothing predicted.
+    """Predictions of events that have no images: counts of 0 and null predictions.
 
     Args:
-        events: id, place and metadata.
+        events: one row per event with its id, location, deployment, time and metadata; missing
+            columns become null.
     """
     schema = event_prediction_schema(label_space.heads, meta_fields(events.schema))
     none = pa.array(np.zeros(events.num_rows), pa.int32())
@@ -72,18 +76,18 @@ def without_images(events: pa.Table, label_space: LabelSpace) -> pa.Table:
 def _sums(
     values_N: npt.NDArray[np.bool_], starts_E: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    if len(starts_E) == 0:  # reduceat wants one place at least
+    if len(starts_E) == 0:  # reduceat needs at least one index
         return np.zeros(0, np.int64)
     return np.add.reduceat(values_N.astype(np.int64), starts_E)
 
 
 def _first_valid(column: pa.ChunkedArray, n_images_E: npt.NDArray[np.int64]) -> pa.Array:
-    """Per event the first value that is not null."""
+    """The first value of each event that is not null; null if there is none."""
     valid = np.flatnonzero(pc.is_valid(column).to_numpy())
     event_N = np.repeat(np.arange(len(n_images_E)), n_images_E)
-    events, places = np.unique(event_N[valid], return_index=True)
+    events, first_of_each = np.unique(event_N[valid], return_index=True)
     first_E = np.zeros(len(n_images_E), np.int64)
-    first_E[events] = valid[places]
+    first_E[events] = valid[first_of_each]
     undated = np.ones(len(n_images_E), bool)
     undated[events] = False
     return column.take(pa.array(first_E, mask=undated))

@@ -1,9 +1,9 @@
-"""A model's probabilities as prediction rows, and back.
+"""Convert probabilities of a model to prediction rows, and back.
 
 N rows (images or events), M of them with a prediction, K classes of a head.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.schemas import META_PREFIX, conform, meta_columns, prediction_schema
+from ctc_ray.schemas import (
+    conform,
+    meta_fields,
+    pred_column,
+    prediction_schema,
+    probs_column,
+    score_column,
+)
 
 
 def score_rows(
@@ -20,11 +27,11 @@ def score_rows(
     label_space: LabelSpace,
     probs: Mapping[str, npt.NDArray[np.float32]],
 ) -> pa.Table:
-    """One prediction row per image, in the order of the rows; a failed image has no prediction.
+    """Predictions per image, in the order of the rows; null where the image failed.
 
     Args:
-        rows: the columns of every image row, and failure.
-        probs: head -> (M, K), for the rows without failure, in their order.
+        rows: one row per image with the columns of `image_fields`, and `failure`.
+        probs: head -> (M, K), for the M rows without failure, in the order of the rows.
 
     Raises:
         SchemaError: a column is missing, or the probabilities do not fit the rows or the classes.
@@ -45,10 +52,13 @@ def head_columns(
     probs_MK: npt.NDArray[np.float32],
     predicted_N: npt.NDArray[np.bool_],
 ) -> dict[str, pa.Array]:
-    """The three columns of a head: top class (of equals the first), its probability, and all.
+    """The columns of a head: predicted class, its probability, and all probabilities.
+
+    If several classes have the highest probability, the first in the label space is predicted.
 
     Args:
-        probs_MK: for the rows where `predicted_N` is true; the others are null.
+        probs_MK: probabilities of the M rows that have a prediction.
+        predicted_N: whether a row has a prediction; the columns are null elsewhere.
 
     Raises:
         SchemaError: the probabilities do not fit the rows or the classes.
@@ -62,31 +72,26 @@ def head_columns(
     probs_MK = np.ascontiguousarray(probs_MK, np.float32)
     top_M = probs_MK.argmax(axis=1)
     score_M = probs_MK[np.arange(len(top_M)), top_M]
-    place_N = pa.array(np.cumsum(predicted_N) - 1, mask=~predicted_N)
+    index_N = pa.array(np.cumsum(predicted_N) - 1, mask=~predicted_N)
     offsets = np.concatenate([[0], np.cumsum(predicted_N * n_classes)]).astype(np.int32)
     return {
-        f"pred_{head}": label_space.decode(head, top_M).take(place_N),
-        f"score_{head}": pa.array(score_M).take(place_N),
-        f"probs_{head}": pa.ListArray.from_arrays(
+        pred_column(head): label_space.decode(head, top_M).take(index_N),
+        score_column(head): pa.array(score_M).take(index_N),
+        probs_column(head): pa.ListArray.from_arrays(
             offsets, probs_MK.ravel(), mask=pa.array(~predicted_N)
         ),
     }
 
 
 def probs_matrix(rows: pa.Table, label_space: LabelSpace, head: str) -> npt.NDArray[np.float32]:
-    """The probabilities of a head, (M, K), of the rows that have a prediction.
+    """Probabilities (M, K) of a head, of the rows that have a prediction, in their order.
 
     Raises:
-        SchemaError: the rows were predicted with other classes.
+        SchemaError: the predictions have another number of classes.
     """
-    n_classes = label_space.n_classes(head)
-    lists = rows[f"probs_{head}"].combine_chunks().drop_null()
+    n_classes, column = label_space.n_classes(head), probs_column(head)
+    lists = rows[column].combine_chunks().drop_null()
     if (pc.list_value_length(lists).to_numpy(zero_copy_only=False) != n_classes).any():
-        raise SchemaError(f"predictions: probs_{head} has not {n_classes} values, one per class")
+        raise SchemaError(f"predictions: {column} must hold {n_classes} values, one per class")
     flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, n_classes)
-
-
-def meta_fields(schema: pa.Schema) -> Sequence[str]:
-    """The metadata fields of a table, without prefix, in their order."""
-    return [name.removeprefix(META_PREFIX) for name in meta_columns(schema)]

@@ -1,1 +1,1 @@
-"""Pictures and pages for people, made of the results of the nouns."""
+"""Pictures and pages that show results to people."""

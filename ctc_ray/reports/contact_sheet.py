@@ -1,4 +1,4 @@
-"""Many images at one glance: tiles with a caption, on one sheet."""
+"""Draw many images on one sheet, each with a caption."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -18,14 +18,21 @@ _LINE_SPACING = 1.3
 
 @dataclass(frozen=True)
 class Tile:
-    """A small image, or why there is none, and the lines below it."""
+    """A small image, or the failure that it had, and the lines below it."""
 
     image: Image.Image | Failure
     caption: Sequence[str]
 
 
 def thumbnail(raw: bytes, side: int) -> Image.Image | Failure:
-    """The image scaled down to fit into a square; of a truncated one what is left of it."""
+    """The image scaled down to fit into a square, or its failure.
+
+    A truncated image shows the pixels that are left.
+
+    Args:
+        raw: content of the image file.
+        side: of the square, in pixels.
+    """
     image_HWC = decode(raw, smallest_side=side, max_pixels=_MAX_PIXELS, truncated="keep")
     if isinstance(image_HWC, Failure):
         return image_HWC
@@ -35,12 +42,12 @@ def thumbnail(raw: bytes, side: int) -> Image.Image | Failure:
 
 
 def contact_sheet(tiles: Sequence[Tile], *, columns: int, side: int) -> bytes:
-    """The tiles row by row as a PNG; the same tiles give the same bytes.
+    """The tiles as a PNG, in rows from left to right; equal tiles give equal bytes.
 
-    A failure is a gray square with its code. Of a line that is too long the end is left out.
+    A failure is a gray square with its code. A line that is wider than its tile loses its end.
 
     Args:
-        columns: tiles side by side; with fewer tiles the sheet is narrower.
+        columns: number of tiles in a row; a sheet with fewer tiles is narrower.
         side: of the square around an image, in pixels.
     """
     size = max(10, side / 13)
@@ -51,8 +58,8 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int, side: int) -> bytes:
     step_x, step_y = side + _GAP, side + n_lines * line_height + _GAP
     sheet = Image.new("RGB", (columns * step_x + _GAP, n_rows * step_y + _GAP), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for place, tile in enumerate(tiles):
-        left, top = _GAP + place % columns * step_x, _GAP + place // columns * step_y
+    for index, tile in enumerate(tiles):
+        left, top = _GAP + index % columns * step_x, _GAP + index // columns * step_y
         if isinstance(tile.image, Failure):
             draw.rectangle((left, top, left + side - 1, top + side - 1), _NO_IMAGE)
             middle = (left + side / 2, top + side / 2)
@@ -69,8 +76,8 @@ def contact_sheet(tiles: Sequence[Tile], *, columns: int, side: int) -> bytes:
 
 
 def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The text as one line, cut where it would be wider than a tile."""
-    # Pillow's own font has no accents and draws a box for a letter that it does not have.
+    """The text as one line, shortened to at most `width` pixels."""
+    # Pillow's own font has no accents, and draws a box for an unknown letter.
     letters = unicodedata.normalize("NFKD", text)
     text = " ".join("".join(x for x in letters if not unicodedata.combining(x)).split())
     if font.getlength(text) <= width:

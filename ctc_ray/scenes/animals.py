@@ -1,6 +1,6 @@
-"""Drawn animals, for scenes: three kinds that differ in outline and coat.
+"""Draw animals for scenes: three species with different outlines and coats.
 
-An outline is given in body lengths: x from tail to nose, y upwards from the feet.
+Outlines are in body lengths: x from tail to nose, y upwards from the feet.
 """
 
 import math
@@ -16,7 +16,7 @@ Floats = npt.NDArray[np.float32]
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
 
-_OVERSAMPLING = 2  # drawn larger and averaged down, for smooth outlines
+_OVERSAMPLING = 2  # animals are drawn larger and averaged down, for smooth outlines
 _MARGIN = 0.12
 _HOOF = 0.05
 _COAT_PIXELS = 256
@@ -107,11 +107,11 @@ def height_of(species: str) -> float:
 def draw_animal(
     species: str, *, body_length: float, stride: float, faces_left: bool
 ) -> Image.Image:
-    """A cut-out of one animal, RGBA; its feet are at the lower edge.
+    """One animal with a transparent background, RGBA; its feet are at the lower edge.
 
     Args:
         body_length: in pixels.
-        stride: phase of the walk, in turns.
+        stride: phase of the walk; 1 is a full cycle of the legs.
     """
     anatomy = _ANATOMY[species]
     size = _canvas(anatomy, body_length)
@@ -129,7 +129,7 @@ def _canvas(anatomy: _Anatomy, body_length: float) -> tuple[int, int]:
 
 @lru_cache
 def _coat(species: str) -> Image.Image:
-    """The coat without an outline, RGB, `_COAT_PIXELS` to a body length."""
+    """The coat before it is cut to the outline, RGB; a body length is `_COAT_PIXELS` pixels."""
     anatomy = _ANATOMY[species]
     width, height = _canvas(anatomy, _COAT_PIXELS)
     x = ((np.arange(width, dtype=np.float32) + 0.5) / _COAT_PIXELS - _MARGIN)[None, :]

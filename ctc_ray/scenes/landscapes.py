@@ -1,4 +1,4 @@
-"""Drawn landscapes, for scenes: what a camera sees when nothing walks past, one per location.
+"""Draw landscapes for scenes: the view of a camera without animals, one per location.
 
 Shape letters: H height, W width, C channels.
 """
@@ -18,7 +18,9 @@ _LEAVES: tuple[Colour, ...] = ((62, 88, 44), (88, 98, 52), (48, 74, 52))
 
 @lru_cache(maxsize=64)
 def draw_landscape(location: int, size: tuple[int, int]) -> Image.Image:
-    """The landscape of a location, RGB; the same for the same location. Do not draw into it.
+    """The landscape of a location, RGB; equal arguments give equal pixels.
+
+    The image is cached: draw into a copy of it.
 
     Args:
         size: width and height in pixels.
@@ -44,7 +46,7 @@ def draw_landscape(location: int, size: tuple[int, int]) -> Image.Image:
 
 
 def _near(rng: np.random.Generator, colours: tuple[Colour, ...]) -> Colour:
-    """A colour close to one of these."""
+    """A random colour close to one of the given colours."""
     near = np.add(
         colours[rng.integers(len(colours))], rng.integers(-14, 15) + rng.integers(-5, 6, 3)
     )
@@ -95,7 +97,7 @@ def _draw_grass(
     horizon: int,
     ground: Colour,
 ) -> None:
-    """Tufts that grow towards the camera."""
+    """Draw tufts of grass, larger towards the camera."""
     width, height = size
     near = np.sort(rng.random(int(rng.integers(300, 900))))
     for share in near:
@@ -123,7 +125,7 @@ def _draw_rock(
 def _textured(
     image_HWC: npt.NDArray[np.float32], horizon: int, rng: np.random.Generator
 ) -> npt.NDArray[np.uint8]:
-    """The image with light and shade at several sizes, as leaves and soil have them."""
+    """The image with patches of light and shade in several sizes, like leaves and soil."""
     height, width = image_HWC.shape[:2]
     texture_HW = np.zeros((height, width), np.float32)
     for cells, strength in ((6, 10), (24, 6), (96, 8), (320, 8)):

@@ -1,7 +1,7 @@
-"""Drawn camera-trap scenes, for the demonstration and for tests: a real task in small.
+"""Draw camera-trap scenes for the demo and the tests: a small but realistic task.
 
-Every location has its own landscape, so a model is asked for animals in places that it has never
-seen; nights are infrared, animals walk from frame to frame, and a few files are broken.
+Every location has its own landscape, so a model is tested on landscapes that it has never seen.
+Nights are infrared, animals walk from frame to frame, and a few files are broken.
 
 Shape letters: H height, W width, C channels.
 """
@@ -32,7 +32,7 @@ _JPEG_QUALITY = 85
 
 @dataclass(frozen=True)
 class Scene:
-    """What happens in front of a camera during one capture event; `species` None is a blank."""
+    """One capture event in front of a camera; `species` None is a blank."""
 
     location: int
     species: str | None = None
@@ -43,16 +43,16 @@ class Scene:
 
 @dataclass(frozen=True)
 class Scenes:
-    """What `write_scenes` wrote."""
+    """The files that `write_scenes` wrote."""
 
     csv_uri: str
     broken: dict[str, str]
-    """Name of each broken file -> truncated, not an image, missing, or empty."""
+    """Name of a broken file below the folder -> truncated, not an image, missing or empty."""
 
 
 @dataclass(frozen=True)
 class _Walker:
-    """One animal on its way; lengths as shares of the frame's width."""
+    """One walking animal; positions and lengths are shares of the frame's width."""
 
     species: str
     x: float
@@ -63,12 +63,11 @@ class _Walker:
 
 
 def write_scenes(folder_uri: str, *, n_events: int, n_locations: int, seed: int) -> Scenes:
-    """Write `<location>/<event>_<k>.jpg` and `events.csv`, one row per event.
+    """Write the images `<location>/<event>_<k>.jpg` and `events.csv` with one row per event.
 
-    Events have 1 to 3 frames. Columns: event, image1 to image3 (below the folder, or empty),
-    species ("blank" is a class), count, location, night.
-    With sixteen events or more, four files are broken in four ways: see `Scenes`.
-    The same seed writes the same bytes.
+    Events have 1 to 3 frames. The columns are event, image1 to image3 (paths below the folder, or
+    empty), species ("blank" is a class), count, location and night. With sixteen events or more,
+    four files are broken in four ways: see `Scenes`. Equal arguments give equal bytes.
     """
     rng = np.random.default_rng([seed, 1])
     table = io.StringIO()
@@ -109,16 +108,16 @@ def _draw_scene(rng: np.random.Generator, location: int) -> Scene:
 
 
 def _plan_breaks(n_events: int) -> dict[int, str]:
-    """Index of an event -> what is wrong with its second image."""
+    """Index of an event -> how its second image is broken; empty with fewer than 16 events."""
     kinds = ("truncated", "not an image", "missing", "empty")
     if n_events < 4 * len(kinds):
         return {}
-    places = (n_events * (2 * k + 1) // 8 - k * (k + 1) // 2 for k in range(len(kinds)))
-    return dict(zip(places, kinds, strict=True))
+    indices = (n_events * (2 * k + 1) // 8 - k * (k + 1) // 2 for k in range(len(kinds)))
+    return dict(zip(indices, kinds, strict=True))
 
 
 def _break(jpeg: bytes, kind: str | None) -> bytes | None:
-    """The content of the file; None where there is to be none."""
+    """The content of the file after it is broken; None if the file is to be missing."""
     if kind is None:
         return jpeg
     return {
@@ -129,9 +128,9 @@ def _break(jpeg: bytes, kind: str | None) -> bytes | None:
 
 
 def draw_event(seed: int, scene: Scene, *, size: tuple[int, int] = SIZE) -> list[bytes]:
-    """The frames of a capture event as JPEG, a second apart, with EXIF time and camera.
+    """The frames of a capture event as JPEGs with EXIF time and camera, one per second.
 
-    The landscape depends on the location alone, everything else on the seed.
+    The landscape depends on the location alone, all else on the seed and the scene.
 
     Args:
         size: width and height in pixels.
@@ -157,7 +156,7 @@ def _began(rng: np.random.Generator, *, night: bool) -> datetime:
 
 
 def _walkers(rng: np.random.Generator, scene: Scene) -> list[_Walker]:
-    """The animals of a scene, from far to near; they walk the same way."""
+    """The animals of a scene, from far to near; all walk in one direction."""
     if scene.species is None:
         return []
     body = float(rng.uniform(0.20, 0.34)) * (0.8 if scene.species == "giraffe" else 1)
@@ -176,7 +175,7 @@ def _walkers(rng: np.random.Generator, scene: Scene) -> list[_Walker]:
 
 
 def _compose(landscape: Image.Image, walkers: list[_Walker], k: int) -> Image.Image:
-    """The landscape with the animals where they are in frame `k`."""
+    """The landscape with the animals at their positions in frame `k`."""
     frame = landscape.copy()
     width = frame.width
     for walker in walkers:
@@ -202,7 +201,7 @@ def _shade(frame: Image.Image, corner: tuple[int, int], width: int, depth: int) 
 def _expose(
     scene: Image.Image, rng: np.random.Generator, *, night: bool, light: float
 ) -> npt.NDArray[np.uint8]:
-    """What the sensor makes of it: infrared flash at night, light by day, and noise."""
+    """The pixels of the sensor: gray with infrared flash at night, in colour by day, and noisy."""
     width, height = scene.size
     left, top = (int(k) for k in rng.integers(0, 64, 2))
     noise_HW = _noise(width + 64, height + 64)[top : top + height, left : left + width]
@@ -224,21 +223,25 @@ def _noise(width: int, height: int) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=4)
 def _vignette(width: int, height: int) -> npt.NDArray[np.float32]:
-    """Brightness of the infrared flash: strong in the middle, weak in the corners and far away."""
+    """Brightness of the infrared flash: weaker towards the corners and in the distance."""
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     reach = np.clip(y + 1.1, 0.3, 1)
     return np.asarray(1.05 * reach * np.exp(-0.9 * (x * x + y * y)), np.float32)
 
 
-def _to_jpeg(frame_HWC: npt.NDArray[np.uint8], at: datetime, place: str) -> bytes:
-    """The frame with its date banner, as a camera writes it."""
+def _to_jpeg(frame_HWC: npt.NDArray[np.uint8], at: datetime, note: str) -> bytes:
+    """The frame as a JPEG with the banner and the EXIF data of a camera.
+
+    Args:
+        note: text in the banner, after the time.
+    """
     frame = Image.fromarray(frame_HWC)
     width, height = frame.size
     pen = ImageDraw.Draw(frame)
     bar = max(8, height // 20)
     pen.rectangle((0, height - bar, width, height), fill=(0, 0, 0))
-    text = f"{at:%Y-%m-%d %H:%M:%S}   {place}"
+    text = f"{at:%Y-%m-%d %H:%M:%S}   {note}"
     font = ImageFont.load_default(0.7 * bar)
     pen.text((bar / 2, height - 0.95 * bar), text, fill=(255, 255, 255), font=font)
     exif = Image.Exif()

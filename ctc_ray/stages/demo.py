@@ -26,7 +26,7 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.output_folder import open_run
 from ctc_ray.scenes.scenes import write_scenes
-from ctc_ray.schemas import label_column
+from ctc_ray.schemas import label_column, pred_column
 from ctc_ray.splits.assign import assign_splits
 from ctc_ray.stages import export
 from ctc_ray.stages.create_dataset import stage as create_dataset
@@ -194,7 +194,7 @@ def _command() -> str:
 
 def _accuracy(uri: dict[str, str], head: str) -> dict[str, Any]:
     """Shares of images and of events that are right, among those labelled and answered."""
-    label, pred = label_column(head), f"pred_{head}"
+    label, pred = label_column(head), pred_column(head)
     shards = parquet.read_folder(
         storage.join(uri["dataset"], "split=test"), ["image_id", "capture_event_id", label]
     )

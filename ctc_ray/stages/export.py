@@ -13,6 +13,7 @@ from ctc_ray.models.bundle import load_bundle
 from ctc_ray.models.exporters import export_onnx, export_torch
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import open_run
+from ctc_ray.schemas import probs_column
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def run(config: ExportConfig) -> Manifest:
                 "file": name,
                 "megabytes": round(len(content) / 1e6, 2),
                 "input": "images: uint8, (images, height, width, 3), RGB, any height and width",
-                "outputs": [f"probs_{head}" for head in classes],
+                "outputs": [probs_column(head) for head in classes],
             },
         )
         logger.info("wrote %s, %.1f MB, to %s", name, len(content) / 1e6, config.output_uri)

@@ -26,6 +26,7 @@ from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
+from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.models.bundle import HISTORY_FILE
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.output_folder import open_run
@@ -205,7 +206,7 @@ def _summarise(
     chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
     text = to_yaml(chosen.model_dump(mode="json"))
     storage.write_bytes(storage.join(config.output_uri, "best.yaml"), text.encode())
-    storage.write_bytes(storage.join(config.output_uri, "trials.csv"), _csv(rows))
+    storage.write_bytes(storage.join(config.output_uri, "trials.csv"), csv_of_records(rows))
     return Manifest(
         kind="trials",
         config=config.result_fields(),
@@ -244,11 +245,3 @@ def _values(config: TuneConfig, trial: str, result: ray.tune.Result) -> list[flo
         known = result.metrics_dataframe
         found = [] if known is None or config.metric not in known else known[config.metric].tolist()
     return [value for value in found if not math.isnan(value)]
-
-
-def _csv(rows: list[dict[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()

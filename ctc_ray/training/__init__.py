@@ -1,1 +1,1 @@
-"""One epoch on any iterable of batches."""
+"""Batches of a dataset, and one epoch of training or evaluation on them."""

@@ -13,7 +13,7 @@ from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch
 from ctc_ray.training.losses import multi_head_loss
-from ctc_ray.training.metrics import Counts
+from ctc_ray.training.metrics import MetricCounts
 
 Augment = Callable[[Tensor, Sequence[int]], Tensor]
 
@@ -21,18 +21,18 @@ _IMAGES_FOR_STATISTICS = 4096  # as in the original
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What stays the same from epoch to epoch."""
+class EpochSettings:
+    """Settings that all epochs share."""
 
     label_space: LabelSpace
-    loss_weights: Mapping[str, float] = field(default_factory=dict)  # 1 where none is given
+    loss_weights: Mapping[str, float] = field(default_factory=dict)  # head -> weight; 1 if absent
     device: torch.device | str = "cpu"
     seed: int = 0
     rank: int = 0
 
 
 @dataclass(frozen=True)
-class Statistics:
+class ChannelStatistics:
     """Mean and standard deviation per channel of pixels in [0, 1]."""
 
     mean: tuple[float, float, float]
@@ -43,21 +43,22 @@ def train_epoch(
     model: nn.Module,
     batches: Iterable[Batch],
     optimizer: optim.Optimizer,
-    settings: Settings,
+    settings: EpochSettings,
     *,
     epoch: int,
     augment: Augment | None = None,
-) -> Counts:
-    """Train on every batch once; counts of the answers while training.
+) -> MetricCounts:
+    """Train on every batch once, and count the predictions made meanwhile.
 
-    What the model draws at random (dropout) is a function of seed, rank and epoch: an epoch is the
-    same in a run that was killed before it. (Torch's global generator is set for that.)
+    Random numbers of the model (dropout) depend on seed, rank and epoch alone, so a resumed run
+    repeats an epoch exactly. The function seeds torch's global generator for this.
 
     Args:
-        model: takes uint8 images (B, C, H, W), gives logits per head; may be wrapped for
+        model: takes uint8 images (B, C, H, W), returns logits per head; may be wrapped for
             distributed training.
-        augment: changes images (uint8, on the device) at random, given a seed for each; the result
-            has values from 0 to 255 too.
+        epoch: number of the epoch, from 0.
+        augment: takes uint8 images on the device and a seed per image; returns changed images with
+            values from 0 to 255.
     """
     torch.manual_seed(stable_hash(f"rank {settings.rank}", settings.seed, epoch))
     counts = _counts(settings)
@@ -71,32 +72,34 @@ def train_epoch(
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimizer.step()
-        counts.add({head: part.detach() for head, part in logits.items()}, labels)
+        counts.update({head: part.detach() for head, part in logits.items()}, labels)
     return counts
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], settings: Settings) -> Counts:
-    """Counts of the model's answers.
+def evaluate(model: nn.Module, batches: Iterable[Batch], settings: EpochSettings) -> MetricCounts:
+    """Count the predictions of the model, in evaluation mode.
 
     Args:
-        model: not wrapped for distributed training; workers may have different numbers of batches.
+        model: not wrapped for distributed training, because workers may have different numbers of
+            batches.
     """
     counts = _counts(settings)
     model.eval()
     with torch.inference_mode():
         for batch in batches:
             images_BCHW, labels = _to_device(batch, settings.device)
-            counts.add(model(images_BCHW), labels)
+            counts.update(model(images_BCHW), labels)
     return counts
 
 
-def image_statistics(batches: Iterable[Batch]) -> Statistics:
-    """Statistics of at most 4096 images, rounded to 4 decimals; exact, so their order is no matter.
+def channel_mean_std(batches: Iterable[Batch]) -> ChannelStatistics:
+    """Mean and standard deviation per channel of up to 4096 images, rounded to 4 decimals.
 
-    The deviation of a channel that never changes is given as 1, to divide by.
+    Sums are exact integers, so the order of the images does not matter. A constant channel has
+    standard deviation 1, because pixels are divided by it.
     """
     n_pixels = n_images = 0
-    totals_C = torch.zeros(3, dtype=torch.float64)  # whole numbers below 2**53: exact
+    totals_C = torch.zeros(3, dtype=torch.float64)  # integers below 2**53: exact
     squares_C = torch.zeros(3, dtype=torch.float64)
     for batch in batches:
         images_BCHW = batch.images_BCHW[: _IMAGES_FOR_STATISTICS - n_images].to(torch.int64)
@@ -108,7 +111,7 @@ def image_statistics(batches: Iterable[Batch]) -> Statistics:
             break
     mean_C = totals_C / max(1, n_pixels)
     std_C = (squares_C / max(1, n_pixels) - mean_C.square()).clamp(min=0).sqrt()
-    return Statistics(mean=_rounded(mean_C), std=_rounded(std_C, instead_of_zero=1.0))
+    return ChannelStatistics(mean=_rounded(mean_C), std=_rounded(std_C, instead_of_zero=1.0))
 
 
 def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, float, float]:
@@ -116,8 +119,8 @@ def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, 
     return red, green, blue
 
 
-def _counts(settings: Settings) -> Counts:
-    return Counts(settings.label_space, weights=settings.loss_weights, device=settings.device)
+def _counts(settings: EpochSettings) -> MetricCounts:
+    return MetricCounts(settings.label_space, weights=settings.loss_weights, device=settings.device)
 
 
 def _to_device(batch: Batch, device: torch.device | str) -> tuple[Tensor, dict[str, Tensor]]:

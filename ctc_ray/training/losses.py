@@ -1,4 +1,4 @@
-"""Cross entropy of several heads, over labelled rows only.
+"""Cross entropy of several heads over their labelled rows.
 
 B batch, K classes of a head.
 """
@@ -15,7 +15,7 @@ from ctc_ray.training.batches import IGNORE_INDEX
 
 @dataclass(frozen=True)
 class HeadLoss:
-    """Sum of the cross entropy of a head's labelled rows, and their number, as tensors."""
+    """Sum of the cross entropies of a head's labelled rows, and the number of these rows."""
 
     total: Tensor
     n: Tensor
@@ -23,7 +23,7 @@ class HeadLoss:
 
 @dataclass(frozen=True)
 class MultiHeadLoss:
-    """The loss to minimise, and what it is made of."""
+    """The loss to minimise, and the losses of the heads in it."""
 
     loss: Tensor
     heads: dict[str, HeadLoss]
@@ -32,15 +32,15 @@ class MultiHeadLoss:
 def multi_head_loss(
     logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], weights: Mapping[str, float]
 ) -> MultiHeadLoss:
-    """The weighted sum of the heads' mean cross entropies over their labelled rows.
+    """Weighted sum over the heads of the mean cross entropy of their labelled rows.
 
-    A row without a label has no effect on its head, neither on loss nor on gradient. A head without
-    any label in the batch adds 0, with a gradient of 0 (torch's own mean would be NaN).
+    A row without a label changes neither the loss nor the gradient of its head. A head without a
+    label in the batch adds a loss of 0 with a gradient of 0 (torch's mean would be NaN).
 
     Args:
         logits: head -> (B, K).
-        labels: head -> (B,), IGNORE_INDEX where missing.
-        weights: head -> weight; 1 where none is given.
+        labels: head -> class indices (B,), IGNORE_INDEX where missing.
+        weights: head -> weight; 1 if absent.
     """
     heads = {head: _head_loss(logits_BK, labels[head]) for head, logits_BK in logits.items()}
     terms = [

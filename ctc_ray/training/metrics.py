@@ -1,4 +1,4 @@
-"""Counts that add up: over batches, and over workers. Metrics are made of them at the end.
+"""Counts over batches and workers, and the metrics that they give in the end.
 
 B batch, K classes of a head.
 """
@@ -17,10 +17,10 @@ _TOP = 5
 SumOverWorkers = Callable[[Tensor], Tensor]
 
 
-class Counts:
-    """Confusions, hits and losses of every head.
+class MetricCounts:
+    """Confusions, hits and losses of every head, since the first batch.
 
-    All counts are integers and exact; sums of losses are float64.
+    Counts are exact integers; sums of losses are float64.
     """
 
     def __init__(
@@ -30,14 +30,14 @@ class Counts:
         weights: Mapping[str, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Counts of nothing.
+        """All counts start at zero.
 
         Args:
-            weights: of the heads' losses; 1 where none is given.
+            weights: head -> weight of its loss in `loss`; 1 if absent.
         """
         self._n_classes = {head: label_space.n_classes(head) for head in label_space.heads}
         self._weights = dict(weights or {})
-        self.confusions = {  # head -> images by label (rows) and prediction (columns)
+        self.confusions = {  # head -> images (K, K) by label (row) and prediction (column)
             head: torch.zeros(k, k, dtype=torch.int64, device=device)
             for head, k in self._n_classes.items()
         }
@@ -48,48 +48,54 @@ class Counts:
             head: torch.zeros((), dtype=torch.float64, device=device) for head in self._n_classes
         }
 
-    def add(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
-        """Count a batch: head -> logits (B, K), and head -> labels (B,)."""
+    def update(self, logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> None:
+        """Add a batch.
+
+        Args:
+            logits: head -> (B, K).
+            labels: head -> class indices (B,), IGNORE_INDEX where missing.
+        """
         with torch.no_grad():
             parts = multi_head_loss(logits, labels, {}).heads
             for head, logits_BK in logits.items():
-                self._add_head(head, logits_BK, labels[head])
+                self._update_head(head, logits_BK, labels[head])
                 self.losses[head] += parts[head].total.double()
 
-    def _add_head(self, head: str, logits_BK: Tensor, labels_B: Tensor) -> None:
-        # rows without label count 0 instead of being left out: that would wait for the GPU
+    def _update_head(self, head: str, logits_BK: Tensor, labels_B: Tensor) -> None:
+        # rows without label count 0: to leave them out would wait for the GPU
         is_labelled_B = labels_B != IGNORE_INDEX
         known_B = torch.where(is_labelled_B, labels_B, 0)
-        places_B = known_B * self._n_classes[head] + logits_BK.argmax(dim=1)
-        self.confusions[head].view(-1).index_add_(0, places_B, is_labelled_B.long())
+        cells_B = known_B * self._n_classes[head] + logits_BK.argmax(dim=1)
+        self.confusions[head].view(-1).index_add_(0, cells_B, is_labelled_B.long())
         n_better_B = (logits_BK > logits_BK.gather(1, known_B[:, None])).sum(dim=1)
         self.top_hits[head] += ((n_better_B < _TOP) & is_labelled_B).sum()
 
-    def merge(self, other: "Counts") -> None:
-        """Add the counts of other images."""
+    def merge(self, other: "MetricCounts") -> None:
+        """Add the counts of other images with the same label space."""
         for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
             mine += theirs.to(mine.device)
 
-    def sum_over_workers(self, sum_tensor: SumOverWorkers) -> None:
-        """Make these the counts of all workers; every worker must call it.
+    def all_reduce(self, sum_tensor: SumOverWorkers) -> None:
+        """Replace the counts by their sums over all workers; every worker must call this.
 
         Args:
-            sum_tensor: gives the sum over all workers of a float64 vector. One call does for all
-                counts: a float64 is exact up to 2**53.
+            sum_tensor: returns the sum over all workers of a float64 vector, and is called once.
+                Counts stay exact, because a float64 is exact up to 2**53.
         """
         packed = torch.cat([tensor.double().reshape(-1) for tensor in self._tensors()])
         summed = sum_tensor(packed)
-        place = 0
+        start = 0
         for tensor in self._tensors():
-            values = summed[place : place + tensor.numel()].reshape(tensor.shape)
+            values = summed[start : start + tensor.numel()].reshape(tensor.shape)
             tensor.copy_(values.round() if tensor.dtype == torch.int64 else values)
-            place += tensor.numel()
+            start += tensor.numel()
 
-    def summary(self) -> dict[str, float]:
-        """Metrics by name: `loss` and, per head, those of `_head_metrics`.
+    def compute(self) -> dict[str, float]:
+        """Metrics by name: `loss`, and per head `loss_`, `accuracy_`, `macro_f1_`, `top5_`, `n_`.
 
-        `loss` is the weighted sum of the heads' losses. A head without any labelled image has no
-        metrics and no part in it; where no head has any, the summary is empty.
+        `loss` is the weighted sum of the heads' mean losses. `n_` is the number of labelled images,
+        `macro_f1_` the mean F1 over the classes that have one. A head without labelled images has
+        no metrics and adds nothing to `loss`. The result is empty if this is true of all heads.
         """
         metrics: dict[str, float] = {}
         for head, confusion_KK in self.confusions.items():
@@ -106,7 +112,7 @@ class Counts:
         return {
             f"loss_{head}": float(self.losses[head]) / n,
             f"accuracy_{head}": int(confusion_KK.trace()) / n,
-            f"macro_f1_{head}": _macro_f1(confusion_KK.double()),  # over classes with an image
+            f"macro_f1_{head}": _macro_f1(confusion_KK.double()),
             f"top5_{head}": int(self.top_hits[head]) / n,
             f"n_{head}": float(n),
         }
@@ -116,7 +122,7 @@ class Counts:
 
 
 def _macro_f1(confusion_KK: Tensor) -> float:
-    hits_K = confusion_KK.diagonal()
+    hits_K = confusion_KK.diagonal()  # F1 is 2 TP / (2 TP + FP + FN)
     labelled_K, predicted_K = confusion_KK.sum(dim=1), confusion_KK.sum(dim=0)
     f1_K = 2 * hits_K / (labelled_K + predicted_K).clamp(min=1)
     return float(f1_K[labelled_K > 0].mean())

@@ -1,4 +1,4 @@
-"""The optimiser, its learning rate from epoch to epoch, and when to stop."""
+"""The optimiser, the schedule of its learning rate, and early stopping."""
 
 import math
 from typing import Any
@@ -7,12 +7,12 @@ from torch import nn, optim
 
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
 
-_MIN_DELTA = 1e-4  # of plateau, as in the original: a smaller gain is none
-_COOLDOWN = 1  # epochs after a change that count as none without a gain, as in Keras
+_MIN_DELTA = 1e-4  # plateau: a smaller decrease of the loss is none; as in the original
+_COOLDOWN = 1  # plateau: epochs after a reduction that do not count as waiting; as in Keras
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer:
-    """An optimiser of all weights that may change; biases and norms have no weight decay."""
+    """An optimiser of all trainable weights; biases and norms have no weight decay."""
     weights = [w for w in model.parameters() if w.requires_grad]
     groups = [
         {"params": [w for w in weights if w.ndim > 1], "weight_decay": config.weight_decay},
@@ -24,13 +24,18 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer
 
 
 def set_learning_rate(optimizer: optim.Optimizer, learning_rate: float) -> None:
-    """Use this learning rate from now on."""
+    """Set the learning rate of all weights."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate
 
 
-class LearningRate:
-    """The learning rate of the coming epoch, `value`; `step` after every epoch."""
+class LearningRateSchedule:
+    """The learning rate of the next epoch (`value`); call `step` after every epoch.
+
+    cosine rises linearly for `warmup_epochs` and then falls along half a cosine wave. plateau
+    multiplies by `factor` after `patience` epochs without a smaller loss. Neither falls below
+    `min_learning_rate`.
+    """
 
     def __init__(self, config: ScheduleConfig, *, learning_rate: float, max_epochs: int) -> None:
         self._config = config
@@ -42,7 +47,12 @@ class LearningRate:
         self.value = self._cosine(0) if config.name == "cosine" else learning_rate
 
     def step(self, epoch: int, val_loss: float) -> None:
-        """Note that an epoch (from 0) has ended with this validation loss."""
+        """Record the validation loss of an epoch.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            val_loss: its validation loss; may be NaN.
+        """
         if self._config.name == "cosine":
             self.value = self._cosine(epoch + 1)
         elif self._config.name == "plateau":
@@ -70,10 +80,11 @@ class LearningRate:
 
     @property
     def _smallest(self) -> float:
-        return min(self._config.min_learning_rate, self._first)  # never raises what the user chose
+        # the first rate is the user's choice: no schedule raises it
+        return min(self._config.min_learning_rate, self._first)
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
+        """The state that a later process needs to resume."""
         return {
             "value": self.value,
             "best": self._best,
@@ -82,7 +93,7 @@ class LearningRate:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Resume from a state that `state_dict` returned."""
         self.value = state["value"]
         self._best = state["best"]
         self._n_waited = state["n_waited"]
@@ -90,14 +101,17 @@ class LearningRate:
 
 
 class EarlyStopping:
-    """Says when the validation loss has not become smaller for `patience` epochs.
+    """Stops when the validation loss has not become smaller for `patience` epochs.
 
-    `is_best` says whether the last epoch was the best so far. A loss that is not a number is never
-    the best.
+    `is_best` is true if the last epoch was the best so far. A loss that is NaN is never the best.
     """
 
     def __init__(self, patience: int) -> None:
-        """Patience of 0: never stop early."""
+        """Before the first epoch.
+
+        Args:
+            patience: in epochs; 0 never stops early.
+        """
         self._patience = patience
         self.best = math.inf
         self.best_epoch = -1
@@ -105,14 +119,19 @@ class EarlyStopping:
         self.should_stop = False
 
     def step(self, epoch: int, val_loss: float) -> None:
-        """Note that an epoch (from 0) has ended with this validation loss."""
+        """Record the validation loss of an epoch.
+
+        Args:
+            epoch: number of the epoch, from 0.
+            val_loss: its validation loss; may be NaN.
+        """
         self.is_best = val_loss < self.best
         if self.is_best:
             self.best, self.best_epoch = val_loss, epoch
         self.should_stop = 0 < self._patience <= epoch - self.best_epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
+        """The state that a later process needs to resume."""
         return {
             "best": self.best,
             "best_epoch": self.best_epoch,
@@ -121,7 +140,7 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Resume from a state that `state_dict` returned."""
         self.best = state["best"]
         self.best_epoch = state["best_epoch"]
         self.is_best = state["is_best"]

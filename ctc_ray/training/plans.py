@@ -1,7 +1,8 @@
-"""Which worker reads what in an epoch: pure arithmetic on counts of the dataset's manifest.
+"""Plan which images each worker reads in an epoch, from the counts in the dataset's manifest.
 
-An *item* is what training sees once: a capture event of which one image is chosen, or an image.
-The items of all row groups, one after the other, form one line; every worker takes a range of it.
+Training sees an *item* once per epoch: an image, or a capture event of which one image is chosen.
+The items of all row groups are numbered from 0 in the order of the row groups. Each worker reads a
+range of item numbers.
 """
 
 import itertools
@@ -19,33 +20,36 @@ ImageChoice = Literal["random", "all"]
 
 
 @dataclass(frozen=True)
-class Group:
-    """A Parquet row group of a shard; it holds whole capture events."""
+class RowGroup:
+    """A Parquet row group of a shard; its capture events are complete."""
 
     uri: str
-    row_group: int
+    index: int  # of the row group in its file, from 0
     n_events: int  # with at least one usable image
     n_images: int  # usable
 
     def n_items(self, image_choice: ImageChoice) -> int:
-        """What it adds to the line."""
+        """Number of items in the row group."""
         return self.n_events if image_choice == "random" else self.n_images
 
 
 @dataclass(frozen=True)
-class Slice:
+class ItemRange:
     """The items [start, stop) of a row group."""
 
-    group: Group
+    row_group: RowGroup
     start: int
     stop: int
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one worker reads, in this order; mixed over a window of row groups if it is shuffled."""
+class EpochPlan:
+    """The items that one worker reads in an epoch, in the order of `ranges`.
 
-    slices: tuple[Slice, ...]
+    If `is_shuffled`, the items of a window of row groups are read in random order.
+    """
+
+    ranges: tuple[ItemRange, ...]
     image_choice: ImageChoice
     seed: int
     epoch: int
@@ -54,63 +58,68 @@ class Plan:
 
     @property
     def n_items(self) -> int:
-        """Images that the worker sees."""
-        return sum(part.stop - part.start for part in self.slices)
+        """Number of images that the worker reads."""
+        return sum(part.stop - part.start for part in self.ranges)
 
 
-def list_groups(dataset_uri: str, shards: Sequence[ShardRecord], split: str) -> list[Group]:
-    """The row groups of a split that hold a usable image.
+def list_row_groups(dataset_uri: str, shards: Sequence[ShardRecord], split: str) -> list[RowGroup]:
+    """The row groups of a split with at least one usable image, in the order of the manifest.
 
     Args:
-        shards: as in the dataset's manifest.
+        shards: from the dataset's manifest.
 
     Raises:
-        ConfigError: there is no usable image in this split.
+        ConfigError: the split has no usable image.
     """
-    groups = [
-        Group(
+    row_groups = [
+        RowGroup(
             uri=storage.join(dataset_uri, shard.path),
-            row_group=number,
+            index=index,
             n_events=counts.n_usable_events,
             n_images=counts.n_usable_images,
         )
         for shard in shards
         if shard.split == split
-        for number, counts in enumerate(shard.row_groups)
+        for index, counts in enumerate(shard.row_groups)
         if counts.n_usable_images
     ]
-    if not groups:
+    if not row_groups:
         splits = ", ".join(sorted({shard.split for shard in shards})) or "none"
         raise ConfigError(f"{dataset_uri}: no usable image in split {split!r}; splits are {splits}")
-    return groups
+    return row_groups
 
 
 def plan_epoch(
-    groups: Sequence[Group],
+    row_groups: Sequence[RowGroup],
     *,
     image_choice: ImageChoice,
     seed: int,
     epoch: int,
     rank: int = 0,
     world_size: int = 1,
-) -> Plan:
-    """A worker's share of a training epoch: the same number of items for every worker.
+) -> EpochPlan:
+    """A worker's share of a training epoch; every worker gets equally many items.
 
-    The row groups are shuffled by (seed, epoch) alone, so workers agree without a word. Where the
-    items do not divide evenly, the line goes round, and some are seen by two workers.
+    The order of the row groups depends on (seed, epoch) alone, so workers need not communicate. If
+    the items do not divide evenly, ranges continue at item 0, and two workers read some items.
+
+    Args:
+        epoch: number of the epoch, from 0.
+        rank: number of the worker, from 0 to world_size - 1.
+        world_size: number of workers.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(groups))
-    line = [groups[place] for place in order]
-    n_items = sum(group.n_items(image_choice) for group in line)
+    order = np.random.default_rng([seed, epoch]).permutation(len(row_groups))
+    ordered = [row_groups[index] for index in order]
+    n_items = sum(group.n_items(image_choice) for group in ordered)
     share = -(-n_items // world_size)
     first = rank * share % n_items if n_items else 0
     last = first + share
-    slices = [
-        *cut(line, first, min(last, n_items), image_choice),
-        *cut(line, 0, max(0, last - n_items), image_choice),
+    ranges = [
+        *_item_ranges(ordered, first, min(last, n_items), image_choice),
+        *_item_ranges(ordered, 0, max(0, last - n_items), image_choice),
     ]
-    return Plan(
-        slices=tuple(slices),
+    return EpochPlan(
+        ranges=tuple(ranges),
         image_choice=image_choice,
         seed=seed,
         epoch=epoch,
@@ -119,12 +128,18 @@ def plan_epoch(
     )
 
 
-def plan_evaluation(groups: Sequence[Group], *, rank: int = 0, world_size: int = 1) -> Plan:
-    """A worker's share of all usable images: each is read by one worker once, in fixed order."""
-    n_items = sum(group.n_images for group in groups)
+def plan_evaluation(
+    row_groups: Sequence[RowGroup], *, rank: int = 0, world_size: int = 1
+) -> EpochPlan:
+    """A worker's share of all usable images; exactly one worker reads each image.
+
+    The images are in the order of the row groups and of their rows. For rank and world_size see
+    `plan_epoch`.
+    """
+    n_items = sum(group.n_images for group in row_groups)
     first, last = n_items * rank // world_size, n_items * (rank + 1) // world_size
-    return Plan(
-        slices=tuple(cut(groups, first, last, "all")),
+    return EpochPlan(
+        ranges=tuple(_item_ranges(row_groups, first, last, "all")),
         image_choice="all",
         seed=0,
         epoch=0,
@@ -133,28 +148,30 @@ def plan_evaluation(groups: Sequence[Group], *, rank: int = 0, world_size: int =
     )
 
 
-def cut(line: Sequence[Group], first: int, last: int, image_choice: ImageChoice) -> list[Slice]:
-    """The slices of row groups that make up the items [first, last) of the line."""
-    slices = []
-    ends = itertools.accumulate(group.n_items(image_choice) for group in line)
-    for group, end in zip(line, ends, strict=True):
+def _item_ranges(
+    row_groups: Sequence[RowGroup], first: int, last: int, image_choice: ImageChoice
+) -> list[ItemRange]:
+    """The parts of row groups that make up the items [first, last) of all row groups."""
+    ranges = []
+    ends = itertools.accumulate(group.n_items(image_choice) for group in row_groups)
+    for group, end in zip(row_groups, ends, strict=True):
         begin = end - group.n_items(image_choice)
         start, stop = max(first, begin) - begin, min(last, end) - begin
         if start < stop:
-            slices.append(Slice(group, start, stop))
-    return slices
+            ranges.append(ItemRange(group, start, stop))
+    return ranges
 
 
 def batch_sizes(n_items: int, batch_size: int) -> list[int]:
-    """Sizes of the batches, which differ by one at most, so that no small batch is left over.
+    """Sizes of the batches; they differ by at most one, so no small batch is left over.
 
-    None is larger than `batch_size`, but for a `batch_size` of 2 and an odd number of items: batch
-    norm cannot learn from a batch of one, so one batch has three.
+    No batch is larger than `batch_size`, with one exception: with a `batch_size` of 2 and an odd
+    number of items, one batch has three items, because batch norm cannot learn from one.
     """
     if n_items == 0:
         return []
     n_batches = -(-n_items // batch_size)
-    if batch_size == 2:  # the only size at which a single item would be left
+    if batch_size == 2:  # only with this size could a batch of one be left over
         n_batches = max(1, n_items // 2)
     small, n_large = divmod(n_items, n_batches)
     return [small + 1] * n_large + [small] * (n_batches - n_large)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from measure import PHOTOS, photographs
 
-from ctc_ray.files.prefetch import read_ahead
+from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_shard_jpeg
 
 _RANGE = re.compile(rb"range: *bytes=(\d+)-(\d+)", re.IGNORECASE)
@@ -75,7 +75,7 @@ def serve(paths: list[str], latency_s: float, cores: set[int], port: Connection)
 def seconds(uris: list[str], n_threads: int | None) -> tuple[float, float]:
     """Of the clock, and of the CPU."""
     began, began_cpu = time.perf_counter(), time.process_time()
-    for raw in read_ahead(uris, n_threads):
+    for raw in prefetch_contents(uris, n_threads):
         if not isinstance(raw, bytes):
             raise SystemExit(f"a photograph is {raw}")
         to_shard_jpeg(raw, smallest_side=400, quality=75, max_pixels=10**8, truncated="fail")

@@ -14,7 +14,7 @@ from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance, load_bundle, save_bundle
-from ctc_ray.models.classifier import classify
+from ctc_ray.models.classifier import predict_probs
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.cluster.connect import connect
@@ -46,7 +46,7 @@ def plain(bundle_uri: str, paths: list[str]) -> None:
             )
             for path in paths[start : start + BATCH]
         ]
-        classify(bundle, np.stack(images))
+        predict_probs(bundle, np.stack(images))
 
 
 def stage(folder: Path, bundle_uri: str, csv_path: Path, name: str) -> float:

@@ -1,4 +1,4 @@
-"""Random changes: each image has its own, whichever images are beside it."""
+"""Random changes of an image depend on its seed, not on the other images of the batch."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ctc_ray.config.training import AugmentConfig, Colour
-from ctc_ray.images.augment import Change, apply, augment_batch, draw
+from ctc_ray.images.augment import AugmentParams, apply_params, augment_batch, sample_params
 
 NOTHING = AugmentConfig(zoom=0, crop=0, rotate=0, flip=False, colour="none")
 COLOURS: tuple[Colour, ...] = ("none", "little", "full_fast", "full_randomized")
@@ -37,10 +37,11 @@ def flat(red: int, green: int, blue: int, side: int = 8) -> Tensor:
     )
 
 
-def painted(images_BCHW: Tensor, change: Change, colour: Colour) -> list[int]:
-    """The middle pixel after one change of colour."""
+def painted(images_BCHW: Tensor, params: AugmentParams, colour: Colour) -> list[int]:
+    """The middle pixel after a change of colour."""
     size = images_BCHW.shape[2]
-    return apply(images_BCHW, [change], colour, size=size)[0, :, size // 2, size // 2].tolist()
+    image_CHW = apply_params(images_BCHW, [params], colour, size=size)[0]
+    return image_CHW[:, size // 2, size // 2].tolist()
 
 
 def farthest(one: Tensor, other: Tensor) -> int:
@@ -91,30 +92,30 @@ def test_flip_mirrors_left_and_right_half_of_the_time() -> None:
 
 def test_a_quarter_turn_is_counter_clockwise() -> None:
     images = smooth()
-    turned = apply(images, [Change(angle=90)] * 5, "none", size=40)
+    turned = apply_params(images, [AugmentParams(angle=90)] * 5, "none", size=40)
     assert farthest(turned, torch.rot90(images, 1, (2, 3))) <= 1
 
 
 def test_rotation_then_flip_is_the_order() -> None:
     images = smooth()
-    changed = apply(images, [Change(angle=90, flip=-1)] * 5, "none", size=40)
+    changed = apply_params(images, [AugmentParams(angle=90, flip=-1)] * 5, "none", size=40)
     assert farthest(changed, torch.rot90(images, 1, (2, 3)).flip(3)) <= 1
 
 
 def test_rotation_fills_the_corners_with_black_and_keeps_the_middle() -> None:
-    turned = apply(flat(200, 200, 200, 64), [Change(angle=45)], "none", size=64)[0, 0]
+    turned = apply_params(flat(200, 200, 200, 64), [AugmentParams(angle=45)], "none", size=64)[0, 0]
     assert turned[0, 0] == turned[0, -1] == turned[-1, 0] == turned[-1, -1] == 0
     assert int(turned[16:48, 16:48].min()) == 200
 
 
 def test_zoom_out_pads_with_black_and_zoom_in_shows_the_middle() -> None:
     images = flat(100, 150, 200, 64)
-    out = apply(images, [Change(zoom=2)], "none", size=64)[0, 0]
+    out = apply_params(images, [AugmentParams(zoom=2)], "none", size=64)[0, 0]
     assert int(out[:15].max()) == int(out[:, 49:].max()) == 0
     assert int(out[17:47, 17:47].min()) == 100
     framed = torch.zeros_like(images)
     framed[:, :, 16:48, 16:48] = 255
-    inside = apply(framed, [Change(zoom=0.5)], "none", size=32)
+    inside = apply_params(framed, [AugmentParams(zoom=0.5)], "none", size=32)
     assert int(inside[:, :, 1:-1, 1:-1].min()) == 255
 
 
@@ -122,11 +123,13 @@ def test_zoom_out_pads_with_black_and_zoom_in_shows_the_middle() -> None:
     ("left", "top", "expected"),
     [(0, 0, (0, 0)), (1, 0, (0, 20)), (0, 1, (20, 0)), (1, 1, (20, 20))],
 )
-def test_crop_takes_its_share_at_its_place(
+def test_crop_takes_its_share_at_its_position(
     left: float, top: float, expected: tuple[int, int]
 ) -> None:
     images = smooth()
-    cropped = apply(images, [Change(crop=0.5, left=left, top=top)] * 5, "none", size=20)
+    cropped = apply_params(
+        images, [AugmentParams(crop=0.5, left=left, top=top)] * 5, "none", size=20
+    )
     y, x = expected
     assert farthest(cropped, images[:, :, y : y + 20, x : x + 20]) <= 1
 
@@ -134,7 +137,7 @@ def test_crop_takes_its_share_at_its_place(
 def test_wide_images_are_rotated_without_shearing() -> None:
     wide = torch.zeros(1, 3, 32, 64, dtype=torch.uint8)
     wide[:, :, 12:20, 28:36] = 255  # a square of 8 in the middle
-    turned = apply(wide, [Change(angle=90)], "none", size=64)[0, 0]
+    turned = apply_params(wide, [AugmentParams(angle=90)], "none", size=64)[0, 0]
     lit = (turned > 127).nonzero()
     # the output squeezes the width by 1 and stretches the height by 2
     assert (lit.amax(0) - lit.amin(0) + 1).tolist() == [16, 8]
@@ -142,22 +145,22 @@ def test_wide_images_are_rotated_without_shearing() -> None:
 
 def test_drawn_numbers_stay_in_their_ranges() -> None:
     settings = AugmentConfig(zoom=0.1, crop=0.2, rotate=5)
-    changes = [draw(np.random.default_rng(seed), settings) for seed in range(500)]
+    samples = [sample_params(np.random.default_rng(seed), settings) for seed in range(500)]
     for name, low, high in [
         *(("zoom", 0.9, 1.1), ("crop", 0.8, 1), ("angle", -5, 5), ("left", 0, 1), ("top", 0, 1)),
         *(("brightness", -0.2, 0.2), ("saturation", 0.8, 1.2), ("hue", -0.05, 0.05)),
         *(("contrast", 0.9, 1.3), ("blue", -0.05, 0.05), ("red", -0.05, 0.05)),
     ]:
-        values = np.array([getattr(change, name) for change in changes])
+        values = np.array([getattr(one, name) for one in samples])
         assert low <= values.min() < low + 0.1 * (high - low), name
         assert high - 0.1 * (high - low) < values.max() <= high, name
-    assert {change.order for change in changes} == {0, 1, 2, 3}
-    assert {change.flip for change in changes} == {-1.0, 1.0}
+    assert {one.order for one in samples} == {0, 1, 2, 3}
+    assert {one.flip for one in samples} == {-1.0, 1.0}
 
 
 def test_switching_one_thing_off_leaves_the_others_as_they_were() -> None:
-    with_crop = draw(np.random.default_rng(3), AugmentConfig())
-    without = draw(np.random.default_rng(3), AugmentConfig(crop=0, flip=False))
+    with_crop = sample_params(np.random.default_rng(3), AugmentConfig())
+    without = sample_params(np.random.default_rng(3), AugmentConfig(crop=0, flip=False))
     assert without.crop == 1
     assert without.flip == 1
     assert (without.angle, without.zoom, without.hue) == (
@@ -179,17 +182,17 @@ def test_infrared_images_stay_gray(colour: Colour) -> None:
 
 
 def test_brightness_is_added_and_clipped() -> None:
-    plain = Change(saturation=1, brightness=0.2)
+    plain = AugmentParams(saturation=1, brightness=0.2)
     assert painted(flat(100, 50, 250), plain, "little") == [151, 101, 255]
-    dark = Change(brightness=-0.2)
+    dark = AugmentParams(brightness=-0.2)
     assert painted(flat(100, 60, 250), dark, "little") == [49, 9, 199]
 
 
 def test_saturation_moves_colours_away_from_gray() -> None:
     # HSV: V 200, S 0.5 -> 0.6: the least channel becomes 200 * 0.4, the middle one keeps its hue
-    assert painted(flat(200, 150, 100), Change(saturation=1.2), "little") == [200, 140, 80]
+    assert painted(flat(200, 150, 100), AugmentParams(saturation=1.2), "little") == [200, 140, 80]
     # S is at most 1
-    assert painted(flat(200, 100, 10), Change(saturation=1.2), "little") == [200, 95, 0]
+    assert painted(flat(200, 100, 10), AugmentParams(saturation=1.2), "little") == [200, 95, 0]
 
 
 @pytest.mark.parametrize(
@@ -197,21 +200,21 @@ def test_saturation_moves_colours_away_from_gray() -> None:
     [(1 / 3, [0, 240, 0]), (-1 / 3, [0, 0, 240]), (1 / 6, [240, 240, 0]), (0.5, [0, 240, 240])],
 )
 def test_hue_turns_red_around_the_circle(turn: float, expected: list[int]) -> None:
-    assert painted(flat(240, 0, 0), Change(hue=turn), "full_randomized") == expected
+    assert painted(flat(240, 0, 0), AugmentParams(hue=turn), "full_randomized") == expected
 
 
 def test_contrast_stretches_around_the_mean_of_the_image() -> None:
     halves = flat(100, 100, 100)
     halves[..., 4:] = 140
-    change = Change(contrast=1.3)
-    result = apply(halves, [change], "full_randomized", size=8)[0, 0, 0]
+    params = AugmentParams(contrast=1.3)
+    result = apply_params(halves, [params], "full_randomized", size=8)[0, 0, 0]
     assert result[[0, -1]].tolist() == [94, 146]  # 120 -+ 26
 
 
 def test_chroma_follows_the_weights_of_ycbcr() -> None:
-    change = Change(blue=0.05, red=-0.05, brightness=0.1)
+    params = AugmentParams(blue=0.05, red=-0.05, brightness=0.1)
     # + 25.5, and -17.9 / + 4.7 / + 22.6 for red, green and blue
-    assert painted(flat(100, 110, 120), change, "full_fast") == [108, 140, 168]
+    assert painted(flat(100, 110, 120), params, "full_fast") == [108, 140, 168]
 
 
 # Brightness first: (149, 74, -11) has S above 1, cut to 1: the middle is 149 - 75 * 149 / 160.
@@ -223,9 +226,9 @@ def test_order_of_colour_operations_is_the_one_drawn(
     colour: Colour, saturation_first: set[int]
 ) -> None:
     for order in range(4):
-        change = Change(brightness=-0.2, saturation=1.2, order=order)
+        params = AugmentParams(brightness=-0.2, saturation=1.2, order=order)
         middle = 59 if order in saturation_first else 79
-        assert painted(flat(200, 125, 40), change, colour) == [149, middle, 0]
+        assert painted(flat(200, 125, 40), params, colour) == [149, middle, 0]
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-"""Bytes to upright pixels, or to the one failure that says why not."""
+"""Files decode to upright pixels, or to the failure that explains why not."""
 
 import base64
 import csv

@@ -1,4 +1,4 @@
-"""Orientation and time of capture from hand-made EXIF, and from what cameras and fuzzers wrote."""
+"""Orientation and time of capture, from EXIF data made by hand, by cameras and by fuzzers."""
 
 import csv
 import io
@@ -40,7 +40,7 @@ def jpeg_with_orientation(value: int, order: str = "<", kind: int = SHORT) -> by
 
 
 def jpeg_taken_at(text: bytes, fraction: bytes | None = None) -> bytes:
-    """A header with DateTimeOriginal, which lies behind the two directories."""
+    """A header whose DateTimeOriginal is behind the two directories."""
     n_entries = 1 if fraction is None else 2
     exif_offset = 8 + 2 + 12 + 4
     text_offset = exif_offset + 2 + 12 * n_entries + 4

@@ -1,4 +1,4 @@
-"""What is stored in shards, and what the network sees."""
+"""Images as shards store them, and as the network gets them."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What is an image is said by its bytes; a file that was meant to be one is never left out."""
+"""The bytes decide what an image is; a file named like an image is never left out."""
 
 import io
 import os

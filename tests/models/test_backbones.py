@@ -42,7 +42,9 @@ def test_size_that_a_network_cannot_take_is_an_error_with_its_name() -> None:
 
 
 def test_unknown_name_is_an_error_with_near_matches() -> None:
-    with pytest.raises(ConfigError, match="'resnet118' is no model of timm; did you mean resnet18"):
+    with pytest.raises(
+        ConfigError, match="'resnet118' is not a model of timm; did you mean resnet18"
+    ):
         make_backbone("resnet118")
     with pytest.raises(ConfigError, match="did you mean small_cnn"):
         make_backbone("smal_cnn")
@@ -108,12 +110,12 @@ def test_pickled_code_in_a_pth_file_is_not_run(tmp_path: Path) -> None:
 
 def test_pth_file_with_anything_but_tensors_is_an_error(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "w.pth")
-    with pytest.raises(ConfigError, match="expected names and tensors"):
+    with pytest.raises(ConfigError, match="expected named tensors only"):
         read_weights(str(tmp_path / "w.pth"))
 
 
 def test_small_cnn_has_no_weights_to_download() -> None:
-    with pytest.raises(ConfigError, match="no weights for small_cnn; give a file"):
+    with pytest.raises(ConfigError, match="small_cnn has no weights to download; give a file"):
         make_backbone("small_cnn", pretrained=True)
 
 

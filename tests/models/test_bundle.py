@@ -75,7 +75,7 @@ def test_folder_holds_weights_description_and_card_only(tmp_path: Path) -> None:
 def test_missing_file_is_an_unfinished_bundle(tmp_path: Path, name: str) -> None:
     save_bundle(str(tmp_path), bundle())
     (tmp_path / name).unlink()
-    with pytest.raises(IncompleteDataError, match=f"no {name}, so this is no finished bundle"):
+    with pytest.raises(IncompleteDataError, match=f"no {name}, so this is not a finished bundle"):
         load_bundle(str(tmp_path))
 
 

@@ -12,7 +12,7 @@ import torch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance
-from ctc_ray.models.classifier import classify
+from ctc_ray.models.classifier import predict_probs
 from ctc_ray.models.exporters import export_onnx, export_torch
 from ctc_ray.models.multi_head import MultiHeadModel
 
@@ -56,7 +56,7 @@ def test_onnx_agrees_with_the_bundle_for_images_of_any_size(
     for size in SIZES:
         images = photos(*size)
         theirs = session.run(None, {"images": images})
-        ours = classify(a_bundle, images)
+        ours = predict_probs(a_bundle, images)
         for probs, head in zip(theirs, LABELS.heads, strict=True):
             assert np.abs(probs - ours[head]).max() < 1e-4
 
@@ -69,7 +69,7 @@ def test_torch_export_agrees_with_the_bundle_for_images_of_any_size(
         images = photos(*size)
         with torch.no_grad():
             theirs = module(torch.from_numpy(images))
-        ours = classify(a_bundle, images)
+        ours = predict_probs(a_bundle, images)
         for probs, head in zip(theirs, LABELS.heads, strict=True):
             assert np.abs(probs.numpy() - ours[head]).max() < 1e-4
 
@@ -100,15 +100,15 @@ def test_exporting_twice_gives_the_same_bytes_and_says_nothing(
     assert capfd.readouterr() == ("", "")
 
 
-def test_classify_takes_no_image_and_read_only_images() -> None:
+def test_predict_probs_takes_no_image_and_read_only_images() -> None:
     some = bundle()
-    assert classify(some, photos(0, 32, 32))["count"].shape == (0, 3)
+    assert predict_probs(some, photos(0, 32, 32))["count"].shape == (0, 3)
     frozen = np.frombuffer(photos(2, 32, 32).tobytes(), np.uint8).reshape(2, 32, 32, 3)
-    assert classify(some, frozen)["species"].shape == (2, 2)
+    assert predict_probs(some, frozen)["species"].shape == (2, 2)
 
 
-def test_classify_gives_the_same_bits_for_the_same_batch() -> None:
-    one, two = (classify(bundle(), photos(3, 32, 32)) for _ in range(2))
+def test_predict_probs_gives_the_same_bits_for_the_same_batch() -> None:
+    one, two = (predict_probs(bundle(), photos(3, 32, 32)) for _ in range(2))
     assert all(np.array_equal(one[head], two[head]) for head in LABELS.heads)
 
 
@@ -122,4 +122,4 @@ def test_efficientnet_with_real_weights_exports_faithfully(shared_data: Path) ->
     session = onnxruntime.InferenceSession(export_onnx(real))
     images = photos(2, 130, 170)
     for probs, head in zip(session.run(None, {"images": images}), LABELS.heads, strict=True):
-        assert np.abs(probs - classify(real, images)[head]).max() < 1e-4
+        assert np.abs(probs - predict_probs(real, images)[head]).max() < 1e-4

@@ -119,5 +119,5 @@ def test_predictions_of_another_label_space_are_refused():
     probs = {"species": matrix([0.25, 0.75]), "count": matrix([1, 0, 0])}
     rows = score_rows(images([None]), LABELS, probs)
     other = LabelSpace({"species": ("cat", "dog", "fox")})
-    with pytest.raises(SchemaError, match="probs_species has not 3 values"):
+    with pytest.raises(SchemaError, match="probs_species must hold 3 values"):
         probs_matrix(rows, other, "species")

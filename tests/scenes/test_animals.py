@@ -1,4 +1,4 @@
-"""Drawn animals: told apart by outline and coat."""
+"""Drawn animals differ in outline and coat."""
 
 import numpy as np
 import pytest

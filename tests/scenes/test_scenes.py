@@ -1,4 +1,4 @@
-"""Drawn scenes: deterministic, dated, different from place to place, some files broken."""
+"""Drawn scenes are deterministic and dated, differ between locations, and some are broken."""
 
 import csv
 import io

@@ -9,7 +9,7 @@ from builders import bytes_below, photograph
 from ctc_ray.config.prediction import ExportConfig
 from ctc_ray.images.resize import to_input
 from ctc_ray.models.bundle import load_bundle
-from ctc_ray.models.classifier import classify
+from ctc_ray.models.classifier import predict_probs
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import export
@@ -35,7 +35,7 @@ def test_onnxruntime_gives_the_bundles_own_numbers(bundle: Path, exported: Path)
     batch = np.stack(images)
     session = onnxruntime.InferenceSession(exported / "model.onnx")
     answers = session.run([f"probs_{head}" for head in loaded.label_space.heads], {"images": batch})
-    own = classify(loaded, batch)
+    own = predict_probs(loaded, batch)
     for head, probs in zip(loaded.label_space.heads, answers, strict=True):
         np.testing.assert_allclose(probs, own[head], atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Small datasets whose "JPEGs" are raw pixels, so that a test knows every one of them."""
+"""Small datasets with raw pixels in place of JPEGs, so that a test knows every pixel."""
 
 import itertools
 from collections.abc import Callable, Sequence
@@ -14,13 +14,13 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.records import RowGroupRecord, ShardRecord
 from ctc_ray.schemas import shard_schema
-from ctc_ray.training.plans import Group, list_groups
+from ctc_ray.training.plans import RowGroup, list_row_groups
 
 SIDE = 16
 LABELS = LabelSpace({"species": ("cat", "dog", "hare"), "sex": ("f", "m")})
 
 Event = tuple[str, Sequence[str | None]]  # id, and failure of each image
-MakeDataset = Callable[..., list[Group]]
+MakeDataset = Callable[..., list[RowGroup]]
 
 
 def decode_raw(raw: bytes) -> npt.NDArray[np.uint8]:
@@ -28,7 +28,7 @@ def decode_raw(raw: bytes) -> npt.NDArray[np.uint8]:
 
 
 def pixels(event: int, image: int) -> bytes:
-    """Brightness tells the class (event mod 3), noise the image."""
+    """The class (event mod 3) sets the brightness; the noise differs between images."""
     rng = np.random.default_rng([event, image])
     noisy = rng.integers(0, 60, (SIDE, SIDE, 3)) + 70 * (event % 3)
     return noisy.astype(np.uint8).tobytes()
@@ -52,7 +52,7 @@ def row(event: int, image: int, event_id: str, failure: str | None) -> dict[str,
 def make_dataset(tmp_path: Path) -> MakeDataset:
     """Writes events as shards of `events_per_group` x 2 row groups; the groups of one split."""
 
-    def make(events: Sequence[Event], events_per_group: int = 4) -> list[Group]:
+    def make(events: Sequence[Event], events_per_group: int = 4) -> list[RowGroup]:
         rows = [
             [row(number, i, event_id, failure) for i, failure in enumerate(failures)]
             for number, (event_id, failures) in enumerate(events)
@@ -84,7 +84,7 @@ def make_dataset(tmp_path: Path) -> MakeDataset:
                     row_groups=own,
                 )
             )
-        return list_groups(str(tmp_path), shards, "train")
+        return list_row_groups(str(tmp_path), shards, "train")
 
     return make
 

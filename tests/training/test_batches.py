@@ -12,65 +12,67 @@ import torch
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.errors import LabelError, SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.training.batches import IGNORE_INDEX, Batch, Reading, read_batches
-from ctc_ray.training.plans import Group, Plan, plan_epoch, plan_evaluation
+from ctc_ray.training.batches import IGNORE_INDEX, Batch, LoaderSettings, read_batches
+from ctc_ray.training.plans import EpochPlan, RowGroup, plan_epoch, plan_evaluation
 
 Decode = Callable[[bytes], npt.NDArray[np.uint8]]
-MakeDataset = Callable[..., list[Group]]
+MakeDataset = Callable[..., list[RowGroup]]
 
 BURSTS = [(f"e{i:03d}", [None, None, None]) for i in range(40)]
 
 
 @pytest.fixture
-def reading(label_space: LabelSpace, decode: Decode) -> Reading:
-    return Reading(label_space, decode, batch_size=8)
+def settings(label_space: LabelSpace, decode: Decode) -> LoaderSettings:
+    return LoaderSettings(label_space, decode, batch_size=8)
 
 
-def epoch(groups: list[Group], number: int = 0, **changes: Any) -> Plan:
+def epoch(groups: list[RowGroup], number: int = 0, **changes: Any) -> EpochPlan:
     return plan_epoch(groups, **{"image_choice": "random", "seed": 5, "epoch": number, **changes})
 
 
-def ids(plan: Plan, reading: Reading) -> list[str]:
-    return [name for batch in read_batches(plan, reading) for name in batch.image_ids]
+def ids(plan: EpochPlan, settings: LoaderSettings) -> list[str]:
+    return [name for batch in read_batches(plan, settings) for name in batch.image_ids]
 
 
 def test_each_event_gives_one_image_and_over_the_epochs_all(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     groups = make_dataset(BURSTS)
     seen: Counter[str] = Counter()
     for number in range(12):
-        chosen = ids(epoch(groups, number), reading)
+        chosen = ids(epoch(groups, number), settings)
         assert sorted(name.split("-")[0] for name in chosen) == [event for event, _ in BURSTS]
         seen.update(chosen)
     assert len(seen) > 0.95 * 120  # each of three images is missed 12 times with (2/3)**12 = .008
 
 
-def test_all_images_can_be_chosen(make_dataset: MakeDataset, reading: Reading) -> None:
-    chosen = ids(epoch(make_dataset(BURSTS), image_choice="all"), reading)
+def test_all_images_can_be_chosen(make_dataset: MakeDataset, settings: LoaderSettings) -> None:
+    chosen = ids(epoch(make_dataset(BURSTS), image_choice="all"), settings)
     assert sorted(chosen) == [f"{event}-{i}" for event, _ in BURSTS for i in range(3)]
 
 
-def test_failed_images_are_never_chosen(make_dataset: MakeDataset, reading: Reading) -> None:
+def test_failed_images_are_never_chosen(
+    make_dataset: MakeDataset, settings: LoaderSettings
+) -> None:
     groups = make_dataset(
         [("a", ["missing", None, "unreadable"]), ("b", ["missing"]), ("c", [None])]
     )
     for number in range(5):
-        assert sorted(ids(epoch(groups, number), reading)) == ["a-1", "c-0"]
-    assert ids(plan_evaluation(groups), reading) == ["a-1", "c-0"]
+        assert sorted(ids(epoch(groups, number), settings)) == ["a-1", "c-0"]
+    assert ids(plan_evaluation(groups), settings) == ["a-1", "c-0"]
 
 
 def test_missing_labels_become_the_index_to_ignore(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
-    (batch,) = read_batches(plan_evaluation(make_dataset(BURSTS[:2], 2)), reading)
+    (batch,) = read_batches(plan_evaluation(make_dataset(BURSTS[:2], 2)), settings)
     assert batch.labels["species"].tolist() == [0, 0, 0, 1, 1, 1]
     assert batch.labels["sex"].tolist() == [1, 1, 1, *[IGNORE_INDEX] * 3]
     assert batch.labels["sex"].dtype == torch.int64
 
 
 def test_pixels_come_as_bytes_with_channels_first_by_shape(
-    make_dataset: MakeDataset, reading: Reading, decode: Decode
+    make_dataset: MakeDataset, settings: LoaderSettings, decode: Decode
 ) -> None:
     captured: list[bytes] = []
 
@@ -79,7 +81,7 @@ def test_pixels_come_as_bytes_with_channels_first_by_shape(
         return decode(raw)
 
     groups = make_dataset([("a", [None])])
-    (batch,) = read_batches(plan_evaluation(groups), replace(reading, decode=remember))
+    (batch,) = read_batches(plan_evaluation(groups), replace(settings, decode=remember))
     expected = torch.from_numpy(decode(captured[0]).copy()).permute(2, 0, 1)
     assert batch.images_BCHW.shape == (1, 3, 16, 16)
     assert torch.equal(batch.images_BCHW[0], expected)
@@ -93,18 +95,18 @@ def flat(batches: list[Batch]) -> list[Any]:
 
 
 def test_same_plan_gives_the_same_batches_with_any_number_of_threads(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     plan = epoch(make_dataset(BURSTS))
-    one = flat(list(read_batches(plan, replace(reading, decode_threads=1))))
-    assert one == flat(list(read_batches(plan, replace(reading, decode_threads=4))))
+    one = flat(list(read_batches(plan, replace(settings, decode_threads=1))))
+    assert one == flat(list(read_batches(plan, replace(settings, decode_threads=4))))
 
 
 def test_order_and_seeds_change_from_epoch_to_epoch(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     groups = make_dataset([(f"e{i}", [None]) for i in range(30)])
-    first, second = (list(read_batches(epoch(groups, number), reading)) for number in (0, 1))
+    first, second = (list(read_batches(epoch(groups, number), settings)) for number in (0, 1))
     seeds = [
         {n: s for batch in batches for n, s in zip(batch.image_ids, batch.seeds, strict=True)}
         for batches in (first, second)
@@ -115,69 +117,73 @@ def test_order_and_seeds_change_from_epoch_to_epoch(
 
 
 def test_images_of_neighbouring_row_groups_are_mixed(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     groups = make_dataset([(f"e{i:02d}", [None]) for i in range(32)])  # 8 row groups of 4
-    first = next(iter(read_batches(epoch(groups), reading))).image_ids
+    first = next(iter(read_batches(epoch(groups), settings))).image_ids
     assert len({int(name[1:3]) // 4 for name in first}) > 3
 
 
 def test_more_row_groups_than_a_window_are_all_read(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     groups = make_dataset([(f"e{i:02d}", [None]) for i in range(50)], 1)
-    assert sorted(ids(epoch(groups), reading)) == [f"e{i:02d}-0" for i in range(50)]
+    assert sorted(ids(epoch(groups), settings)) == [f"e{i:02d}-0" for i in range(50)]
 
 
-def test_workers_together_see_every_event(make_dataset: MakeDataset, reading: Reading) -> None:
+def test_workers_together_see_every_event(
+    make_dataset: MakeDataset, settings: LoaderSettings
+) -> None:
     groups = make_dataset(BURSTS)
-    shares = [ids(epoch(groups, rank=rank, world_size=3), reading) for rank in range(3)]
+    shares = [ids(epoch(groups, rank=rank, world_size=3), settings) for rank in range(3)]
     assert [len(share) for share in shares] == [14, 14, 14]
     assert len({name.split("-")[0] for share in shares for name in share}) == 40
 
 
-def test_no_batch_of_one_is_left_over(make_dataset: MakeDataset, reading: Reading) -> None:
+def test_no_batch_of_one_is_left_over(make_dataset: MakeDataset, settings: LoaderSettings) -> None:
     plan = epoch(make_dataset(BURSTS[:9]))
-    assert [len(batch.seeds) for batch in read_batches(plan, reading)] == [5, 4]
+    assert [len(batch.seeds) for batch in read_batches(plan, settings)] == [5, 4]
 
 
 def test_error_of_the_decoder_reaches_the_reader(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     def broken(raw: bytes) -> npt.NDArray[np.uint8]:
         raise ZeroDivisionError("decoder")
 
     with pytest.raises(ZeroDivisionError, match="decoder"):
-        list(read_batches(epoch(make_dataset(BURSTS)), replace(reading, decode=broken)))
+        list(read_batches(epoch(make_dataset(BURSTS)), replace(settings, decode=broken)))
 
 
 def test_unknown_class_is_an_error_and_not_a_missing_label(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
-    fewer = replace(reading, label_space=LabelSpace({"species": ("cat", "dog")}))
-    with pytest.raises(LabelError, match="'hare' is no class of head 'species'"):
+    fewer = replace(settings, label_space=LabelSpace({"species": ("cat", "dog")}))
+    with pytest.raises(LabelError, match="'hare' is not a class of head 'species'"):
         list(read_batches(epoch(make_dataset(BURSTS)), fewer))
 
 
 def test_head_that_the_shards_do_not_have_is_a_schema_error(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
-    other = replace(reading, label_space=LabelSpace({"age": ("old",)}))
+    other = replace(settings, label_space=LabelSpace({"age": ("old",)}))
     with pytest.raises(SchemaError, match="column 'label_age' not found"):
         list(read_batches(epoch(make_dataset(BURSTS)), other))
 
 
 def test_shard_that_is_not_what_the_manifest_says_is_a_schema_error(
-    make_dataset: MakeDataset, reading: Reading
+    make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
     groups = [replace(group, n_events=group.n_events + 1) for group in make_dataset(BURSTS)]
     with pytest.raises(SchemaError, match="holds 4 usable items, the manifest says 5"):
-        list(read_batches(epoch(groups), reading))
+        list(read_batches(epoch(groups), settings))
 
 
-def test_abandoned_iterator_ends_its_threads(make_dataset: MakeDataset, reading: Reading) -> None:
+def test_abandoned_iterator_ends_its_threads(
+    make_dataset: MakeDataset, settings: LoaderSettings
+) -> None:
     before = threading.active_count()
-    batches = read_batches(epoch(make_dataset(BURSTS)), reading)
+    batches = read_batches(epoch(make_dataset(BURSTS)), settings)
     next(batches)
     assert threading.active_count() > before
     batches.close()  # type: ignore[attr-defined]  # it is a generator
@@ -185,7 +191,7 @@ def test_abandoned_iterator_ends_its_threads(make_dataset: MakeDataset, reading:
 
 
 def test_batches_are_made_ahead_but_not_all(
-    make_dataset: MakeDataset, reading: Reading, decode: Decode
+    make_dataset: MakeDataset, settings: LoaderSettings, decode: Decode
 ) -> None:
     decoded = threading.Semaphore(0)
 
@@ -193,7 +199,7 @@ def test_batches_are_made_ahead_but_not_all(
         decoded.release()
         return decode(raw)
 
-    batches = read_batches(epoch(make_dataset(BURSTS)), replace(reading, decode=count))
+    batches = read_batches(epoch(make_dataset(BURSTS)), replace(settings, decode=count))
     next(batches)
     for _ in range(24):  # the batch that was asked for, and two ahead
         assert decoded.acquire(timeout=30)

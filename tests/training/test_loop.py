@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
 from ctc_ray.labels import LabelSpace
-from ctc_ray.training.batches import Batch, Reading, read_batches
-from ctc_ray.training.loop import Settings, evaluate, image_statistics, train_epoch
+from ctc_ray.training.batches import Batch, LoaderSettings, read_batches
+from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
 from ctc_ray.training.optimizer import (
     EarlyStopping,
-    LearningRate,
+    LearningRateSchedule,
     make_optimizer,
     set_learning_rate,
 )
-from ctc_ray.training.plans import Group, plan_epoch, plan_evaluation
+from ctc_ray.training.plans import RowGroup, plan_epoch, plan_evaluation
 
-MakeDataset = Callable[..., list[Group]]
+MakeDataset = Callable[..., list[RowGroup]]
 EVENTS = [(f"e{i:03d}", [None, None]) for i in range(24)]
 
 
 class TinyModel(nn.Module):
-    """A convolution, batch norm and dropout: everything that could differ between two runs."""
+    """A convolution, batch norm and dropout: all that could differ between two runs."""
 
     def __init__(self, label_space: LabelSpace) -> None:
         super().__init__()
@@ -46,30 +46,30 @@ def brighten(images: Tensor, seeds: Sequence[int]) -> Tensor:
 
 
 class Run:
-    """All that is carried from epoch to epoch."""
+    """The state that an epoch passes to the next one."""
 
-    def __init__(self, groups: list[Group], reading: Reading) -> None:
+    def __init__(self, groups: list[RowGroup], loader: LoaderSettings) -> None:
         torch.manual_seed(0)
-        self.groups, self.reading = groups, reading
-        self.settings = Settings(reading.label_space, loss_weights={"sex": 0.5}, seed=3)
-        self.model = TinyModel(reading.label_space)
+        self.groups, self.loader = groups, loader
+        self.settings = EpochSettings(loader.label_space, loss_weights={"sex": 0.5}, seed=3)
+        self.model = TinyModel(loader.label_space)
         self.optimizer = make_optimizer(self.model, OptimizerConfig(learning_rate=0.1))
         schedule = ScheduleConfig(patience=1, factor=0.5)
-        self.rate = LearningRate(schedule, learning_rate=0.1, max_epochs=9)
+        self.rate = LearningRateSchedule(schedule, learning_rate=0.1, max_epochs=9)
         self.stopping = EarlyStopping(2)
 
     def epoch(self, number: int) -> dict[str, float]:
         set_learning_rate(self.optimizer, self.rate.value)
         plan = plan_epoch(self.groups, image_choice="random", seed=3, epoch=number)
-        batches = read_batches(plan, self.reading)
+        batches = read_batches(plan, self.loader)
         train_epoch(
             self.model, batches, self.optimizer, self.settings, epoch=number, augment=brighten
         )
         return self.check(number)
 
     def check(self, number: int) -> dict[str, float]:
-        batches = read_batches(plan_evaluation(self.groups), self.reading)
-        metrics = evaluate(self.model, batches, self.settings).summary()
+        batches = read_batches(plan_evaluation(self.groups), self.loader)
+        metrics = evaluate(self.model, batches, self.settings).compute()
         self.rate.step(number, metrics["loss"])
         self.stopping.step(number, metrics["loss"])
         return metrics
@@ -95,7 +95,7 @@ def new_run(
     decode: Callable[[bytes], npt.NDArray[np.uint8]],
 ) -> Callable[[], Run]:
     groups = make_dataset(EVENTS)
-    return lambda: Run(groups, Reading(label_space, decode, batch_size=8))
+    return lambda: Run(groups, LoaderSettings(label_space, decode, batch_size=8))
 
 
 def test_two_runs_with_one_seed_give_the_same_bits(new_run: Callable[[], Run]) -> None:
@@ -105,7 +105,7 @@ def test_two_runs_with_one_seed_give_the_same_bits(new_run: Callable[[], Run]) -
     assert one.state() == two.state()
 
 
-def test_run_that_goes_on_from_its_state_gives_the_same_bits(new_run: Callable[[], Run]) -> None:
+def test_run_that_resumes_from_its_state_gives_the_same_bits(new_run: Callable[[], Run]) -> None:
     whole, first, second = new_run(), new_run(), new_run()
     whole.epoch(0)
     whole.epoch(1)
@@ -119,7 +119,7 @@ def test_run_that_goes_on_from_its_state_gives_the_same_bits(new_run: Callable[[
 def test_model_learns_what_can_be_learnt(new_run: Callable[[], Run]) -> None:
     run = new_run()
     accuracies = [run.epoch(number)["accuracy_species"] for number in range(15)]
-    assert accuracies[-1] > 0.9  # brightness tells the class
+    assert accuracies[-1] > 0.9  # the brightness depends on the class
 
 
 def test_weights_of_losses_matter(new_run: Callable[[], Run]) -> None:
@@ -144,19 +144,19 @@ def batch_of(images: Tensor) -> Batch:
     return Batch(images, {"species": torch.zeros(n, dtype=torch.int64)}, (0,) * n, ("",) * n)
 
 
-def test_image_statistics_by_hand() -> None:
+def test_channel_mean_std_by_hand() -> None:
     images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     images[1, 0] = 255  # red: half 0, half 1; green: all 51/255 = .2; blue: black
     images[:, 1] = 51
-    statistics = image_statistics([batch_of(images[:1]), batch_of(images[1:])])
+    statistics = channel_mean_std([batch_of(images[:1]), batch_of(images[1:])])
     assert statistics.mean == (0.5, 0.2, 0.0)
     assert statistics.std == (0.5, 1.0, 1.0)  # a channel that never changes is divided by 1
 
 
-def test_image_statistics_use_at_most_4096_images() -> None:
+def test_channel_mean_std_use_at_most_4096_images() -> None:
     def batches() -> Iterator[Batch]:
         yield batch_of(torch.full((4000, 3, 1, 1), 255, dtype=torch.uint8))
         yield batch_of(torch.zeros(200, 3, 1, 1, dtype=torch.uint8))
         raise AssertionError("4096 images were seen already")
 
-    assert image_statistics(batches()).mean == (round(4000 / 4096, 4),) * 3
+    assert channel_mean_std(batches()).mean == (round(4000 / 4096, 4),) * 3

@@ -5,7 +5,7 @@ import torch
 
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX
-from ctc_ray.training.metrics import Counts
+from ctc_ray.training.metrics import MetricCounts
 
 LABELS = LabelSpace({"a": ("x", "y", "z"), "b": tuple("123456789")})
 
@@ -24,13 +24,13 @@ def batch(n: int, seed: int = 0) -> tuple[dict[str, torch.Tensor], dict[str, tor
     return logits, labels
 
 
-def counted(n: int, pieces: int) -> Counts:
+def counted(n: int, pieces: int) -> MetricCounts:
     logits, labels = batch(n)
-    counts = Counts(LABELS)
-    for place in torch.arange(n).chunk(pieces):
-        counts.add(
-            {head: part[place] for head, part in logits.items()},
-            {head: part[place] for head, part in labels.items()},
+    counts = MetricCounts(LABELS)
+    for rows in torch.arange(n).chunk(pieces):
+        counts.update(
+            {head: part[rows] for head, part in logits.items()},
+            {head: part[rows] for head, part in labels.items()},
         )
     return counts
 
@@ -39,10 +39,10 @@ def test_metrics_by_hand() -> None:
     # label -> answer: x -> x, x -> y, y -> y, (missing) -> z; z has no image
     logits = torch.eye(3)[torch.tensor([0, 1, 1, 2])] * math.log(2)  # probs 1/2, 1/4, 1/4
     labels = torch.tensor([0, 0, 1, IGNORE_INDEX])
-    counts = Counts(LabelSpace({"a": ("x", "y", "z")}), weights={"a": 3.0})
-    counts.add({"a": logits}, {"a": labels})
+    counts = MetricCounts(LabelSpace({"a": ("x", "y", "z")}), weights={"a": 3.0})
+    counts.update({"a": logits}, {"a": labels})
     loss = (math.log(2) + math.log(4) + math.log(2)) / 3
-    assert counts.summary() == pytest.approx(
+    assert counts.compute() == pytest.approx(
         {
             "loss": 3 * loss,
             "loss_a": loss,
@@ -57,14 +57,14 @@ def test_metrics_by_hand() -> None:
 
 def test_top5_counts_labels_among_the_five_best_answers() -> None:
     logits = torch.arange(9.0).repeat(9, 1)
-    counts = Counts(LabelSpace({"b": tuple("123456789")}))
-    counts.add({"b": logits}, {"b": torch.arange(9)})
-    assert counts.summary()["top5_b"] == 5 / 9
+    counts = MetricCounts(LabelSpace({"b": tuple("123456789")}))
+    counts.update({"b": logits}, {"b": torch.arange(9)})
+    assert counts.compute()["top5_b"] == 5 / 9
 
 
 @pytest.mark.parametrize("pieces", [2, 5, 31])
 def test_batch_size_does_not_matter(pieces: int) -> None:
-    assert counted(31, pieces).summary() == pytest.approx(counted(31, 1).summary(), rel=1e-6)
+    assert counted(31, pieces).compute() == pytest.approx(counted(31, 1).compute(), rel=1e-6)
 
 
 def test_confusions_hold_labels_in_rows_and_answers_in_columns() -> None:
@@ -77,9 +77,9 @@ def test_confusions_hold_labels_in_rows_and_answers_in_columns() -> None:
 
 def test_three_workers_together_count_what_one_counts() -> None:
     logits, labels = batch(30)
-    workers = [Counts(LABELS) for _ in range(3)]
+    workers = [MetricCounts(LABELS) for _ in range(3)]
     for rank, worker in enumerate(workers):
-        worker.add(
+        worker.update(
             {head: part[rank::3] for head, part in logits.items()},
             {head: part[rank::3] for head, part in labels.items()},
         )
@@ -90,24 +90,24 @@ def test_three_workers_together_count_what_one_counts() -> None:
         return packed
 
     for worker in workers:
-        worker.sum_over_workers(remember)
-    workers[1].sum_over_workers(lambda packed: sum(sent, torch.zeros_like(packed)))
-    assert workers[1].summary() == pytest.approx(counted(30, 1).summary(), rel=1e-6)
+        worker.all_reduce(remember)
+    workers[1].all_reduce(lambda packed: sum(sent, torch.zeros_like(packed)))
+    assert workers[1].compute() == pytest.approx(counted(30, 1).compute(), rel=1e-6)
     assert torch.equal(workers[1].confusions["b"], counted(30, 1).confusions["b"])
 
 
 def test_merging_adds_up() -> None:
     one, two = counted(31, 1), counted(31, 2)
     one.merge(two)
-    assert one.summary()["n_a"] == 62
-    assert one.summary()["accuracy_b"] == two.summary()["accuracy_b"]
+    assert one.compute()["n_a"] == 62
+    assert one.compute()["accuracy_b"] == two.compute()["accuracy_b"]
 
 
 def test_head_without_any_label_has_no_metrics_and_no_part_in_the_loss() -> None:
     logits, labels = batch(4)
-    counts = Counts(LABELS)
-    counts.add(logits, {**labels, "b": torch.full((4,), IGNORE_INDEX)})
-    summary = counts.summary()
-    assert not [name for name in summary if name.endswith("_b")]
-    assert summary["loss"] == summary["loss_a"]
-    assert Counts(LABELS).summary() == {}
+    counts = MetricCounts(LABELS)
+    counts.update(logits, {**labels, "b": torch.full((4,), IGNORE_INDEX)})
+    metrics = counts.compute()
+    assert not [name for name in metrics if name.endswith("_b")]
+    assert metrics["loss"] == metrics["loss_a"]
+    assert MetricCounts(LABELS).compute() == {}

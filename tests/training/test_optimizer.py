@@ -8,14 +8,14 @@ from torch import nn
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
 from ctc_ray.training.optimizer import (
     EarlyStopping,
-    LearningRate,
+    LearningRateSchedule,
     make_optimizer,
     set_learning_rate,
 )
 
 
 def values(losses: list[float], max_epochs: int = 10, **config: Any) -> list[float]:
-    rate = LearningRate(ScheduleConfig(**config), learning_rate=0.01, max_epochs=max_epochs)
+    rate = LearningRateSchedule(ScheduleConfig(**config), learning_rate=0.01, max_epochs=max_epochs)
     found = [rate.value]
     for epoch, loss in enumerate(losses):
         rate.step(epoch, loss)
@@ -81,12 +81,12 @@ def test_constant_rate_is_constant() -> None:
 
 
 @pytest.mark.parametrize("name", ["plateau", "cosine", "constant"])
-def test_schedule_goes_on_from_its_state(name: str) -> None:
+def test_schedule_resumes_from_its_state(name: str) -> None:
     config = ScheduleConfig.model_validate({"name": name, "patience": 2})
     losses = [1.0, 0.8, 0.9, 0.9, 0.9, 0.7, 0.7, 0.7, 0.7]
-    whole = LearningRate(config, learning_rate=0.01, max_epochs=9)
+    whole = LearningRateSchedule(config, learning_rate=0.01, max_epochs=9)
     for epoch, loss in enumerate(losses):
-        resumed = LearningRate(config, learning_rate=0.01, max_epochs=9)
+        resumed = LearningRateSchedule(config, learning_rate=0.01, max_epochs=9)
         resumed.load_state_dict(whole.state_dict())
         whole.step(epoch, loss)
         resumed.step(epoch, loss)

@@ -7,26 +7,28 @@ from hypothesis import strategies as st
 from ctc_ray.errors import ConfigError
 from ctc_ray.runs.records import RowGroupRecord, ShardRecord
 from ctc_ray.training.plans import (
-    Group,
+    EpochPlan,
     ImageChoice,
-    Plan,
+    RowGroup,
     batch_sizes,
-    list_groups,
+    list_row_groups,
     plan_epoch,
     plan_evaluation,
 )
 
 GROUPS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=30).map(
-    lambda sizes: [Group(f"s{i}", 0, n, n + more) for i, (n, more) in enumerate(sizes)]
+    lambda sizes: [RowGroup(f"s{i}", 0, n, n + more) for i, (n, more) in enumerate(sizes)]
 )
 CHOICES = st.sampled_from(["random", "all"])
 
 
-def items(plan: Plan) -> list[tuple[str, int]]:
-    return [(part.group.uri, i) for part in plan.slices for i in range(part.start, part.stop)]
+def items(plan: EpochPlan) -> list[tuple[str, int]]:
+    return [(part.row_group.uri, i) for part in plan.ranges for i in range(part.start, part.stop)]
 
 
-def plans(groups: list[Group], choice: ImageChoice, world_size: int, epoch: int = 0) -> list[Plan]:
+def plans(
+    groups: list[RowGroup], choice: ImageChoice, world_size: int, epoch: int = 0
+) -> list[EpochPlan]:
     return [
         plan_epoch(
             groups, image_choice=choice, seed=1, epoch=epoch, rank=rank, world_size=world_size
@@ -37,7 +39,7 @@ def plans(groups: list[Group], choice: ImageChoice, world_size: int, epoch: int 
 
 @given(GROUPS, CHOICES, st.integers(1, 7))
 def test_every_worker_has_as_many_items_and_none_is_left_out(
-    groups: list[Group], choice: ImageChoice, world_size: int
+    groups: list[RowGroup], choice: ImageChoice, world_size: int
 ) -> None:
     shares = plans(groups, choice, world_size)
     n_items = sum(group.n_items(choice) for group in groups)
@@ -48,14 +50,14 @@ def test_every_worker_has_as_many_items_and_none_is_left_out(
 
 
 @given(GROUPS, st.integers(1, 7))
-def test_evaluation_reads_every_image_once(groups: list[Group], world_size: int) -> None:
+def test_evaluation_reads_every_image_once(groups: list[RowGroup], world_size: int) -> None:
     shares = [plan_evaluation(groups, rank=r, world_size=world_size) for r in range(world_size)]
     seen = [item for share in shares for item in items(share)]
     assert seen == [(group.uri, i) for group in groups for i in range(group.n_images)]
 
 
 def test_order_of_row_groups_changes_with_the_epoch_and_only_with_it() -> None:
-    groups = [Group(f"s{i}", 0, 1, 1) for i in range(50)]
+    groups = [RowGroup(f"s{i}", 0, 1, 1) for i in range(50)]
     first, again, second = (plans(groups, "all", 1, epoch)[0] for epoch in (0, 0, 1))
     assert first == again
     assert items(first) != items(second)
@@ -63,12 +65,14 @@ def test_order_of_row_groups_changes_with_the_epoch_and_only_with_it() -> None:
 
 
 def test_a_worker_reads_only_row_groups_of_its_own_range() -> None:
-    groups = [Group(f"s{i}", 0, 10, 10) for i in range(8)]
-    assert [len(share.slices) for share in plans(groups, "all", 4)] == [2, 2, 2, 2]
+    groups = [RowGroup(f"s{i}", 0, 10, 10) for i in range(8)]
+    assert [len(share.ranges) for share in plans(groups, "all", 4)] == [2, 2, 2, 2]
 
 
 def test_more_workers_than_items_all_get_one() -> None:
-    assert [items(share) for share in plans([Group("s", 0, 1, 3)], "random", 3)] == [[("s", 0)]] * 3
+    assert [items(share) for share in plans([RowGroup("s", 0, 1, 3)], "random", 3)] == [
+        [("s", 0)]
+    ] * 3
 
 
 @given(st.integers(0, 300), st.integers(2, 64))
@@ -100,11 +104,11 @@ SHARDS = [
 
 
 def test_row_groups_of_a_split_without_a_usable_image_are_left_out() -> None:
-    group = Group("s3://b/d/split=train/a.parquet", 0, n_events=2, n_images=3)
-    assert list_groups("s3://b/d", SHARDS, "train") == [group]
+    group = RowGroup("s3://b/d/split=train/a.parquet", 0, n_events=2, n_images=3)
+    assert list_row_groups("s3://b/d", SHARDS, "train") == [group]
 
 
 def test_split_without_a_usable_image_is_an_error_that_names_the_splits() -> None:
     for split in ("val", "test"):
         with pytest.raises(ConfigError, match=f"split '{split}'; splits are train, val"):
-            list_groups("d", SHARDS, split)
+            list_row_groups("d", SHARDS, split)

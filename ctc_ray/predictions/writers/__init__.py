@@ -1,1 +1,1 @@
-"""Predictions in the formats of other programs."""
+"""Write predictions in the formats of other programs."""

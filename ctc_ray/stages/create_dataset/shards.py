@@ -12,7 +12,7 @@ from ctc_ray.columns.event_runs import cut_by_events
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.files import parquet, storage
-from ctc_ray.files.prefetch import read_ahead
+from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.runs.executor import UnitOutput, UnitWorker
 from ctc_ray.runs.manifest import Manifest
@@ -76,7 +76,7 @@ def decode_rows(
 ) -> list[ShardImage | Failure]:
     """The images of the rows as a shard holds them, in the order of the rows."""
     uris = [storage.under_root(config.image_root_uri, uri) for uri in rows["image_uri"].to_pylist()]
-    contents = read_ahead(uris, config.threads_per_task)
+    contents = prefetch_contents(uris, config.threads_per_task)
     return list(map_ahead(partial(_to_shard, config), contents, n_threads=n_threads))
 
 

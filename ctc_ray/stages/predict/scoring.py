@@ -12,7 +12,7 @@ from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.files import parquet
 from ctc_ray.models.bundle import Bundle, load_bundle
-from ctc_ray.models.classifier import classify
+from ctc_ray.models.classifier import predict_probs
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.executor import UnitOutput, UnitWorker
@@ -62,7 +62,7 @@ class UnitScorer:
 
 def _score(bundle: Bundle, batch: Batch) -> pa.Table:
     rows, pixels_NSSC = batch
-    return score_rows(rows, bundle.label_space, classify(bundle, pixels_NSSC))
+    return score_rows(rows, bundle.label_space, predict_probs(bundle, pixels_NSSC))
 
 
 def events_name(unit: Unit) -> str:

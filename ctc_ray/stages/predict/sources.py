@@ -16,12 +16,12 @@ from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.files.prefetch import read_ahead
+from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.inventory.sources.image_tree import read_images
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
-from ctc_ray.schemas import META_PREFIX, Failure, conform, image_fields, meta_columns
+from ctc_ray.schemas import Failure, conform, image_fields, meta_fields
 
 _SHARD = "_shard"  # column of a plan: where an image lies that comes from a dataset
 
@@ -59,7 +59,7 @@ def read_source(config: PredictConfig) -> Source:
 def _image_rows(table: pa.Table) -> pa.Table:
     if table.num_rows == 0:
         raise ConfigError("there is no image to predict")
-    return conform(table, pa.schema(image_fields(meta_fields(table))), where="predict")
+    return conform(table, pa.schema(image_fields(meta_fields(table.schema))), where="predict")
 
 
 def _csv_columns(config: PredictConfig) -> CsvColumns:
@@ -99,11 +99,6 @@ def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
     return {folder: manifest_fingerprint(folder)}
 
 
-def meta_fields(rows: pa.Table) -> list[str]:
-    """The metadata fields of the source, without prefix."""
-    return [name.removeprefix(META_PREFIX) for name in meta_columns(rows.schema)]
-
-
 def image_columns(rows: pa.Table) -> list[str]:
     """The columns of a plan that go into the predictions."""
     return [name for name in rows.column_names if name not in (_SHARD, "failure")]
@@ -114,7 +109,7 @@ def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[bytes | Fa
     if _SHARD in rows.column_names:
         return _from_shards(rows)
     uris = [storage.under_root(config.image_root_uri, u) for u in rows["image_uri"].to_pylist()]
-    return read_ahead(uris, config.threads_per_task)
+    return prefetch_contents(uris, config.threads_per_task)
 
 
 def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:

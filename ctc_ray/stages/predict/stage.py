@@ -28,6 +28,7 @@ from ctc_ray.runs.failures import check_failures, read_footers, require_all_rows
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.units import Unit, missing_units, write_plan
+from ctc_ray.schemas import meta_fields, pred_column
 from ctc_ray.stages.cluster.choice import choose_executor, require_gpus
 from ctc_ray.stages.predict import sources as source
 from ctc_ray.stages.predict.scoring import EVENTS, IMAGES, UnitScorer, events_name
@@ -66,7 +67,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
             inputs=inputs,
             rows_in=rows.num_rows,
             classes=bundle.classes,
-            meta=source.meta_fields(rows),
+            meta=meta_fields(rows.schema),
             findings=dict(found.findings),
         )
         return _finish(config, run, manifest, units)
@@ -151,13 +152,13 @@ def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table,
 
 def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[str, Any]]:
     """Number of events, and per head how many were given each class."""
-    columns = [f"pred_{head}" for head in labels.heads]
+    columns = [pred_column(head) for head in labels.heads]
     n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
     for uri in parquet.list_tables(storage.join(config.output_uri, EVENTS)):
         events = parquet.read_table(uri, columns)
         n_events += events.num_rows
         for head in labels.heads:
-            for row in pc.value_counts(events[f"pred_{head}"]).to_pylist():
+            for row in pc.value_counts(events[pred_column(head)]).to_pylist():
                 given[head][row["values"]] += row["counts"]
     predicted = {
         f"events predicted as {head}": [

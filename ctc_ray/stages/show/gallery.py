@@ -18,7 +18,7 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.reports.contact_sheet import Tile, contact_sheet, thumbnail
 from ctc_ray.runs.failures import counts_to_text
 from ctc_ray.runs.manifest import Manifest, fingerprint, is_complete, read_manifest
-from ctc_ray.schemas import Failure, label_column
+from ctc_ray.schemas import Failure, label_column, pred_column, score_column
 from ctc_ray.selection.labelling import label_rows
 from ctc_ray.selection.samples import spread_sample
 
@@ -127,19 +127,21 @@ def _read_part(uri: str, name: str, manifest: Manifest, head: str | None) -> pa.
 
 
 def _columns(manifest: Manifest, head: str | None) -> list[str]:
+    own = head or ""
     match manifest.kind:
         case "inventory":
             return ["image_id", "image_uri", "capture_event_id", "observations"]
         case "dataset":
-            return ["image_id", "image_uri", "failure", label_column(head or "")]
+            return ["image_id", "image_uri", "failure", label_column(own)]
         case _:
-            return ["image_id", "image_uri", "failure", f"pred_{head}", f"score_{head}"]
+            return ["image_id", "image_uri", "failure", pred_column(own), score_column(own)]
 
 
 def _as_shared(rows: pa.Table, manifest: Manifest, head: str | None) -> pa.Table:
     if manifest.kind == "inventory":
         rows = label_rows(rows, [head] if head else [], observations="first").rows
-    names = {f"pred_{head}": "class", label_column(head or ""): "class", f"score_{head}": "score"}
+    own = head or ""
+    names = {pred_column(own): "class", label_column(own): "class", score_column(own): "score"}
     rows = rows.rename_columns([names.get(name, name) for name in rows.column_names])
     for name in ("class", "failure", "score"):
         if name not in rows.column_names:

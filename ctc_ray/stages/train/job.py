@@ -4,7 +4,6 @@ The state after an epoch is all that the next one depends on, so a job that is l
 if it had never stopped.
 """
 
-import csv
 import io
 import math
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.console.progress import clock
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
+from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.images.resize import to_input
 from ctc_ray.labels import LabelSpace
@@ -28,16 +28,16 @@ from ctc_ray.models.bundle import HISTORY_FILE, Bundle, Provenance, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.schemas import Failure
-from ctc_ray.training.batches import Reading, read_batches
-from ctc_ray.training.loop import Settings, evaluate, image_statistics, train_epoch
-from ctc_ray.training.metrics import Counts
+from ctc_ray.training.batches import LoaderSettings, read_batches
+from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
+from ctc_ray.training.metrics import MetricCounts
 from ctc_ray.training.optimizer import (
     EarlyStopping,
-    LearningRate,
+    LearningRateSchedule,
     make_optimizer,
     set_learning_rate,
 )
-from ctc_ray.training.plans import Plan, list_groups, plan_epoch, plan_evaluation
+from ctc_ray.training.plans import EpochPlan, list_row_groups, plan_epoch, plan_evaluation
 
 _AUGMENT_MARGIN = 1.15  # decode larger than the input: a crop of 10 % then needs no enlarging
 _NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
@@ -58,9 +58,9 @@ class TrainingJob:
         self._config, self._dataset = config, dataset
         self._rank, self._n_workers = rank, n_workers
         labels = LabelSpace.from_json(dataset.classes).select(config.heads)
-        self._settings = Settings(labels, config.loss_weights, device, config.seed, rank)
+        self._settings = EpochSettings(labels, config.loss_weights, device, config.seed, rank)
         self._groups = {
-            split: list_groups(config.dataset_uri, dataset.shards, split)
+            split: list_row_groups(config.dataset_uri, dataset.shards, split)
             for split in ("train", "val")
         }
         torch.manual_seed(stable_hash("weights", config.seed, 0))
@@ -83,7 +83,7 @@ class TrainingJob:
         ).to(device)
         self._wrapped: nn.Module = self._model
         self._optimizer = make_optimizer(self._model, config.optimizer)
-        self._learning_rate = LearningRate(
+        self._learning_rate = LearningRateSchedule(
             config.schedule,
             learning_rate=config.optimizer.learning_rate,
             max_epochs=config.max_epochs,
@@ -109,7 +109,7 @@ class TrainingJob:
         metrics = {"epoch": epoch + 1, "learning_rate": self._learning_rate.value}
         trained = train_epoch(
             self._wrapped,
-            read_batches(self._epoch_plan(epoch), self._reading(_larger(self._image_size))),
+            read_batches(self._epoch_plan(epoch), self._loader_settings(_larger(self._image_size))),
             self._optimizer,
             self._settings,
             epoch=epoch,
@@ -121,10 +121,10 @@ class TrainingJob:
         self._after(epoch, metrics)
         return metrics
 
-    def _evaluate(self) -> Counts:
+    def _evaluate(self) -> MetricCounts:
         """Counts of this worker's share of the validation split."""
         plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
-        batches = read_batches(plan, self._reading(self._image_size))
+        batches = read_batches(plan, self._loader_settings(self._image_size))
         return evaluate(self._model, batches, self._settings)
 
     def _share_statistics(self) -> None:
@@ -144,12 +144,12 @@ class TrainingJob:
             self._best = _copy(self._model.state_dict())
         self._history.append(dict(metrics))
 
-    def _summed(self, counts: Counts) -> dict[str, float]:
+    def _summed(self, counts: MetricCounts) -> dict[str, float]:
         if self._n_workers > 1:
-            counts.sum_over_workers(_sum_over_workers)
-        return counts.summary()
+            counts.all_reduce(_sum_over_workers)
+        return counts.compute()
 
-    def _epoch_plan(self, epoch: int) -> Plan:
+    def _epoch_plan(self, epoch: int) -> EpochPlan:
         return plan_epoch(
             self._groups["train"],
             image_choice=self._config.image_choice,
@@ -159,9 +159,9 @@ class TrainingJob:
             world_size=self._n_workers,
         )
 
-    def _reading(self, image_size: int) -> Reading:
+    def _loader_settings(self, image_size: int) -> LoaderSettings:
         keep_aspect = self._config.model.keep_aspect
-        return Reading(
+        return LoaderSettings(
             self._settings.label_space,
             partial(_decode, image_size=image_size, keep_aspect=keep_aspect),
             self._config.batch_size,
@@ -173,7 +173,7 @@ class TrainingJob:
         plan = plan_epoch(
             self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
         )
-        found = image_statistics(read_batches(plan, self._reading(self._image_size)))
+        found = channel_mean_std(read_batches(plan, self._loader_settings(self._image_size)))
         return found.mean, found.std
 
     @property
@@ -242,7 +242,7 @@ class TrainingJob:
             n_training_images={h: self._dataset.labels["train"][h] for h in config.heads},
         )
         bundle = Bundle(self._model, self._image_size, config.model.keep_aspect, provenance)
-        history = _csv(self._history).encode()
+        history = csv_of_records(self._history)
         storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)
         save_bundle(config.output_uri, bundle)
 
@@ -281,12 +281,3 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _or_infinite(value: float) -> float:
     return math.inf if math.isnan(value) else value
-
-
-def _csv(rows: list[dict[str, float]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names)
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

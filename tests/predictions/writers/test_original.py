@@ -181,7 +181,7 @@ def test_parts_are_read_one_at_a_time(chunks):
 
 def test_images_of_other_events_are_refused():
     images, events = part()
-    with pytest.raises(SchemaError, match="not those of the event rows"):
+    with pytest.raises(SchemaError, match="do not belong to the event rows"):
         text(json_chunks, (images.slice(0, 3), events))
 
 

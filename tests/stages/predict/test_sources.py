@@ -6,7 +6,7 @@ import pytest
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.schemas import Failure
+from ctc_ray.schemas import Failure, meta_fields
 from ctc_ray.stages.predict import sources as source
 
 pytestmark = pytest.mark.ray  # for the dataset
@@ -43,7 +43,7 @@ def test_fingerprint_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
 def test_all_other_columns_of_a_csv_are_carried_along(photos: Path) -> None:
     columns = ("image1", "image2", "image3")
     where = config(csv_uri=str(photos / "events.csv"), event_column="event", image_columns=columns)
-    assert source.meta_fields(source.read_source(where).rows) == ["species", "count", "site"]
+    assert meta_fields(source.read_source(where).rows.schema) == ["species", "count", "site"]
 
 
 def test_source_without_any_image_is_an_error(tmp_path: Path) -> None:
