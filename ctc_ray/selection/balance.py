@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ctc_ray.columns.factorize import encode, first_rows
+from ctc_ray.columns.factorize import factorize_to_list, first_rows
 from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import label_column
@@ -38,9 +38,9 @@ def balanced(rows: pa.Table, splits: pa.Array, limit: Limit) -> npt.NDArray[np.b
     column = label_column(limit.head)
     if column not in rows.column_names:
         raise ConfigError(f"balance.head {limit.head!r} is none of the heads of the dataset")
-    event_N, event_ids = encode(rows["capture_event_id"])
-    class_N, classes = encode(rows[column])
-    split_N, names = encode(splits)
+    event_N, event_ids = factorize_to_list(rows["capture_event_id"])
+    class_N, classes = factorize_to_list(rows[column])
+    split_N, names = factorize_to_list(splits)
     unknown = [name for name in limit.splits if name not in names]
     if unknown:
         raise ConfigError(

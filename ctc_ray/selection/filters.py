@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import encode, first_rows, number
+from ctc_ray.columns.factorize import factorize, factorize_to_list, first_rows
 from ctc_ray.errors import ConfigError
 from ctc_ray.observations import head_names, labels_of
 from ctc_ray.schemas import label_column
@@ -69,10 +69,10 @@ def in_frequent_classes(
     It is repeated until it holds: an event left out for one head may make a class of another rare.
     Missing labels are no class.
     """
-    event_N, event_ids = number(rows["capture_event_id"])
+    event_N, event_ids = factorize(rows["capture_event_id"], sort=True)
     first_E = first_rows(event_N, len(event_ids))
     n_images_E = np.bincount(event_N, minlength=len(event_ids))
-    code_HE = [encode(rows[label_column(head)])[0][first_E] for head in heads]
+    code_HE = [factorize_to_list(rows[label_column(head)])[0][first_E] for head in heads]
     stays_E = np.ones(len(event_ids), bool)
     n_before = -1
     while n_before != (n_before := int(stays_E.sum())):

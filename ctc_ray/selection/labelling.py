@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import Ints, as_dictionary, coded, number
+from ctc_ray.columns.factorize import Ints, as_dictionary, factorize
 from ctc_ray.errors import LabelError
 from ctc_ray.observations import head_names, labels_of
 from ctc_ray.schemas import label_column
@@ -59,7 +59,7 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
     for head, values in labels.items():
         rows = rows.append_column(label_column(head), values)
     apart = table.filter(pa.array(several_N)) if several_N.any() else table.slice(0, 0)
-    n_events = len(number(apart["capture_event_id"])[1])
+    n_events = len(factorize(apart["capture_event_id"], sort=True)[1])
     if observations == "error" and n_events:
         raise LabelError(_several_message(apart, n_events, heads))
     if observations != "drop" or not n_events:
@@ -115,7 +115,7 @@ def _choose(
         labelled = np.flatnonzero(_any_valid(list(columns.values())))
         first[parents[labelled[::-1]]] = labelled[::-1]  # the last assigned, so the foremost, stays
         for values in columns.values():
-            codes = coded(values)[0]
+            codes = factorize(values)[0]
             differs = codes[labelled] != codes[first[parents[labelled]]]
             several[parents[labelled[differs]]] = True
         if by_count and several.any():
@@ -135,7 +135,7 @@ def _most_frequent(columns: Sequence[pa.Array], parents: Ints, inside: Ints, wei
     """Per parent the first place, of those inside, of the labels with the greatest weight."""
     keys = parents[inside]
     for values in columns:
-        codes = coded(values)[0][inside]
+        codes = factorize(values)[0][inside]
         keys = np.unique(np.stack([keys, codes], axis=1), axis=0, return_inverse=True)[1].ravel()
     _, firsts, groups = np.unique(keys, return_index=True, return_inverse=True)
     total = np.bincount(groups, weights=weights[inside])

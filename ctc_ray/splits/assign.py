@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import coded, named
+from ctc_ray.columns.factorize import factorize, from_codes
 from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
@@ -163,10 +163,10 @@ def _split(
 ) -> pa.Array:
     """The split in whose part of [0, 1] each name has its place; a name is hashed once."""
     splits, ends = boundaries(fractions)
-    codes, distinct = coded(names)
+    codes, distinct = factorize(names)
     # the last boundary may be a little below 1, and a place 1: that is still the last split
     numbers = np.minimum(np.searchsorted(ends, place(distinct), side=side), len(splits) - 1)
-    return named(numbers.astype(np.int32)[codes], splits)
+    return from_codes(numbers.astype(np.int32)[codes], splits)
 
 
 def _combined(values: pa.Array | pa.ChunkedArray) -> pa.Array:

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import Ints, encode, named
+from ctc_ray.columns.factorize import Ints, factorize_to_list, from_codes
 from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import LABEL_PREFIX
@@ -55,8 +55,10 @@ def split_by_location(
     """
     splits, ends = boundaries(fractions)
     is_place = pc.is_valid(rows["location_id"]).to_numpy()
-    place_N, places = encode(rows["location_id"])
-    lone_N, events = encode(rows["capture_event_id"].filter(pc.is_null(rows["location_id"])))
+    place_N, places = factorize_to_list(rows["location_id"])
+    lone_N, events = factorize_to_list(
+        rows["capture_event_id"].filter(pc.is_null(rows["location_id"]))
+    )
     place_N[~is_place] = lone_N + len(places)
     drawn = np.searchsorted(ends, [hash_to_unit(event, salt) for event in events], side="right")
     given_L = np.full(len(places) + len(events), -1, np.int64)
@@ -87,7 +89,7 @@ def split_by_location(
     n_pairs = len(splits) * (len(splits) - 1) // 2
     n_for_classes = max(1, _TRIED_FOR_CLASSES // max(len(free) * n_pairs, 1))
     best = _best((attempted(number) for number in range(n_attempts)), n_for_classes)
-    return named(best[place_N], splits)
+    return from_codes(best[place_N], splits)
 
 
 def _best(assignments: Iterable[Assignment], n_for_classes: int) -> Ints:
@@ -145,7 +147,7 @@ def location_classes(rows: pa.Table, place_N: Ints, n_places: int) -> tuple[Ints
     """The pairs of a location and a class that it has, their images, and the number of classes."""
     pairs, n_before = [np.empty((0, 3), np.int64)], 0
     for column in sorted(name for name in rows.column_names if name.startswith(LABEL_PREFIX)):
-        code_N, classes = encode(rows[column])
+        code_N, classes = factorize_to_list(rows[column])
         known = code_N >= 0
         width = max(len(classes), 1)
         keys, counts = np.unique(place_N[known] * width + code_N[known], return_counts=True)

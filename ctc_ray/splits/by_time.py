@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import encode, named
+from ctc_ray.columns.factorize import factorize_to_list, from_codes
 from ctc_ray.errors import ConfigError
 from ctc_ray.splits.fractions import boundaries
 
@@ -30,7 +30,7 @@ def split_by_time(rows: pa.Table, fractions: Mapping[str, float], *, undated: Un
         ConfigError: there are undated events (`error`), or there is no split `train` for them.
     """
     splits, ends = boundaries(fractions)
-    event_N, event_ids = encode(rows["capture_event_id"])
+    event_N, event_ids = factorize_to_list(rows["capture_event_id"])
     days = pc.floor(rows["captured_at"].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32()))
     day_N = days.cast(pa.int64()).fill_null(_NO_DAY).to_numpy()
     day_E = np.full(len(event_ids), _NO_DAY)
@@ -53,4 +53,4 @@ def split_by_time(rows: pa.Table, fractions: Mapping[str, float], *, undated: Un
     )
     number_E[dated] = number_D[place_E]
     number_N = number_E[event_N]
-    return named(number_N, splits)
+    return from_codes(number_N, splits)

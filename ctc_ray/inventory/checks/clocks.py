@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import run_starts
+from ctc_ray.columns.event_runs import run_starts_of_codes
 from ctc_ray.inventory.findings import Findings
 
 _SECOND_US = 1_000_000
@@ -110,7 +110,7 @@ def _cameras_out_of_order(uris: pa.Array, micros_N: Ints, cameras_N: Numbers) ->
     rises &= micros_N[1:] >= micros_N[:-1]
     odd = cameras_N[1:][is_next & ~rises]
     # and where other cameras' images lie between
-    starts = run_starts([cameras_N])
+    starts = run_starts_of_codes([cameras_N])
     ends = np.append(starts[1:], len(cameras_N)) - 1
     by_camera = np.argsort(cameras_N[starts], kind="stable")
     before, later = ends[by_camera[:-1]], starts[by_camera[1:]]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.arrays import TEXT
-from ctc_ray.columns.factorize import number
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.columns.hashing import hash_text
 from ctc_ray.columns.threads import both
 from ctc_ray.errors import SchemaError
@@ -67,7 +67,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
     Raises:
         SchemaError: there is no image at all.
     """
-    events_R, event_ids_E = number(rows.event_ids)
+    events_R, event_ids_E = factorize(rows.event_ids, sort=True)
     uri_hashes = hash_text(rows.image_uris)
     n_events = len(event_ids_E)
     events_N = _at(events_R, rows.image_rows)

@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.arrays import TEXT
-from ctc_ray.columns.factorize import coded, run_starts
+from ctc_ray.columns.event_runs import run_starts_of_codes
+from ctc_ray.columns.factorize import factorize
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
@@ -35,8 +36,9 @@ def event_facts(
         if values is None:
             facts[name] = pa.nulls(n_events, pa.string())
             continue
-        codes_R, distinct = coded(values)
-        starts = run_starts([events_R, codes_R])  # most often the rows of an event are neighbours
+        codes_R, distinct = factorize(values)
+        # the rows of an event are mostly neighbours, so a step over runs leaves little to do
+        starts = run_starts_of_codes([events_R, codes_R])
         starts = starts[codes_R[starts] >= 0]
         events, codes = events_R[starts], codes_R[starts]
         first_E = np.full(n_events, -1, np.int32)

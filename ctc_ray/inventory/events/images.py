@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import coded
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.columns.hashing import Hashes, image_ids, repeated, repeated_hashes
 from ctc_ray.inventory.events.source_rows import SourceRows
 from ctc_ray.schemas import conform, inventory_schema
@@ -103,11 +103,11 @@ class InventoryImages:
         A camera is a deployment at its location, or the location where there is no deployment.
         """
         places, deployments = (
-            coded(self.events.facts[name])[0] for name in ("location_id", "deployment_id")
+            factorize(self.events.facts[name])[0] for name in ("location_id", "deployment_id")
         )
         known_E = (places >= 0) | (deployments >= 0)
         both_E = (places + np.int64(1)) * (deployments.max(initial=-1) + 2) + deployments + 1
-        numbers_E = np.where(known_E, coded(pa.array(both_E))[0], np.int32(-1))
+        numbers_E = np.where(known_E, factorize(pa.array(both_E))[0], np.int32(-1))
         result = np.full(len(self.source.image_uris), -1, np.int32)
         result[self.layout.places] = numbers_E[self.layout.events_of]
         return result

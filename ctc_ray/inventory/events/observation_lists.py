@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import coded, run_starts
+from ctc_ray.columns.event_runs import run_starts_of_codes
+from ctc_ray.columns.factorize import factorize
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
@@ -32,9 +33,9 @@ def observation_lists(
     """
     if not labels:
         return pa.nulls(n_events, pa.list_(pa.string())), pa.nulls(n_events, pa.list_(pa.int32()))
-    columns = {head: coded(values) for head, values in labels.items()}
+    columns = {head: factorize(values) for head, values in labels.items()}
     # most often equal rows are neighbours; all that follows is then short
-    starts = run_starts([events_M, *(codes for codes, _ in columns.values())])
+    starts = run_starts_of_codes([events_M, *(codes for codes, _ in columns.values())])
     n_equal = np.diff(starts, append=len(events_M))
     columns = {head: (codes[starts], names) for head, (codes, names) in columns.items()}
     events_M = events_M[starts]

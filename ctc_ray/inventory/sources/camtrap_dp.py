@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import number
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
@@ -65,7 +65,7 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
     event_ids, order = _all_events(media, event_ids, gap_s=gap_s, max_images=max_images)
     places = np.empty(len(order), np.int64)
     places[order] = np.arange(len(order))
-    events = number(event_ids)[0].astype(np.int64)
+    events = factorize(event_ids, sort=True)[0].astype(np.int64)
     labels, kept, found = _labels(package, rows_of, events, media_of, found)
     observed = np.where(rows_of >= 0, places[rows_of], -1)[kept]
     by_row = np.argsort(observed, kind="stable")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import number
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
@@ -252,7 +252,7 @@ def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
     numbers = observed[order]
     is_blank = pc.is_in(pc.utf8_lower(species), value_set=pa.array(_BLANK, TEXT))
     blank = is_blank.to_numpy(zero_copy_only=False)
-    events = number(rows.event_ids)[0].astype(np.int64)
+    events = factorize(rows.event_ids, sort=True)[0].astype(np.int64)
     dropped = beside_labelled(events[numbers], species, blank)
     kept = pa.array(order[~dropped])
     labels = {head: values.take(kept) for head, values in rows.labels.items()}

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import number
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.columns.threads import both
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
@@ -230,7 +230,7 @@ def _cells(
 
 def _numbered(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:
     """The events dictionary-encoded, the distinct ids sorted."""
-    numbers, distinct = number(event_ids)
+    numbers, distinct = factorize(event_ids, sort=True)
     if distinct[0].as_py() == "":
         line = line_of_empty_cell(uri, column)
         place = "a row" if line is None else f"line {line}"

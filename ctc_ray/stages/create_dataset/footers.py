@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.runs.failures import Footer
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import label_column
@@ -29,7 +29,7 @@ def footer_counts(groups: Sequence[pa.Table], heads: Sequence[str]) -> dict[str,
 
 def _group_counts(group: pa.Table) -> list[int]:
     """Images, events, events with a usable image, usable images: training plans epochs by it."""
-    starts = event_starts(group["capture_event_id"])
+    starts = run_starts(group["capture_event_id"])
     usable = pc.is_null(group["failure"]).to_numpy().astype(np.int64)
     usable_events = np.count_nonzero(np.add.reduceat(usable, starts))
     return [group.num_rows, len(starts), int(usable_events), int(usable.sum())]

@@ -24,8 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.event_runs import event_starts
-from ctc_ray.columns.factorize import coded
+from ctc_ray.columns.event_runs import run_starts
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
@@ -103,7 +103,7 @@ def plan_dataset(
     table = table.append_column(ROW, pa.array(np.arange(table.num_rows)))
     selection = _Selection(table)
     if already is not None:
-        event_N, events = coded(table["capture_event_id"])
+        event_N, events = factorize(table["capture_event_id"])
         is_new = pc.invert(pc.is_in(events, value_set=already))
         table = _where(np.asarray(is_new)[event_N], table)
         selection.note("in the dataset already", table)
@@ -161,7 +161,7 @@ def rows_by_split(plan: DatasetPlan) -> Iterator[tuple[str, pa.Table]]:
     They come in parts, those of a split in the order of the inventory.
     """
     names = ["capture_event_id", *waiting_columns(plan.labels.heads)]
-    split_N, splits = coded(plan.splits)
+    split_N, splits = factorize(plan.splits)
     for code in pc.sort_indices(splits).to_pylist():
         name, chosen = splits[code].as_py(), np.flatnonzero(split_N == code)
         for start in range(0, len(chosen), _ROWS_AT_ONCE):
@@ -208,7 +208,7 @@ class _Selection:
 
 
 def _n_events(rows: pa.Table) -> int:
-    return len(event_starts(rows["capture_event_id"]))
+    return len(run_starts(rows["capture_event_id"]))
 
 
 def _check_heads(config: CreateDatasetConfig, inventory: Manifest) -> None:

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.columns.factorize import number
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import Inventory, SourceRows, assemble
 from ctc_ray.schemas import inventory_schema
@@ -241,13 +240,6 @@ def test_text_may_be_coded_and_rows_may_come_in_parts():
     assert (len(other.images), other.images.n_events) == (3, 2)
 
 
-def test_events_are_numbered_in_the_order_of_their_ids():
-    numbers, ids = number(pa.array(["b", "a", "c", "a"]))
-
-    assert numbers.tolist() == [1, 0, 2, 0]
-    assert ids.to_pylist() == ["a", "b", "c"]
-
-
 events = st.sampled_from(["e1", "e2", "é", ""])
 uris = st.lists(st.sampled_from(["a.jpg", "b.jpg", "c.jpg", "d.jpg"]), max_size=3)
 species = st.sampled_from(["lion", "zebra", None])
@@ -304,13 +296,3 @@ def test_order_of_rows_changes_neither_images_nor_events_nor_observations(rows, 
         )
 
     assert content(made(shuffled)) == content(made(rows))
-
-
-@given(st.lists(st.sampled_from(["b", "a", "é", "", "c"]), min_size=1, max_size=12))
-def test_events_have_the_same_numbers_however_their_ids_are_stored(ids):
-    expected = [sorted(set(ids)).index(event) for event in ids]
-    plain = pa.array(ids, pa.large_string())
-    stored = [plain, pa.chunked_array([plain[:2], plain[2:]]), plain.dictionary_encode()]
-    for column in stored:
-        numbers, distinct = number(column)
-        assert (numbers.tolist(), distinct.to_pylist()) == (expected, sorted(set(ids)))

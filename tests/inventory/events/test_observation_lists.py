@@ -4,16 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.inventory.events.observation_lists import (
-    coded,
     observation_lists,
     observations_in_words,
 )
-
-
-def test_codes_are_minus_one_where_there_is_nothing():
-    for values in (pa.array(["b", None, "b"]), pa.array(["b", None, "b"]).dictionary_encode()):
-        codes, distinct = coded(values)
-        assert (codes.tolist(), distinct.to_pylist()) == ([0, -1, 0], ["b"])
 
 
 def test_without_heads_nothing_is_observed():
