@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from ctc_ray.columns.arrays import TEXT
 from ctc_ray.columns.factorize import factorize
 from ctc_ray.columns.hashing import hash_text
-from ctc_ray.columns.threads import both
+from ctc_ray.columns.threads import run_both
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.event_values import conflicts_in_words, event_facts
 from ctc_ray.inventory.events.images import EventColumns, InventoryImages, TableImages, lay_out
@@ -78,7 +78,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
         lists = observation_lists(rows.labels, _at(events_R, rows.observation_rows), n_events)
         return lists, event_facts(_columns_of_events(rows), events_R, n_events)
 
-    layout, ((lists_E, counts_E), (facts, conflicts)) = both(
+    layout, ((lists_E, counts_E), (facts, conflicts)) = run_both(
         lambda: lay_out(events_N, rows.image_uris, uri_hashes, n_events), observed
     )
     has_image_E, doubles = layout.n_images > 0, layout.doubles

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import factorize
-from ctc_ray.columns.hashing import Hashes, image_ids, repeated, repeated_hashes
+from ctc_ray.columns.hashing import Hashes, image_ids, repeated_hashes, repeated_images
 from ctc_ray.inventory.events.source_rows import SourceRows
 from ctc_ray.schemas import conform, inventory_schema
 
@@ -47,7 +47,7 @@ def lay_out(events_N: Numbers, uris: pa.Array, uri_hashes: Hashes, n_events: int
         uris: of each image, with its hash.
     """
     shared = repeated_hashes(uri_hashes)
-    doubles = repeated(events_N, uris, uri_hashes) if len(shared) else np.zeros(0, np.int64)
+    doubles = repeated_images(events_N, uris, uri_hashes) if len(shared) else np.zeros(0, np.int64)
     if len(doubles):
         kept = np.delete(np.arange(len(events_N), dtype=np.int32), doubles)
         place_N = kept[np.argsort(events_N[kept], kind="stable")]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import factorize
-from ctc_ray.columns.threads import both
+from ctc_ray.columns.threads import run_both
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.events.source_rows import Ints
@@ -109,7 +109,7 @@ def _source_rows(
         cells = {name: table[name].combine_chunks() for name in table.column_names}
     else:
         cells, event_ids = _cells(uri, columns, columns.event_column)
-    (image_rows, image_uris), (times, unreadable) = both(
+    (image_rows, image_uris), (times, unreadable) = run_both(
         lambda: _images([cells[name] for name in columns.image_columns]),
         lambda: _times(cells, columns.captured_at_column),
     )
@@ -224,7 +224,7 @@ def _cells(
             cells[name] = column if is_read_once else column.combine_chunks()
         return cells
 
-    cells, event_ids = both(combined, lambda: _numbered(uri, numbered, event_column))
+    cells, event_ids = run_both(combined, lambda: _numbered(uri, numbered, event_column))
     return cells, event_ids
 
 

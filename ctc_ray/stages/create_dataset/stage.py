@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from ctc_ray import __version__
 from ctc_ray.columns.event_runs import cut_by_events
-from ctc_ray.columns.threads import both
+from ctc_ray.columns.threads import run_both
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.console.progress import Progress
 from ctc_ray.files import parquet, storage
@@ -90,7 +90,7 @@ def prepare(config: CreateDatasetConfig) -> Begun | None:
         )
         for name in _splits(plan)
     }
-    units, counts = both(lambda: _units(plan, writers), lambda: plan.counts)
+    units, counts = run_both(lambda: _units(plan, writers), lambda: plan.counts)
     manifest = Manifest(
         kind="dataset",
         config=config.work(),

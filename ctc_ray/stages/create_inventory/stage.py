@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctc_ray.columns.threads import both
+from ctc_ray.columns.threads import run_both
 from ctc_ray.config.inventory import (
     CamtrapDpInventoryConfig,
     CocoInventoryConfig,
@@ -70,7 +70,7 @@ def run(config: InventoryConfig) -> Manifest:
     inputs = _inputs_if_begun(config)
     if inputs and _is_complete(config, inputs):
         return read_manifest(config.output_uri, "inventory")
-    inventory, inputs = both(lambda: _read(config), lambda: inputs or _inputs_of_files(config))
+    inventory, inputs = run_both(lambda: _read(config), lambda: inputs or _inputs_of_files(config))
     missing = _missing_files(config, inventory.images)
     if config.same_content:
         inventory = _compared(config, inventory)
@@ -78,7 +78,7 @@ def run(config: InventoryConfig) -> Manifest:
         inputs = _inputs_of_folder(config, inventory.images.source)
     if _is_complete(config, inputs):
         return read_manifest(config.output_uri, "inventory")
-    _, (checked, statistics) = both(
+    _, (checked, statistics) = run_both(
         lambda: _write_parts(config.output_uri, inventory.images),
         lambda: (_checks(config, inventory.images), _statistics(inventory)),
     )
