@@ -15,7 +15,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
 from ctc_ray.splits.by_location import split_by_location
 from ctc_ray.splits.by_time import Undated, split_by_time
-from ctc_ray.splits.fractions import boundaries, original_fractions, require_folder_names
+from ctc_ray.splits.fractions import cumulative_shares, md5_fraction, require_folder_names
 
 Places = npt.NDArray[np.float64]  # in [0, 1]
 logger = logging.getLogger(__name__)
@@ -102,7 +102,7 @@ def split_by_event(
         if salt:
             prefix, mark = pa.scalar(salt, ids.type), pa.scalar("\0", ids.type)
             ids = pc.binary_join_element_wise(prefix, ids, mark)
-        return original_fractions(ids)
+        return md5_fraction(ids)
 
     return _split(event_ids, fractions, places, side="left")
 
@@ -162,7 +162,7 @@ def _split(
     side: Literal["left", "right"],
 ) -> pa.Array:
     """The split in whose part of [0, 1] each name has its place; a name is hashed once."""
-    splits, ends = boundaries(fractions)
+    splits, ends = cumulative_shares(fractions)
     codes, distinct = factorize(names)
     # the last boundary may be a little below 1, and a place 1: that is still the last split
     numbers = np.minimum(np.searchsorted(ends, place(distinct), side=side), len(splits) - 1)

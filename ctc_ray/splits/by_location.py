@@ -14,7 +14,7 @@ from ctc_ray.columns.factorize import Ints, factorize_to_list, from_codes
 from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import LABEL_PREFIX
-from ctc_ray.splits.fractions import boundaries
+from ctc_ray.splits.fractions import cumulative_shares
 from ctc_ray.splits.location_assignment import Assignment, Bools
 from ctc_ray.splits.location_exchange import NEAR, Exchange
 
@@ -53,7 +53,7 @@ def split_by_location(
         ConfigError: fractions do not sum to 1, a name is no name of a folder, or a fixed split is
             none of the splits.
     """
-    splits, ends = boundaries(fractions)
+    splits, ends = cumulative_shares(fractions)
     is_place = pc.is_valid(rows["location_id"]).to_numpy()
     place_N, places = factorize_to_list(rows["location_id"])
     lone_N, events = factorize_to_list(

@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import factorize_to_list, from_codes
 from ctc_ray.errors import ConfigError
-from ctc_ray.splits.fractions import boundaries
+from ctc_ray.splits.fractions import cumulative_shares
 
 Undated = Literal["error", "train", "drop"]
 
@@ -29,7 +29,7 @@ def split_by_time(rows: pa.Table, fractions: Mapping[str, float], *, undated: Un
     Raises:
         ConfigError: there are undated events (`error`), or there is no split `train` for them.
     """
-    splits, ends = boundaries(fractions)
+    splits, ends = cumulative_shares(fractions)
     event_N, event_ids = factorize_to_list(rows["capture_event_id"])
     days = pc.floor(rows["captured_at"].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32()))
     day_N = days.cast(pa.int64()).fill_null(_NO_DAY).to_numpy()

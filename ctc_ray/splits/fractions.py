@@ -15,12 +15,12 @@ _NOT_IN_NAMES = re.compile(r"[/\\=%?#\x00-\x1f\x7f]")  # a split is a folder `sp
 _MAX_NAME_BYTES = 200
 
 
-def original_fractions(event_ids: pa.Array) -> npt.NDArray[np.float64]:
+def md5_fraction(event_ids: pa.Array) -> npt.NDArray[np.float64]:
     """The number in [0, 1] that the original gives each event, bit for bit: 24 bits of MD5."""
     return (md5_first_word(event_ids) >> 8) / np.float64(0xFFFFFF)
 
 
-def boundaries(fractions: Mapping[str, float]) -> tuple[Sequence[str], Sequence[float]]:
+def cumulative_shares(fractions: Mapping[str, float]) -> tuple[Sequence[str], Sequence[float]]:
     """The splits that get anything, and where each one's part of [0, 1] ends."""
     if any(not 0 <= share <= 1 for share in fractions.values()):
         raise ConfigError(f"split.fractions must lie between 0 and 1: {dict(fractions)}")

@@ -74,7 +74,7 @@ def split_shares(splits: pa.Array, fractions: Mapping[str, float]) -> list[dict[
     ]
 
 
-def lacking_classes(
+def classes_not_in_every_split(
     rows: pa.Table, splits: pa.Array, *, heads: Sequence[str], names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """The classes that are not in every split of these names: where from, and which lack them."""

@@ -17,7 +17,7 @@ from ctc_ray.splits.assign import (
     split_by_location_hash,
     split_by_meta,
 )
-from ctc_ray.splits.fractions import original_fractions
+from ctc_ray.splits.fractions import md5_fraction
 
 HALVES = {"train": 0.5, "val": 0.5}
 
@@ -33,7 +33,7 @@ def rows_of(places: list[tuple[str, str | None]]) -> pa.Table:
 
 
 def test_fraction_of_an_event_is_24_bits_of_md5():
-    assert original_fractions(pa.array(["1", "é"])).tolist() == [
+    assert md5_fraction(pa.array(["1", "é"])).tolist() == [
         0.7687112551159415,
         int(hashlib.md5("é".encode()).hexdigest()[:6], 16) / 0xFFFFFF,
     ]
@@ -53,7 +53,7 @@ def test_event_is_in_the_first_split_whose_cumulative_share_reaches_its_fraction
     "fractions", [{"a": 0.7, "b": 0.2, "c": 0.1}, {"a": 0.6, "b": 0.3, "c": 0.1}, {"a": 1.0}]
 )
 def test_rounding_leaves_no_event_without_split(fractions, monkeypatch):
-    fractions_N = original_fractions(pa.array([str(n) for n in range(10**5)]))
+    fractions_N = md5_fraction(pa.array([str(n) for n in range(10**5)]))
     last = str(fractions_N.argmax())
     assert fractions_N.max() > 0.9999
 
@@ -211,7 +211,7 @@ def test_adding_images_moves_none_to_another_split(places, more, by):
 @pytest.mark.real_data
 def test_fractions_are_the_originals(goldens):
     ids = goldens["id_to_zero_one"]
-    assert original_fractions(pa.array(list(ids))).tolist() == list(ids.values())
+    assert md5_fraction(pa.array(list(ids))).tolist() == list(ids.values())
 
 
 @pytest.mark.real_data

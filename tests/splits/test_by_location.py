@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.splits.by_location import split_by_location
-from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
@@ -59,7 +59,7 @@ def test_class_of_as_many_locations_as_splits_is_in_every_split(salt):
             for n in range(40) for k in range(n + 2)]  # fmt: skip
     table = rows_of(rows)
     splits = split_by_location(table, fractions=FRACTIONS, salt=salt)
-    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    assert classes_not_in_every_split(table, splits, heads=["s"], names=list(FRACTIONS)) == []
     for share in split_shares(splits, FRACTIONS):
         # whole locations only: no further off than the largest one (41 images) is big
         assert share["share"] == pytest.approx(share["wanted"], abs=41 / len(rows))
@@ -138,7 +138,7 @@ def test_rare_classes_are_in_every_split_also_of_many_locations(seed):
         rows += [(f"r{rare}-{n}", f"L{n}", f"rare {rare}") for n in places]
     table = rows_of(rows)
     splits = split_by_location(table, fractions=FRACTIONS, salt="")
-    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    assert classes_not_in_every_split(table, splits, heads=["s"], names=list(FRACTIONS)) == []
 
 
 def test_fixed_split_that_is_none_is_an_error():
@@ -159,7 +159,7 @@ def test_real_cameras_keep_the_shares_and_every_class(shared_data, salt):
     table = rows_of(rows)
     splits = split_by_location(table, fractions=FRACTIONS, salt=salt)
     assert pc.count_distinct(table["location_id"]).as_py() == 180
-    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    assert classes_not_in_every_split(table, splits, heads=["s"], names=list(FRACTIONS)) == []
     assert [found["in_several_splits"] for found in leakage(table, splits)] == [0, 0]
     for share in split_shares(splits, FRACTIONS):
         assert share["share"] == pytest.approx(share["wanted"], abs=0.001)

@@ -1,6 +1,6 @@
 import pyarrow as pa
 
-from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
 
 ROWS = pa.table(
     {
@@ -20,8 +20,8 @@ def test_what_is_in_several_splits_is_counted():
 
 
 def test_class_that_a_split_lacks_is_named():
-    assert lacking_classes(ROWS, SPLITS, heads=["s"], names=["train", "val"]) == []
-    found = lacking_classes(ROWS, SPLITS, heads=["s"], names=["train", "val", "test"])
+    assert classes_not_in_every_split(ROWS, SPLITS, heads=["s"], names=["train", "val"]) == []
+    found = classes_not_in_every_split(ROWS, SPLITS, heads=["s"], names=["train", "val", "test"])
     assert found == [{"head": "s", "class": "a", "locations": 1, "not_in": "test"}]
 
 

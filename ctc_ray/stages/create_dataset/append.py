@@ -24,7 +24,7 @@ from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import difference
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import label_column
-from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
 from ctc_ray.stages.create_dataset.plan import DatasetPlan
 
 
@@ -194,7 +194,7 @@ def _counts(base: Base, config: CreateDatasetConfig, plan: DatasetPlan) -> Mappi
     return {
         **{key: n for key, n in before.items() if key in plan.counts},
         "shares": shares,
-        "classes_not_in_every_split": lacking_classes(
+        "classes_not_in_every_split": classes_not_in_every_split(
             rows, splits, heads=config.heads, names=names
         ),
         "leakage": leakage(rows, splits),

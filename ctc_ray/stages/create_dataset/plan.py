@@ -41,7 +41,7 @@ from ctc_ray.selection.class_mapping import map_classes, read_mapping
 from ctc_ray.selection.filters import all_labelled, has_label, in_frequent_classes
 from ctc_ray.selection.labelling import label_rows
 from ctc_ray.splits.assign import assign_splits
-from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
 from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class DatasetPlan:
     @cached_property
     def counts(self) -> dict[str, Any]:
         """For the manifest: the steps, the classes that a split lacks, and the leakage."""
-        lacking = lacking_classes(
+        lacking = classes_not_in_every_split(
             self.rows, self.splits, heads=self.labels.heads, names=self.splits_with_a_share
         )
         return {
