@@ -4,7 +4,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.splits.fractions import cumulative_shares
 
 
-def test_splits_without_a_share_have_no_part():
+def test_split_with_share_zero_is_left_out():
     assert cumulative_shares({"a": 0.25, "none": 0, "b": 0.75}) == (["a", "b"], [0.25, 1.0])
 
 
