@@ -36,7 +36,7 @@ from ctc_ray.schemas import (
     label_column,
     planned_schema,
 )
-from ctc_ray.selection.balance import Limit, balanced
+from ctc_ray.selection.balance import ClassCap, within_class_cap
 from ctc_ray.selection.class_mapping import map_classes, read_mapping
 from ctc_ray.selection.filters import all_labelled, has_label, in_frequent_classes
 from ctc_ray.selection.labelling import label_rows
@@ -131,10 +131,10 @@ def plan_dataset(
     shares = split_shares(splits, wanted)
     if config.balance.head is not None:
         balance = config.balance
-        limit = Limit(
+        limit = ClassCap(
             config.balance.head, balance.max_events_per_class, balance.splits, balance.salt
         )
-        stays = pa.array(balanced(rows, splits, limit))
+        stays = pa.array(within_class_cap(rows, splits, limit))
         rows, splits = rows.filter(stays), splits.filter(stays)
     selection.note("balance", rows)
     steps = {
