@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 Bools = npt.NDArray[np.bool_]
 
 
-def beside_labelled(events_M: npt.NDArray[np.int64], labels: pa.Array, is_blank: Bools) -> Bools:
+def blanks_beside_labels(
+    events_M: npt.NDArray[np.int64], labels: pa.Array, is_blank: Bools
+) -> Bools:
     """Which observations say blank in an event of which another has a label that is not blank.
 
     Args:

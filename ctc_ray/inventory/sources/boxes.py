@@ -14,7 +14,7 @@ Floats = npt.NDArray[np.float64]
 _TOLERANCE = 1e-3  # detectors round their boxes to four digits or less
 
 
-def corners(values: Sequence[Any]) -> Floats:
+def parse_boxes(values: Sequence[Any]) -> Floats:
     """Lists of four finite numbers as rows x, y, w, h; a row of NaN for anything else."""
     missing = [np.nan] * 4
     found = np.array([v if _is_box(v) else missing for v in values], np.float64).reshape(-1, 4)
@@ -30,7 +30,7 @@ def _is_box(value: Any) -> bool:
     )
 
 
-def beyond_image(boxes_B4: Floats) -> npt.NDArray[np.bool_]:
+def is_beyond_image(boxes_B4: Floats) -> npt.NDArray[np.bool_]:
     """Which boxes, relative to the image, reach beyond it or have no area."""
     x, y, w, h = boxes_B4.T
     low, high = -_TOLERANCE, 1 + _TOLERANCE

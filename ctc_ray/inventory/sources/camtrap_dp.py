@@ -12,9 +12,13 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.blanks import beside_labelled
-from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists
-from ctc_ray.inventory.sources.camtrap_events import Intervals, apart_by_deployment, interval_of
+from ctc_ray.inventory.sources.blanks import blanks_beside_labels
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image
+from ctc_ray.inventory.sources.camtrap_events import (
+    Intervals,
+    find_intervals,
+    prefix_repeated_event_ids,
+)
 from ctc_ray.inventory.sources.camtrap_package import CamtrapPackage, as_numbers, read_package
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 from ctc_ray.inventory.sources.times import parse_instants, parse_times
@@ -142,7 +146,7 @@ def _named_events(
     """The event each medium is said to be in, and the medium (any of its event) of observations."""
     deployments = package.column("observations", "deploymentID")
     media_events = package.column("media", "sequenceID"), media.deployments
-    (own, named), repeated = apart_by_deployment(
+    (own, named), repeated = prefix_repeated_event_ids(
         [media_events, (package.column("observations", *_EVENT), deployments)]
     )
     found = found.listed("event_ids_of_several_deployments", repeated)
@@ -191,7 +195,7 @@ def _inside(
     of_media, of_rows = codes[: len(media.ids)], codes[len(media.ids) :]
     starts, ends = (time.cast(pa.int64()).fill_null(0).to_numpy()[timed] for time in times)
     moments = instants.cast(pa.int64()).fill_null(0).to_numpy()[dated]
-    numbers = interval_of(of_media[dated], moments, Intervals(of_rows[timed], starts, ends))
+    numbers = find_intervals(of_media[dated], moments, Intervals(of_rows[timed], starts, ends))
     result = np.full(len(media.ids), -1, np.int64)
     result[dated[numbers >= 0]] = timed[numbers[numbers >= 0]]
     return result
@@ -234,7 +238,7 @@ def _labels(
     kept &= ~of_media
     is_blank = pc.fill_null(pc.equal(species, "blank"), False).to_numpy(zero_copy_only=False)
     chosen = np.flatnonzero(kept)
-    beside = beside_labelled(events[chosen], species.take(pa.array(chosen)), is_blank[chosen])
+    beside = blanks_beside_labels(events[chosen], species.take(pa.array(chosen)), is_blank[chosen])
     kept[chosen[beside]] = False
     found = found.counted(
         media_observations_of_described_events=int(of_media.sum()),
@@ -280,7 +284,7 @@ def _boxes(
     wrong = is_given & ~(is_box & (media_of >= 0))
     is_box &= media_of >= 0
     found = found.listed("unreadable_boxes", names.filter(pa.array(wrong)))
-    found = found.counted(boxes_beyond_the_image=int(beyond_image(boxes[is_box]).sum()))
+    found = found.counted(boxes_beyond_the_image=int(is_beyond_image(boxes[is_box]).sum()))
     if not is_box.any():
         return None, found
     kinds = package.column("observations", "observationType")

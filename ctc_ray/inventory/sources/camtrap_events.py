@@ -23,7 +23,7 @@ class Intervals:
     ends: Ints
 
 
-def interval_of(deployments_N: Ints, times_N: Ints, intervals: Intervals) -> Ints:
+def find_intervals(deployments_N: Ints, times_N: Ints, intervals: Intervals) -> Ints:
     """The number of the interval each image lies in, both ends included; -1 is none.
 
     Of several, the one that starts last; of those, the last in the order given.
@@ -53,7 +53,7 @@ def interval_of(deployments_N: Ints, times_N: Ints, intervals: Intervals) -> Int
     return result
 
 
-def apart_by_deployment(
+def prefix_repeated_event_ids(
     named: Sequence[tuple[pa.Array, pa.Array]],
 ) -> tuple[list[pa.Array], pa.Array]:
     """The event ids, those of several deployments behind the deployment of their row; and these.

@@ -14,8 +14,8 @@ from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.blanks import beside_labelled
-from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists, corners
+from ctc_ray.inventory.sources.blanks import blanks_beside_labels
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, parse_boxes
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
 from ctc_ray.inventory.sources.times import parse_times
@@ -158,8 +158,8 @@ def _annotations(
 def _boxes(annotations: _Annotations, images: _Images) -> tuple[pa.Array | None, Findings]:
     """The boxes of each image, relative to it; None if there is not one in the file."""
     given = [(row.get("bbox"), row.get("bbox_relative")) for row in annotations.rows]
-    in_pixels = corners([pixels for pixels, _ in given])
-    relative = corners([share for _, share in given])
+    in_pixels = parse_boxes([pixels for pixels, _ in given])
+    relative = parse_boxes([share for _, share in given])
     sizes = _sizes(images.rows)[annotations.images]
     scaled = in_pixels / np.concatenate([sizes, sizes], axis=1)
     found = np.where(np.isnan(relative), scaled, relative)
@@ -171,7 +171,7 @@ def _boxes(annotations: _Annotations, images: _Images) -> tuple[pa.Array | None,
         Findings()
         .listed("boxes_without_image_size", uris.filter(pa.array(without_size)))
         .listed("unreadable_boxes", uris.filter(pa.array(is_given & ~is_box & ~without_size)))
-        .counted(boxes_beyond_the_image=int(beyond_image(found[is_box]).sum()))
+        .counted(boxes_beyond_the_image=int(is_beyond_image(found[is_box]).sum()))
     )
     if not is_box.any():
         return None, findings
@@ -253,7 +253,7 @@ def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
     is_blank = pc.is_in(pc.utf8_lower(species), value_set=pa.array(_BLANK, TEXT))
     blank = is_blank.to_numpy(zero_copy_only=False)
     events = factorize(rows.event_ids, sort=True)[0].astype(np.int64)
-    dropped = beside_labelled(events[numbers], species, blank)
+    dropped = blanks_beside_labels(events[numbers], species, blank)
     kept = pa.array(order[~dropped])
     labels = {head: values.take(kept) for head, values in rows.labels.items()}
     return replace(rows, observation_rows=numbers[~dropped], labels=labels), int(dropped.sum())

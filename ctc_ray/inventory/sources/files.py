@@ -46,7 +46,7 @@ def find_files(
     return found
 
 
-def closed_folders(errors: Sequence[OSError]) -> Findings:
+def unreadable_folders(errors: Sequence[OSError]) -> Findings:
     """`unreadable_folders`: folders that cannot be listed, whatever is in them is left out."""
     folders = [storage.as_text(os.fsdecode(error.filename)) for error in errors]
     return Findings().listed("unreadable_folders", folders, [error.strerror for error in errors])

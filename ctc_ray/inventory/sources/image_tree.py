@@ -15,10 +15,10 @@ from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.files import (
     FoundFile,
     as_valid_text,
-    closed_folders,
     find_files,
     one_event_per_file,
     unique_text,
+    unreadable_folders,
 )
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 
@@ -42,7 +42,7 @@ def read_images(uri: str) -> Inventory:
         raise ConfigError(f"{uri}: no file in this folder")
     event_ids = [unique_text(file.path) for file in files]
     rows = one_event_per_file(event_ids, files, {})
-    return assemble(rows, where=uri, findings=closed_folders(closed))
+    return assemble(rows, where=uri, findings=unreadable_folders(closed))
 
 
 def read_tree(

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory
-from ctc_ray.inventory.events.images import TableImages
+from ctc_ray.inventory.events.images import StoredImages
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists, corners
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, parse_boxes
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
 
 _ROWS_PER_CHUNK = 1 << 20
@@ -74,7 +74,7 @@ def add_boxes(
     place = rows.schema.get_field_index("boxes")
     table = rows.set_column(place, rows.schema.field(place), _column(rows, results.boxes, files_N))
     nothing = rows.slice(0, 0).select(["capture_event_id"])
-    return Inventory(TableImages(table), tuple(heads), tuple(meta), found, nothing)
+    return Inventory(StoredImages(table), tuple(heads), tuple(meta), found, nothing)
 
 
 def _column(rows: pa.Table, boxes: pa.Array, files_N: Ints) -> pa.ChunkedArray:
@@ -128,7 +128,7 @@ def _detections(
         if not isinstance(one, dict):
             raise SchemaError(f"{where}: a detection of {images[number]['file']} is no object")
     numbers = np.array([number for number, _ in pairs], np.int64)
-    boxes = corners([one.get("bbox") for _, one in pairs])
+    boxes = parse_boxes([one.get("bbox") for _, one in pairs])
     given = [one.get("conf") for _, one in pairs]
     scores = np.array([v if isinstance(v, (int, float)) else np.nan for v in given], np.float64)
     categories = text_column([one for _, one in pairs], "category", where=where)
@@ -137,7 +137,7 @@ def _detections(
     is_box = ~np.isnan(boxes).any(axis=1) & ~np.isnan(scores) & is_known
     files = [str(images[number]["file"]) for number in numbers[~is_box]]
     found = found.listed("unreadable_detections", files)
-    found = found.counted(boxes_beyond_the_image=int(beyond_image(boxes[is_box]).sum()))
+    found = found.counted(boxes_beyond_the_image=int(is_beyond_image(boxes[is_box]).sum()))
     kept = pa.array(is_box)
     labels = pa.array(list(names.values()), TEXT).take(codes.filter(kept))
     has_list = np.ones(len(images), bool)

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.inventory.sources.camtrap_events import Intervals, interval_of
+from ctc_ray.inventory.sources.camtrap_events import Intervals, find_intervals
 
 SMALL = st.integers(0, 9)
 
@@ -17,7 +17,7 @@ def test_found_interval_is_the_one_that_starts_last(images, spans):
     deployments, times = np.array(images, np.int64).reshape(-1, 2).T
     of, starts, lengths = np.array(spans, np.int64).reshape(-1, 3).T
 
-    found = interval_of(deployments, times, Intervals(of, starts, starts + lengths))
+    found = find_intervals(deployments, times, Intervals(of, starts, starts + lengths))
 
     for (deployment, time), number in zip(images, found, strict=True):
         fits = [
