@@ -1,4 +1,4 @@
-"""Blank frames say nothing about an event that another frame labels."""
+"""A blank frame does not make an event blank if another frame has a label."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,7 +7,7 @@ from ctc_ray.inventory.events.assemble import TEXT
 from ctc_ray.inventory.sources.blanks import blanks_beside_labels
 
 
-def test_only_blanks_beside_a_label_of_the_same_event_are_found():
+def test_only_blanks_of_events_with_a_label_are_found():
     events = np.array([0, 0, 1, 1, 2, 2])
     labels = pa.array(["empty", "fox", "empty", None, "empty", "empty"], TEXT)
     is_blank = np.array([label == "empty" for label in labels.to_pylist()])
