@@ -104,9 +104,8 @@ def _text_part(values: pa.Array) -> TextPart:
     all_offsets = np.frombuffer(offset_buffer, np.int64 if is_large else np.int32)
     offsets: Ints = all_offsets[values.offset : values.offset + len(values) + 1].astype(np.int64)
     first, end = int(offsets[0]), int(offsets[-1])
-    padded = np.zeros(
-        end - first + _WORD_BYTES, np.uint8
-    )  # the last word must not read past the end
+    # one word longer than the text, so that reading the last word does not pass the end
+    padded = np.zeros(end - first + _WORD_BYTES, np.uint8)
     if end > first:
         padded[: end - first] = np.frombuffer(text, np.uint8, end - first, first)
     overlapping = np.ndarray(end - first + 1, "<u8", buffer=padded, strides=(1,))

@@ -141,7 +141,7 @@ def _most_frequent(
 ) -> Ints:
     """Per parent the index of the candidate whose labels have the greatest total weight.
 
-    Of several candidates with these labels, or with labels of equal weight, the first is taken.
+    Several candidates may have these labels, or labels of equal weight: the first one is taken.
 
     Args:
         columns: the label of each observation, per head.

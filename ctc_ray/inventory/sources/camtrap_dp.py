@@ -54,14 +54,14 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
 
     Events: a medium is in the first of these that is known:
 
-    1. the event of its media-level observations
-    2. the event of its deployment with an event-level observation whose time contains the medium's
-       time (compared in UTC)
-    3. likewise with a media-level observation of another medium
+    1. the event given in the medium's row or in its media-level observations
+    2. an event of its deployment, if the interval of an event-level observation contains the
+       medium's time (compared in UTC)
+    3. likewise by the interval of a media-level observation of another medium
     4. an event made by gaps in time
 
-    Observations of a whole event replace the observations of its single media. An observation
-    "blank" is left out where its event has another label.
+    Observations of a whole event replace the observations of its single media, unless all of them
+    are unclassified. An observation "blank" is left out if its event has another label.
 
     `captured_at` is the time on the camera's clock. Videos and sounds are findings, not rows. A
     relative file path is relative to the package's folder. The location is the deployment's
