@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -213,3 +214,12 @@ def numbered_rows(lengths: list[int]) -> pa.Table:
     """Events of these many images, each row numbered."""
     ids = [f"e{event}" for event, n in enumerate(lengths) for _ in range(n)]
     return pa.table({"capture_event_id": ids, "row": range(len(ids))})
+
+
+def create_all(me: int, folder_uri: str, barrier: Any) -> list[bool]:
+    """Try to create 20 files at the same moment as other processes; which of them this one made."""
+    won = []
+    for trial in range(20):
+        barrier.wait(60)
+        won.append(storage.create_bytes(f"{folder_uri}/{trial}", b"%d" % me * 1000))
+    return won

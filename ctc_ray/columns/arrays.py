@@ -1,5 +1,5 @@
-"""Names of Arrow types and of numpy arrays that several rooms share."""
+"""Arrow types that several rooms share."""
 
 import pyarrow as pa
 
-TEXT = pa.large_string()  # while columns are whole: 10 million URIs are more than 2 GiB of text
+TEXT = pa.large_string()  # for whole columns: 10 million URIs exceed the 2 GiB of a string array

@@ -1,6 +1,6 @@
-"""Columns of text as words of 64 bits, so that numpy hashes millions of strings at once.
+"""Text columns as 64-bit words, so that numpy hashes millions of strings at once.
 
-N values of a part; words are little-endian, byte 0 of the text is the lowest.
+Words are little-endian: the first byte of a text is the lowest byte of its first word.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 _WORD_BYTES = 8
-# by the number of bytes that belong to the text: the mask that keeps them
+# _MASKS[n] keeps the first n bytes of a word
 _MASKS = np.array([(1 << 8 * n) - 1 for n in range(_WORD_BYTES + 1)], np.uint64)
 
 Words = npt.NDArray[np.uint64]
@@ -23,47 +23,47 @@ Number = TypeVar("Number", np.uint32, np.uint64)
 
 @dataclass(frozen=True)
 class TextPart:
-    """Some neighbouring values of a column."""
+    """Neighbouring values of a column, as bytes."""
 
     starts: Ints
-    """Byte at which each value begins."""
+    """Byte offset at which each value begins."""
     lengths: Ints
-    """In bytes; 0 of a null."""
+    """Length of each value in bytes; 0 for null."""
     overlapping: Words
-    """The word that begins at each byte; not aligned."""
+    """The unaligned word that begins at each byte of the text."""
     length: int | None = None
-    """What all lengths are, if they are equal."""
+    """The length of all values if they are equally long, else None."""
 
     def by_length(self) -> tuple["TextPart", Ints | slice]:
-        """The values, longest first, and the place of each among those that were given."""
+        """The values, longest first, and the index of each in this part (a slice if unchanged)."""
         if self.length is not None:
             return self, slice(None)
         order = np.argsort(-self.lengths, kind="stable")
         return TextPart(self.starts[order], self.lengths[order], self.overlapping), order
 
     def last_words(self) -> Words:
-        """Of each value the word that its last whole word is followed by."""
+        """The last, partial word of each value; 0 where its length is a multiple of 8 bytes."""
         if self.length is not None:
             return self.words(self.length // _WORD_BYTES)
         return self.words(self.lengths // _WORD_BYTES)
 
     def words(self, number: int | Ints, n_values: int | None = None) -> Words:
-        """Word `number` of each of the first `n_values` values, 0 where their text has ended.
+        """Word `number` of each of the first `n_values` values; 0 after the end of a text.
 
         Args:
-            number: the same for all, or one for each.
-            n_values: None: all of them.
+            number: index of the word from 0: one for all values, or one per value.
+            n_values: None: all values.
         """
         skipped = number * _WORD_BYTES
         lengths = self.lengths[:n_values]
-        if self.length and isinstance(skipped, int):  # the same step from value to value
+        if self.length and isinstance(skipped, int):  # equal distances between values
             if skipped >= self.length:
                 return np.zeros(len(lengths), np.uint64)
             words: Words = self.overlapping[skipped :: self.length][: len(lengths)].copy()
             words &= _MASKS[min(self.length - skipped, _WORD_BYTES)]
             return words
-        at = self.starts[:n_values] + skipped
-        words = self.overlapping[np.minimum(at, len(self.overlapping) - 1)]
+        offsets = self.starts[:n_values] + skipped
+        words = self.overlapping[np.minimum(offsets, len(self.overlapping) - 1)]
         n_bytes = np.clip(lengths - skipped, 0, _WORD_BYTES)
         if n_bytes.min(initial=_WORD_BYTES) < _WORD_BYTES:
             words &= _MASKS[n_bytes]
@@ -77,12 +77,13 @@ def hash_parts(
     *,
     values_per_part: int,
 ) -> npt.NDArray[Number]:
-    """What `hash_part` makes of each value, by as many threads as Arrow has.
+    """The result of `hash_part` for each value, computed part by part in Arrow's number of threads.
 
     Args:
-        values: string, large_string, or the binary kinds; a null is an empty text.
-        values_per_part: a part's columns of words should fit into a core's cache; the more steps
-            there are, the longer they should be, because threads wait for one another at each.
+        values: string, large_string, binary or large_binary; null counts as an empty text.
+        hash_part: returns one number per value of its part, in the part's order.
+        values_per_part: small enough that a part's columns of words fit into a core's cache, and
+            larger for a hash of many steps, because threads wait for one another at every step.
     """
     result = np.empty(len(values), kind)
 
@@ -103,7 +104,8 @@ def _text_part(values: pa.Array) -> TextPart:
     all_offsets = np.frombuffer(offset_buffer, np.int64 if is_large else np.int32)
     offsets: Ints = all_offsets[values.offset : values.offset + len(values) + 1].astype(np.int64)
     first, end = int(offsets[0]), int(offsets[-1])
-    padded = np.zeros(end - first + _WORD_BYTES, np.uint8)  # no word reaches behind the last byte
+    # one word longer than the text, so that reading the last word does not pass the end
+    padded = np.zeros(end - first + _WORD_BYTES, np.uint8)
     if end > first:
         padded[: end - first] = np.frombuffer(text, np.uint8, end - first, first)
     overlapping = np.ndarray(end - first + 1, "<u8", buffer=padded, strides=(1,))

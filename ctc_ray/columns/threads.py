@@ -1,4 +1,4 @@
-"""Work that runs at the same time; Arrow and numpy let go of Python's lock while they work."""
+"""Functions at the same time; Arrow and numpy release Python's lock while they compute."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -8,15 +8,18 @@ from typing import TypeVar
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-One = TypeVar("One")
-Other = TypeVar("Other")
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 
-def both(one: Callable[[], One], other: Callable[[], Other]) -> tuple[One, Other]:
-    """The results of two functions that run at the same time; an error of either is raised."""
+def run_both(first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+    """The results of two functions that run at the same time in two threads.
+
+    An exception of either function is raised, after both have ended.
+    """
     with ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(other)
-        return one(), waiting.result()
+        future = pool.submit(second)
+        return first(), future.result()
 
 
 def map_ahead(

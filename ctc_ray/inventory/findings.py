@@ -1,4 +1,4 @@
-"""What is worth telling about a source: how often it was found, and where."""
+"""Findings about a source: kinds with counts, and the cases."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,18 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Findings:
-    """Kinds of findings with their counts, and a row for each case that can be named."""
+    """Kinds of findings with their counts, and a row for each case that can be named.
+
+    Methods return a new value.
+    """
 
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Kind -> how often, in the order of adding; only what was found at all."""
+    """Kind -> number of cases, > 0, in the order in which kinds were added."""
     parts: tuple[pa.Table, ...] = ()
+    """The cases, a table per call of `listed`."""
 
     def counted(self, **counts: int) -> "Findings":
-        """These findings and others of which only the number is worth keeping."""
+        """The findings and further ones that are only counted: kind -> number; 0 adds nothing."""
         found = {kind: n for kind, n in counts.items() if n}
         return Findings(_sum(self.counts, found), self.parts)
 
@@ -29,10 +33,11 @@ class Findings:
         rows: Sequence[str] | pa.Array | pa.ChunkedArray,
         details: Sequence[str | None] | pa.Array | pa.ChunkedArray | None = None,
     ) -> "Findings":
-        """These findings and a row for each of `rows`: a URI, an event id, a line of the source.
+        """The findings and one case per element of `rows`; no element adds nothing.
 
         Args:
-            details: what is wrong with each, in words.
+            rows: names of the cases: URIs, event ids or lines of the source.
+            details: text about each case, or null.
         """
         if len(rows) == 0:
             return self
@@ -45,20 +50,20 @@ class Findings:
         return Findings(_sum(self.counts, {kind: len(rows)}), (*self.parts, part))
 
     def plus(self, others: "Findings") -> "Findings":
-        """Both findings."""
+        """The findings and the other findings; counts of equal kinds are added."""
         return Findings(_sum(self.counts, others.counts), (*self.parts, *others.parts))
 
     def without(self, kind: str) -> "Findings":
-        """These findings but those of one kind."""
+        """The findings without one kind."""
         counts = {name: n for name, n in self.counts.items() if name != kind}
         return Findings(counts, tuple(p for p in self.parts if p["kind"][0].as_py() != kind))
 
     def table(self) -> pa.Table:
-        """All cases, in the order of adding."""
+        """All cases, in the order in which they were added."""
         return pa.concat_tables([finding_schema().empty_table(), *self.parts])
 
     def examples(self, kind: str) -> list[str]:
-        """The first cases of a kind in words, for a message."""
+        """The first three cases of a kind as text, for a message."""
         parts = [part for part in self.parts if part["kind"][0].as_py() == kind]
         rows = [row for part in parts for row in part.slice(0, _SHOWN).to_pylist()][:_SHOWN]
         return [f"{row['row']} ({row['detail']})" if row["detail"] else row["row"] for row in rows]

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.scores import head_columns, probs_matrix
 from ctc_ray.schemas import conform, event_prediction_schema, meta_fields, prediction_schema
@@ -39,7 +39,7 @@ def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Metho
     """
     meta = meta_fields(rows.schema)
     rows = conform(rows, prediction_schema(label_space.heads, meta), where="predictions")
-    starts_E = event_starts(rows["capture_event_id"])
+    starts_E = run_starts(rows["capture_event_id"])
     ok_N = pc.is_null(rows["failure"]).to_numpy()
     n_images_E = np.diff(starts_E, append=len(ok_N))
     n_ok_E = _sums(ok_N, starts_E)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from ctc_ray.columns.event_runs import (
     cut_at_starts,
     cut_by_events,
-    event_starts,
+    run_starts,
 )
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.layout import WORK_FOLDER
@@ -69,7 +69,7 @@ class PlanWriter:
         """Lay ready all units that no later row can change."""
         if self._rest is not None:
             rows = pa.concat_tables([self._rest, rows]).combine_chunks()
-        starts = event_starts(rows["capture_event_id"])
+        starts = run_starts(rows["capture_event_id"])
         last_event = int(starts[-1]) if len(starts) else 0  # it may go on
         done = 0
         for start, stop in cut_at_starts(starts, rows.num_rows, self._images_per_unit):

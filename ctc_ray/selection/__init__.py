@@ -1,1 +1,1 @@
-"""What of an inventory becomes a dataset: classes, labels, filters, balance, samples."""
+"""From an inventory to the labelled rows of a dataset: class names, labels, filters, samples."""

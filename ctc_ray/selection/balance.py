@@ -1,4 +1,4 @@
-"""Fewer events of the frequent classes; which ones stay is decided by a hash of their id."""
+"""A cap on the events per class and split; a hash of the event id decides which are kept."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -8,65 +8,74 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ctc_ray.columns.factorize import encode, first_rows
+from ctc_ray.columns.factorize import factorize_to_list, first_rows
 from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
-from ctc_ray.schemas import label_column
+from ctc_ray.schemas import LABEL_PREFIX, label_column
 
 
 @dataclass(frozen=True)
-class Limit:
-    """How many events of a class may stay."""
+class ClassCap:
+    """How many events of each class of a head may be kept."""
 
     head: str
     max_events_per_class: int | Literal["rarest"]
-    """`rarest`: as many as the rarest class of the split has."""
+    """Per split; `rarest`: as many as the rarest class of the split has."""
     splits: Collection[str] = ("train",)
+    """The splits that are capped; every event of the other splits is kept."""
     salt: str = ""
+    """Another value keeps other events."""
 
 
-def balanced(rows: pa.Table, splits: pa.Array, limit: Limit) -> npt.NDArray[np.bool_]:
-    """Whether each row stays: of each split and class the events with the smallest hashes.
+def within_class_cap(rows: pa.Table, splits: pa.Array, cap: ClassCap) -> npt.NDArray[np.bool_]:
+    """Whether each row is kept: the events with the smallest hashes in each split and class.
 
-    An event stays or goes as a whole. One without a label of the head is of no class: it stays and
-    does not count. The order of the rows does not matter, and an event stays in whatever else
-    is removed.
+    Events are kept or left out as a whole. Events without a label of this head are always kept and
+    never counted. Removing other events never drops an event that was kept; row order does not
+    matter.
+
+    Args:
+        splits: the split of each row.
 
     Raises:
-        ConfigError: there is no such head, or no such split.
+        ConfigError: the head has no label column, or a split of the cap has no image.
     """
-    column = label_column(limit.head)
+    column = label_column(cap.head)
     if column not in rows.column_names:
-        raise ConfigError(f"balance.head {limit.head!r} is none of the heads of the dataset")
-    event_N, event_ids = encode(rows["capture_event_id"])
-    class_N, classes = encode(rows[column])
-    split_N, names = encode(splits)
-    unknown = [name for name in limit.splits if name not in names]
+        labels = [name for name in rows.column_names if name.startswith(LABEL_PREFIX)]
+        heads = [name.removeprefix(LABEL_PREFIX) for name in labels]
+        raise ConfigError(
+            f"balance.head: head {cap.head!r} not found; heads are {', '.join(heads) or 'none'}"
+        )
+    event_N, event_ids = factorize_to_list(rows["capture_event_id"])
+    class_N, classes = factorize_to_list(rows[column])
+    split_N, names = factorize_to_list(splits)
+    unknown = [name for name in cap.splits if name not in names]
     if unknown:
         raise ConfigError(
-            f"balance.splits: {unknown[0]!r} is no split with images; splits are {', '.join(names)}"
+            f"balance.splits: split {unknown[0]!r} has no image; splits are {', '.join(names)}"
         )
     first_E = first_rows(event_N, len(event_ids))
     class_E, split_E = class_N[first_E], split_N[first_E]
-    chosen = np.isin(split_E, [names.index(name) for name in limit.splits])
+    chosen = np.isin(split_E, [names.index(name) for name in cap.splits])
     subject = np.flatnonzero(chosen & (class_E >= 0))
     group = split_E[subject] * max(len(classes), 1) + class_E[subject]
-    hashes = np.array([hash_to_unit(event_ids[event], limit.salt) for event in subject])
-    order = np.lexsort((subject, hashes, group))  # events are numbered by id, so ties are settled
+    hashes = np.array([hash_to_unit(event_ids[event], cap.salt) for event in subject])
+    order = np.lexsort((subject, hashes, group))  # equal hashes: event codes follow the ids
     _, start, n_events = np.unique(group[order], return_index=True, return_counts=True)
     rank = np.arange(len(order)) - np.repeat(start, n_events)
-    most = _most(limit, group[order[start]] // max(len(classes), 1), n_events)
-    stays_E = np.ones(len(event_ids), bool)
-    stays_E[subject[order]] = rank < np.repeat(most, n_events)
-    result: npt.NDArray[np.bool_] = stays_E[event_N]
+    most = _max_events(cap, group[order[start]] // max(len(classes), 1), n_events)
+    is_kept_E = np.ones(len(event_ids), bool)
+    is_kept_E[subject[order]] = rank < np.repeat(most, n_events)
+    result: npt.NDArray[np.bool_] = is_kept_E[event_N]
     return result
 
 
-def _most(
-    limit: Limit, split_G: npt.NDArray[np.int64], n_events_G: npt.NDArray[np.int64]
+def _max_events(
+    cap: ClassCap, split_G: npt.NDArray[np.int64], n_events_G: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
-    """The events that may stay in each group of a split and a class."""
-    if limit.max_events_per_class != "rarest":
-        return np.full(len(split_G), limit.max_events_per_class, np.int64)
+    """How many events may be kept in each of G groups of a split and a class."""
+    if cap.max_events_per_class != "rarest":
+        return np.full(len(split_G), cap.max_events_per_class, np.int64)
     rarest = {split: n_events_G[split_G == split].min() for split in np.unique(split_G)}
     return np.array([rarest[split] for split in split_G], np.int64)

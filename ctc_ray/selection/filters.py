@@ -1,4 +1,4 @@
-"""Which capture events are kept: by label, by missing labels, by how rare their class is."""
+"""Filters of capture events: by label, by missing labels, by the size of their classes."""
 
 import difflib
 import logging
@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import encode, first_rows, number
+from ctc_ray.columns.factorize import factorize, factorize_to_list, first_rows
 from ctc_ray.errors import ConfigError
 from ctc_ray.observations import head_names, labels_of
 from ctc_ray.schemas import label_column
@@ -20,15 +20,16 @@ Bools = npt.NDArray[np.bool_]
 
 
 def has_label(table: pa.Table, conditions: Sequence[str], *, setting: str) -> Bools:
-    """Whether each row's event has one of these labels (head=class) in any observation.
+    """Whether any observation of each row's event has one of the labels.
 
-    A class that occurs nowhere is a warning that names those like it.
+    A class that does not occur is a warning that lists similar classes.
 
     Args:
-        setting: the setting's name in messages.
+        conditions: each as head=class.
+        setting: the name of the setting, for messages.
 
     Raises:
-        ConfigError: there is no such head.
+        ConfigError: the inventory does not have a head of the conditions.
     """
     known = head_names(table.schema.field("observations").type)
     found = np.zeros(table.num_rows, bool)
@@ -48,13 +49,15 @@ def has_label(table: pa.Table, conditions: Sequence[str], *, setting: str) -> Bo
         found[parents[matches]] = True
         if not matches.any():
             classes = [label for label in pc.unique(labels).to_pylist() if label is not None]
-            near = ", ".join(difflib.get_close_matches(name, classes, n=3)) or "none is like it"
-            logger.warning("%s: %s occurs nowhere; near: %s", setting, condition, near)
+            similar = ", ".join(difflib.get_close_matches(name, classes, n=3)) or "none"
+            logger.warning(
+                "%s: %s does not occur; similar classes: %s", setting, condition, similar
+            )
     return found
 
 
 def all_labelled(rows: pa.Table, heads: Sequence[str]) -> Bools:
-    """Whether each row has a label of every one of these heads."""
+    """Whether each row has a label of every head."""
     result = np.ones(rows.num_rows, bool)
     for head in heads:
         result &= pc.is_valid(rows[label_column(head)]).to_numpy()
@@ -64,23 +67,27 @@ def all_labelled(rows: pa.Table, heads: Sequence[str]) -> Bools:
 def in_frequent_classes(
     rows: pa.Table, heads: Sequence[str], min_events: int, *, min_images: int = 0
 ) -> Bools:
-    """Whether each row's event is only of classes that have enough events, and enough images.
+    """Whether each row's event has only labels of classes with enough events and enough images.
 
-    It is repeated until it holds: an event left out for one head may make a class of another rare.
-    Missing labels are no class.
+    Leaving out an event for one head may make a class of another head too small, so the rule is
+    repeated until it holds for all events that are kept. A missing label is not a class.
+
+    Args:
+        min_events: capture events that a class must have.
+        min_images: images that a class must have.
     """
-    event_N, event_ids = number(rows["capture_event_id"])
+    event_N, event_ids = factorize(rows["capture_event_id"], sort=True)
     first_E = first_rows(event_N, len(event_ids))
     n_images_E = np.bincount(event_N, minlength=len(event_ids))
-    code_HE = [encode(rows[label_column(head)])[0][first_E] for head in heads]
-    stays_E = np.ones(len(event_ids), bool)
+    code_HE = [factorize_to_list(rows[label_column(head)])[0][first_E] for head in heads]
+    is_kept_E = np.ones(len(event_ids), bool)
     n_before = -1
-    while n_before != (n_before := int(stays_E.sum())):
+    while n_before != (n_before := int(is_kept_E.sum())):
         for code_E in code_HE:
-            counted, n_classes = stays_E & (code_E >= 0), code_E.max(initial=0) + 1
+            counted, n_classes = is_kept_E & (code_E >= 0), code_E.max(initial=0) + 1
             events_K = np.bincount(code_E[counted], minlength=n_classes)
             images_K = np.bincount(code_E[counted], n_images_E[counted], minlength=n_classes)
             is_enough_K = (events_K >= min_events) & (images_K >= min_images)
-            stays_E &= (code_E < 0) | is_enough_K[code_E]
-    result: Bools = stays_E[event_N]
+            is_kept_E &= (code_E < 0) | is_enough_K[code_E]
+    result: Bools = is_kept_E[event_N]
     return result

@@ -1,4 +1,4 @@
-"""From observations to one label per head and image."""
+"""From the observations of an event to one label per head and image."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,45 +10,48 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import Ints, as_dictionary, coded, number
+from ctc_ray.columns.factorize import Ints, as_dictionary, factorize
 from ctc_ray.errors import LabelError
 from ctc_ray.observations import head_names, labels_of
 from ctc_ray.schemas import label_column
 
-_REPLACED = ("observations", "observation_counts", "boxes")  # by labels, or not needed any more
+_REPLACED = (
+    "observations",
+    "observation_counts",
+    "boxes",
+)  # replaced by the label columns, or not needed any more
 
 Policy = Literal["error", "drop", "first", "most-frequent"]
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """Inventory rows with one label per head, and what was left out."""
+class LabelledRows:
+    """Inventory rows with one label per head, and the number of rows left out."""
 
     rows: pa.Table
     n_events_dropped: int
     n_images_dropped: int
     kept: npt.NDArray[np.bool_]
-    """Of each row that was given, whether it is among these."""
+    """Whether each input row is in `rows`."""
 
 
-def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -> Labelled:
-    """The images with a column `label_<head>` for each of these heads, null where not labelled.
+def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -> LabelledRows:
+    """The images with a column `label_<head>` per head, in the same order; null is not labelled.
 
-    These columns are dictionary-encoded.
+    The label columns are dictionary-encoded. The other columns are kept, except `observations`,
+    `observation_counts` and `boxes`.
 
-    Of the inventory's other columns the table needs only `capture_event_id` and `observations`;
-    those that it has are kept, but for what is said of observations and boxes.
-
-    An event has several observations only if they differ in these heads; one that has no label of
-    any of them counts only where there is no other.
+    Observations of an event that are equal in the given heads count as one. An observation without
+    a label of any of the heads counts only where the event has no other observation.
 
     Args:
-        observations: what becomes of such events: `error` stops, `drop` leaves them out, `first`
-            takes the first observation, `most-frequent` the one the source gives most often
-            (of equally frequent ones the first). Those that differ in other heads only are one.
+        table: rows with at least `capture_event_id` and `observations`.
+        observations: what to do with an event that has several observations: `error` stops, `drop`
+            leaves the event out, `first` takes the first observation, `most-frequent` the one that
+            the source gives most often, on a tie the first.
 
     Raises:
-        LabelError: there is no such head, or an event has several observations (`error`).
+        LabelError: a head does not exist, or an event has several observations (`error`).
     """
     known = head_names(table.schema.field("observations").type)
     for head in heads:
@@ -58,13 +61,13 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
     rows = table.drop_columns([name for name in _REPLACED if name in table.column_names])
     for head, values in labels.items():
         rows = rows.append_column(label_column(head), values)
-    apart = table.filter(pa.array(several_N)) if several_N.any() else table.slice(0, 0)
-    n_events = len(number(apart["capture_event_id"])[1])
+    ambiguous = table.filter(pa.array(several_N)) if several_N.any() else table.slice(0, 0)
+    n_events = len(factorize(ambiguous["capture_event_id"], sort=True)[1])
     if observations == "error" and n_events:
-        raise LabelError(_several_message(apart, n_events, heads))
+        raise LabelError(_several_message(ambiguous, n_events, heads))
     if observations != "drop" or not n_events:
-        return Labelled(rows, 0, 0, np.ones(table.num_rows, bool))
-    return Labelled(rows.filter(pa.array(~several_N)), n_events, apart.num_rows, ~several_N)
+        return LabelledRows(rows, 0, 0, np.ones(table.num_rows, bool))
+    return LabelledRows(rows.filter(pa.array(~several_N)), n_events, ambiguous.num_rows, ~several_N)
 
 
 def _labels(
@@ -75,7 +78,7 @@ def _labels(
     if by_count and "observation_counts" in table.column_names:
         names.append("observation_counts")
 
-    def choose(batch: pa.RecordBatch) -> _Chosen:  # a row has all it needs: no batch another
+    def choose(batch: pa.RecordBatch) -> _Chosen:  # rows are independent, and so are batches
         columns = map(batch.column, names)
         return _choose(next(columns), heads, *columns, by_count=by_count)
 
@@ -91,16 +94,18 @@ def _labels(
 
 @dataclass(frozen=True)
 class _Chosen:
-    labels: dict[str, pa.DictionaryArray]  # of the first observation, one per row
-    several: npt.NDArray[np.bool_]  # whether there is another one that differs
+    labels: dict[str, pa.DictionaryArray]  # head -> label of the chosen observation of each row
+    several: npt.NDArray[np.bool_]  # whether the row has a further observation that differs
 
 
 def _choose(
-    lists: pa.Array, heads: Sequence[str], times: pa.Array | None = None, *, by_count: bool
+    lists: pa.Array, heads: Sequence[str], counts: pa.Array | None = None, *, by_count: bool
 ) -> _Chosen:
-    """The observation of each list that counts: the first with a label, or else the first.
+    """The labels of one observation per list: the first with a label, else the first.
 
-    By count it is the most frequent one with a label; `times` says how often each was given.
+    Args:
+        counts: how often the source gives each observation, as lists; None: once each.
+        by_count: choose the most frequent observation with a label instead.
     """
     n_rows = len(lists)
     if not heads:
@@ -113,35 +118,46 @@ def _choose(
     if n_rows and lengths.max() > 1:
         parents = np.repeat(np.arange(n_rows), lengths)
         labelled = np.flatnonzero(_any_valid(list(columns.values())))
-        first[parents[labelled[::-1]]] = labelled[::-1]  # the last assigned, so the foremost, stays
+        first[parents[labelled[::-1]]] = labelled[::-1]  # the last one assigned, the first, is kept
         for values in columns.values():
-            codes = coded(values)[0]
+            codes = factorize(values)[0]
             differs = codes[labelled] != codes[first[parents[labelled]]]
             several[parents[labelled[differs]]] = True
         if by_count and several.any():
-            inside = labelled[several[parents[labelled]]]
+            candidates = labelled[several[parents[labelled]]]
             weights = np.ones(len(parents), np.int64)
-            if times is not None and not times.null_count:
-                weights = times.flatten().to_numpy()
-            chosen = _most_frequent(list(columns.values()), parents, inside, weights)
+            if counts is not None and not counts.null_count:
+                weights = counts.flatten().to_numpy()
+            chosen = _most_frequent(list(columns.values()), parents, candidates, weights)
             first[parents[chosen]] = chosen
     if n_rows == len(flat) and (lengths == 1).all():
         return _Chosen(columns, several)
-    places = pa.array(first, mask=lengths == 0)
-    return _Chosen({head: values.take(places) for head, values in columns.items()}, several)
+    indices = pa.array(first, mask=lengths == 0)
+    return _Chosen({head: values.take(indices) for head, values in columns.items()}, several)
 
 
-def _most_frequent(columns: Sequence[pa.Array], parents: Ints, inside: Ints, weights: Ints) -> Ints:
-    """Per parent the first place, of those inside, of the labels with the greatest weight."""
-    keys = parents[inside]
+def _most_frequent(
+    columns: Sequence[pa.Array], parents: Ints, candidates: Ints, weights: Ints
+) -> Ints:
+    """Per parent the index of the candidate whose labels have the greatest total weight.
+
+    Several candidates may have these labels, or labels of equal weight: the first one is taken.
+
+    Args:
+        columns: the label of each observation, per head.
+        parents: row of each observation.
+        candidates: indices of observations.
+        weights: weight of each observation.
+    """
+    keys = parents[candidates]
     for values in columns:
-        codes = coded(values)[0][inside]
+        codes = factorize(values)[0][candidates]
         keys = np.unique(np.stack([keys, codes], axis=1), axis=0, return_inverse=True)[1].ravel()
     _, firsts, groups = np.unique(keys, return_index=True, return_inverse=True)
-    total = np.bincount(groups, weights=weights[inside])
-    places = inside[firsts]
-    order = np.lexsort((places, -total, parents[places]))
-    ranked = places[order]
+    total = np.bincount(groups, weights=weights[candidates])
+    indices = candidates[firsts]
+    order = np.lexsort((indices, -total, parents[indices]))
+    ranked = indices[order]
     return ranked[np.unique(parents[ranked], return_index=True)[1]]
 
 
@@ -151,14 +167,14 @@ def _any_valid(columns: Sequence[pa.Array]) -> npt.NDArray[np.bool_]:
     return result
 
 
-def _several_message(apart: pa.Table, n_events: int, heads: Sequence[str]) -> str:
-    event_id = apart["capture_event_id"][0].as_py()
-    observations = apart["observations"][0].as_py()
+def _several_message(ambiguous: pa.Table, n_events: int, heads: Sequence[str]) -> str:
+    event_id = ambiguous["capture_event_id"][0].as_py()
+    observations = ambiguous["observations"][0].as_py()
     shown = " and ".join(
         dict.fromkeys(", ".join(f"{h}={o[h] or 'missing'}" for h in heads) for o in observations)
     )
     events = "event has" if n_events == 1 else "events have"
     return (
         f"{n_events} capture {events} several observations, e.g. {event_id!r}: {shown} "
-        "(--observations drop|first)"
+        "(--observations drop|first|most-frequent)"
     )

@@ -1,4 +1,4 @@
-"""A small sample of many images that shows what there is."""
+"""A small sample of images in which rare classes are represented."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,18 @@ import pyarrow as pa
 Codes = npt.NDArray[np.int64]
 
 
-def spread_sample(rows: pa.Table, n_images: int, *, over: Sequence[str]) -> pa.Table:
-    """At most so many of the rows, taken in turn from the values of the first column of `over`.
+def stratified_sample(rows: pa.Table, n_images: int, *, over: Sequence[str]) -> pa.Table:
+    """At most `n_images` rows, drawn round-robin over the values of the columns `over`.
 
-    Within each value they are taken in turn from the values of the next column, and so on; null is
-    a value. Which ones is decided by `image_id`, a hash: the order of the rows changes nothing.
+    Rows are drawn in turn from each value of the first column, within a value in turn from each
+    value of the second column, and so on. Null counts as a value. `image_id`, a hash, decides which
+    rows are drawn, so the order of the rows does not matter.
+
+    Args:
+        over: columns of plain text, not dictionary-encoded.
 
     Returns:
-        Rows in the order of these columns, nulls last, then of `image_id`.
+        Rows sorted by the columns `over`, nulls last, then by `image_id`.
     """
     rows = rows.sort_by([("image_id", "ascending")])
     groups = [np.zeros(rows.num_rows, np.int64)]
@@ -25,15 +29,15 @@ def spread_sample(rows: pa.Table, n_images: int, *, over: Sequence[str]) -> pa.T
         groups.append(groups[-1] * (int(codes.max(initial=0)) + 1) + codes)
     turns = np.arange(rows.num_rows)
     for group in reversed(groups):
-        turns = _places_in_group(group, turns)
+        turns = _ranks_in_group(group, turns)
     chosen = rows.take(pa.array(np.flatnonzero(turns < n_images)))
     return chosen.sort_by([(column, "ascending") for column in (*over, "image_id")])
 
 
-def _places_in_group(group_N: Codes, order_N: Codes) -> Codes:
-    """The place of each row among the rows of its group, from 0; equal orders as they stand."""
+def _ranks_in_group(group_N: Codes, order_N: Codes) -> Codes:
+    """The rank of each row by `order_N` among the rows of its group, from 0; ties by row."""
     sorted_N = np.lexsort((np.arange(len(group_N)), order_N, group_N))
     starts_N = np.searchsorted(group_N[sorted_N], group_N[sorted_N], side="left")
-    places_N = np.empty(len(group_N), np.int64)
-    places_N[sorted_N] = np.arange(len(group_N)) - starts_N
-    return places_N
+    ranks_N = np.empty(len(group_N), np.int64)
+    ranks_N[sorted_N] = np.arange(len(group_N)) - starts_N
+    return ranks_N

@@ -1,4 +1,4 @@
-"""Which split an image belongs to: by its event, its place, its day, or what the source says."""
+"""The split of each image: by its event, its location, its day, or a metadata field."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -9,15 +9,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import coded, named
+from ctc_ray.columns.factorize import factorize, from_codes
 from ctc_ray.columns.seeds import hash_to_unit
 from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
 from ctc_ray.splits.by_location import split_by_location
 from ctc_ray.splits.by_time import Undated, split_by_time
-from ctc_ray.splits.fractions import boundaries, original_fractions, require_folder_names
+from ctc_ray.splits.fractions import cumulative_shares, md5_fraction, require_folder_names
 
-Places = npt.NDArray[np.float64]  # in [0, 1]
+Fractions = npt.NDArray[np.float64]  # in [0, 1]
 logger = logging.getLogger(__name__)
 
 
@@ -30,17 +30,17 @@ def assign_splits(
     fixed: Mapping[str, str] | None = None,
     undated: Undated = "error",
 ) -> pa.Array:
-    """The name of each image's split; null only for undated events that are to be dropped.
+    """The split of each image; null only for undated events with `undated="drop"`.
 
     Args:
         by: `event`, `location`, `location-hash`, `time`, or `meta:FIELD`.
-        fractions: split -> share; not used by `meta:FIELD`.
+        fractions: split -> share in [0, 1]; not used by `meta:FIELD`.
         salt: changes a split by event or location as a whole.
-        fixed: of `location` only: locations whose split is decided already.
-        undated: of `time` only; see there.
+        fixed: location -> its split, decided before; only for `location`.
+        undated: see `split_by_time`; only for `time`.
 
     Raises:
-        ConfigError: `by` is none of these, or does not fit the rows, e.g. no image has a location.
+        ConfigError: `by` is unknown or does not fit the rows, e.g. no image has a location.
     """
     kind, _, field = by.partition(":")
     if kind == "meta" and field:
@@ -48,7 +48,7 @@ def assign_splits(
     if by == "event":
         return split_by_event(rows["capture_event_id"], fractions, salt)
     if by in ("location", "location-hash"):
-        _tell_of_unplaced(rows, by, may_be_all=fixed is not None)
+        _warn_without_location(rows, by, may_be_all=fixed is not None)
     if by == "location":
         return split_by_location(rows, fractions=fractions, salt=salt, fixed=fixed)
     if by == "location-hash":
@@ -60,27 +60,27 @@ def assign_splits(
     )
 
 
-def _tell_of_unplaced(rows: pa.Table, by: str, *, may_be_all: bool) -> None:
-    """Warn of images whose location nobody knows: they are split by event.
+def _warn_without_location(rows: pa.Table, by: str, *, may_be_all: bool) -> None:
+    """Warn about images without a location: they are split by event.
 
     Args:
-        may_be_all: these are added to others, of which places are known.
+        may_be_all: True for images that are added to a dataset whose images have locations.
 
     Raises:
-        ConfigError: nobody knows any location.
+        ConfigError: no image has a location, and `may_be_all` is False.
     """
-    n_unplaced = rows["location_id"].null_count
-    if n_unplaced and n_unplaced == rows.num_rows and not may_be_all:
+    n_without = rows["location_id"].null_count
+    if n_without and n_without == rows.num_rows and not may_be_all:
         raise ConfigError(
-            f"split.by {by}: none of {n_unplaced} images has a location (create the inventory with "
-            "locations, e.g. --location-column of csv, or --split.by event)"
+            f"split.by {by}: none of {n_without} images has a location (create the inventory with "
+            "locations, e.g. --location-column for a csv, or set --split.by event)"
         )
-    if n_unplaced:
+    if n_without:
         logger.warning(
-            "split.by %s: %d of %d images have no location; they are split by event, and may be of "
-            "places that are in other splits",
+            "split.by %s: %d of %d images have no location; they are split by event, so their "
+            "locations may be in several splits",
             by,
-            n_unplaced,
+            n_without,
             rows.num_rows,
         )
 
@@ -88,23 +88,26 @@ def _tell_of_unplaced(rows: pa.Table, by: str, *, may_be_all: bool) -> None:
 def split_by_event(
     event_ids: pa.Array | pa.ChunkedArray, fractions: Mapping[str, float], salt: str = ""
 ) -> pa.Array:
-    """The split of each event by the original's rule: the first whose cumulative share reaches it.
+    """The split of each event by the original's rule, a hash of its id.
+
+    An event is in the first split whose cumulative share reaches the event's MD5 fraction.
 
     Args:
-        salt: stands before each id; empty: the split is the original's.
+        event_ids: one per image; equal ids get one split.
+        salt: hashed before each id; empty reproduces the original's split.
 
     Raises:
-        ConfigError: fractions do not sum to 1, or a name is no name of a folder.
+        ConfigError: fractions do not sum to 1, or a split's name cannot be a folder.
     """
 
-    def places(ids: pa.Array) -> Places:
+    def hashed(ids: pa.Array) -> Fractions:
         ids = ids.cast(pa.large_string())
         if salt:
-            prefix, mark = pa.scalar(salt, ids.type), pa.scalar("\0", ids.type)
-            ids = pc.binary_join_element_wise(prefix, ids, mark)
-        return original_fractions(ids)
+            prefix, separator = pa.scalar(salt, ids.type), pa.scalar("\0", ids.type)
+            ids = pc.binary_join_element_wise(prefix, ids, separator)
+        return md5_fraction(ids)
 
-    return _split(event_ids, fractions, places, side="left")
+    return _split(event_ids, fractions, hashed, side="left")
 
 
 def split_by_location_hash(
@@ -120,23 +123,23 @@ def split_by_location_hash(
         salt: changes the assignment as a whole, e.g. for cross-validation.
 
     Raises:
-        ConfigError: fractions do not sum to 1, or a name is no name of a folder.
+        ConfigError: fractions do not sum to 1, or a split's name cannot be a folder.
     """
-    places = pc.coalesce(
+    names = pc.coalesce(
         *(rows[name].cast(pa.string()) for name in ("location_id", "capture_event_id"))
     )
 
-    def intervals(names: pa.Array) -> Places:
-        return np.array([hash_to_unit(name, salt) for name in names.to_pylist()], np.float64)
+    def hashed(distinct: pa.Array) -> Fractions:
+        return np.array([hash_to_unit(name, salt) for name in distinct.to_pylist()], np.float64)
 
-    return _split(places, fractions, intervals, side="right")
+    return _split(names, fractions, hashed, side="right")
 
 
 def split_by_meta(rows: pa.Table, field: str) -> pa.Array:
-    """The metadata field's value as the name of each image's split.
+    """The value of a metadata field as the name of each image's split.
 
     Raises:
-        ConfigError: there is no such field, it has no value on some image, or a value is no name
+        ConfigError: the field does not exist, an image has no value, or a value cannot be the name
             of a folder.
     """
     if meta_column(field) not in rows.column_names:
@@ -148,7 +151,7 @@ def split_by_meta(rows: pa.Table, field: str) -> pa.Array:
     if values.null_count:
         raise ConfigError(
             f"split.by: metadata field {field!r} has no value on {values.null_count} of "
-            f"{len(values)} images"
+            f"{len(values)} images (give every image a split, or choose another split.by)"
         )
     require_folder_names(pc.unique(values).to_pylist())
     return values
@@ -157,16 +160,21 @@ def split_by_meta(rows: pa.Table, field: str) -> pa.Array:
 def _split(
     names: pa.Array | pa.ChunkedArray,
     fractions: Mapping[str, float],
-    place: Callable[[pa.Array], Places],
+    hashed: Callable[[pa.Array], Fractions],
     *,
     side: Literal["left", "right"],
 ) -> pa.Array:
-    """The split in whose part of [0, 1] each name has its place; a name is hashed once."""
-    splits, ends = boundaries(fractions)
-    codes, distinct = coded(names)
-    # the last boundary may be a little below 1, and a place 1: that is still the last split
-    numbers = np.minimum(np.searchsorted(ends, place(distinct), side=side), len(splits) - 1)
-    return named(numbers.astype(np.int32)[codes], splits)
+    """The split whose part of [0, 1] contains the hash of each name.
+
+    Args:
+        hashed: the hash of each distinct name, in [0, 1].
+        side: `left`: a hash equal to an upper bound belongs to that split; `right`: to the next.
+    """
+    splits, ends = cumulative_shares(fractions)
+    codes, distinct = factorize(names)
+    # rounding may leave the last bound below 1, and a hash above it: the last split gets the hash
+    indices = np.minimum(np.searchsorted(ends, hashed(distinct), side=side), len(splits) - 1)
+    return from_codes(indices.astype(np.int32)[codes], splits)
 
 
 def _combined(values: pa.Array | pa.ChunkedArray) -> pa.Array:

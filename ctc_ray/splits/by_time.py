@@ -1,4 +1,4 @@
-"""Splits by time: what is trained on was taken before what is tested with."""
+"""Splits by time: training images were taken before validation and test images."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import encode, named
+from ctc_ray.columns.factorize import factorize_to_list, from_codes
 from ctc_ray.errors import ConfigError
-from ctc_ray.splits.fractions import boundaries
+from ctc_ray.splits.fractions import cumulative_shares
 
 Undated = Literal["error", "train", "drop"]
 
@@ -17,20 +17,22 @@ _NO_DAY = np.iinfo(np.int64).max
 
 
 def split_by_time(rows: pa.Table, fractions: Mapping[str, float], *, undated: Undated) -> pa.Array:
-    """The split of each event by the day of its first image: the earliest share is the first's.
+    """The split of each image by the day of its event's first image, the earliest days first.
 
-    Shares are of dated events. A boundary is moved to the nearest end of a day, so no day is in two
-    splits; with few days a split may get nothing.
+    The days are divided in the order of `fractions`. Each cut is moved to the nearest end of a day,
+    so no day is in two splits; with few days a split may get no image.
 
     Args:
-        undated: what becomes of events none of whose images has a time: `error` stops, `train` puts
-            them into the split `train`, `drop` gives them no split (null).
+        fractions: split -> share of the events that have a time.
+        undated: what to do with an event none of whose images has a time: `error` stops, `train`
+            puts it into the split `train`, `drop` gives it no split (null).
 
     Raises:
-        ConfigError: there are undated events (`error`), or there is no split `train` for them.
+        ConfigError: an event has no time (`error`), there is no split `train` for it (`train`), or
+            fractions do not sum to 1.
     """
-    splits, ends = boundaries(fractions)
-    event_N, event_ids = encode(rows["capture_event_id"])
+    splits, ends = cumulative_shares(fractions)
+    event_N, event_ids = factorize_to_list(rows["capture_event_id"])
     days = pc.floor(rows["captured_at"].cast(pa.timestamp("us")).cast(pa.date32()).cast(pa.int32()))
     day_N = days.cast(pa.int64()).fill_null(_NO_DAY).to_numpy()
     day_E = np.full(len(event_ids), _NO_DAY)
@@ -43,14 +45,18 @@ def split_by_time(rows: pa.Table, fractions: Mapping[str, float], *, undated: Un
             "(--split.undated train|drop)"
         )
     if n_undated and undated == "train" and "train" not in splits:
-        raise ConfigError(f"split.undated is train, but the splits are {', '.join(splits)}")
-    day_D, place_E, n_events_D = np.unique(day_E[dated], return_inverse=True, return_counts=True)
+        raise ConfigError(
+            f"split.undated is train, but split.fractions has {', '.join(splits)} (add train to "
+            "split.fractions, or set split.undated drop)"
+        )
+    day_D, day_index_E, n_events_D = np.unique(
+        day_E[dated], return_inverse=True, return_counts=True
+    )
     until_D = np.concatenate([[0], np.cumsum(n_events_D)]) / max(int(dated.sum()), 1)
     cuts = [int(np.argmin(np.abs(until_D - end))) for end in ends[:-1]]
-    number_D = np.searchsorted(cuts, np.arange(len(day_D)), side="right")
-    number_E = np.full(
+    split_D = np.searchsorted(cuts, np.arange(len(day_D)), side="right")
+    split_E = np.full(
         len(event_ids), splits.index("train") if undated == "train" and n_undated else -1
     )
-    number_E[dated] = number_D[place_E]
-    number_N = number_E[event_N]
-    return named(number_N, splits)
+    split_E[dated] = split_D[day_index_E]
+    return from_codes(split_E[event_N], splits)

@@ -1,4 +1,4 @@
-"""What lies in more than one split, and which class lies in fewer than all of them."""
+"""A report about the splits: leakage, shares, and classes that are not in every split."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,10 +8,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import Numbers, coded, run_starts
+from ctc_ray.columns.event_runs import run_starts_of_codes
+from ctc_ray.columns.factorize import Numbers, factorize
 from ctc_ray.schemas import label_column
 
-CONTENT_COLUMN = "content_hash"  # optional: same value, same bytes of the image
+CONTENT_COLUMN = "content_hash"  # optional; equal values mean files with equal bytes
 _KINDS = {
     "location": "location_id",
     "capture event": "capture_event_id",
@@ -20,21 +21,21 @@ _KINDS = {
 
 
 def leakage(rows: pa.Table, splits: pa.Array) -> list[dict[str, Any]]:
-    """Per kind, how many of its values are in several splits, and how many images these have.
+    """Per kind: how many values are in several splits, and how many images have such a value.
 
-    Kinds are location, capture event and, where the rows have a `content_hash`, content; a null is
-    no value.
+    The kinds are location, capture event and, where the rows have a `content_hash`, content. Nulls
+    are not counted.
     """
-    split_N, names = coded(splits)
+    split_N, names = factorize(splits)
     found = []
     for kind, column in _KINDS.items():
         if column not in rows.column_names:
             continue
         if column == CONTENT_COLUMN and rows[column].null_count == rows.num_rows:
-            continue  # nobody has compared the files
-        code_N, values = coded(rows[column])
-        n_splits = _met(code_N, split_N, shape=(len(values), len(names))).sum(axis=1)
-        is_in_several = np.append(n_splits > 1, False)  # the last is null
+            continue  # content was not hashed
+        code_N, values = factorize(rows[column])
+        n_splits = _occur_together(code_N, split_N, shape=(len(values), len(names))).sum(axis=1)
+        is_in_several = np.append(n_splits > 1, False)  # code -1, null, reads the last element
         found.append(
             {
                 "same": kind,
@@ -46,19 +47,21 @@ def leakage(rows: pa.Table, splits: pa.Array) -> list[dict[str, Any]]:
     return found
 
 
-def _met(one_N: Numbers, other_N: Numbers, *, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
-    """Whether some row has both of two codes, of every pair; -1 is no code."""
-    starts = run_starts([one_N, other_N]) if len(one_N) else np.empty(0, np.int64)
-    one, other = one_N[starts], other_N[starts]
-    known = (one >= 0) & (other >= 0)
+def _occur_together(
+    code_N: Numbers, other_N: Numbers, *, shape: tuple[int, int]
+) -> npt.NDArray[np.bool_]:
+    """Whether any row has code i in the first column and j in the other: [i, j]; -1 is null."""
+    starts = run_starts_of_codes([code_N, other_N]) if len(code_N) else np.empty(0, np.int64)
+    code, other = code_N[starts], other_N[starts]
+    known = (code >= 0) & (other >= 0)
     result = np.zeros(shape, bool)
-    result[one[known], other[known]] = True
+    result[code[known], other[known]] = True
     return result
 
 
 def split_shares(splits: pa.Array, fractions: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Per split the share of images that was wanted (None: not said) and that it got."""
-    code_N, names = coded(splits)
+    """Per split: the wanted share of images (None: not in `fractions`), and the share it got."""
+    code_N, names = factorize(splits)
     n_images = np.bincount(code_N, minlength=len(names)).tolist()
     counts = {name: n for name, n in zip(names.to_pylist(), n_images, strict=True) if n}
     wanted = {name: share for name, share in fractions.items() if share > 0}
@@ -73,27 +76,37 @@ def split_shares(splits: pa.Array, fractions: Mapping[str, float]) -> list[dict[
     ]
 
 
-def lacking_classes(
+def classes_not_in_every_split(
     rows: pa.Table, splits: pa.Array, *, heads: Sequence[str], names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The classes that are not in every split of these names: where from, and which lack them."""
-    split_N, present = coded(splits)
-    place_N, places = coded(rows["location_id"])
+    """Classes that are in some split but not in every one: a row per class.
+
+    Args:
+        heads: heads with a column `label_<head>` in `rows`.
+        names: the splits in which every class is expected.
+
+    Returns:
+        Rows of head, class, number of its locations, and the splits without it; head by head,
+        classes ascending.
+    """
+    split_N, present = factorize(splits)
+    location_N, locations = factorize(rows["location_id"])
     found = []
     for head in heads:
-        code_N, classes = coded(rows[label_column(head)])
-        has = _met(code_N, split_N, shape=(len(classes), len(present)))
-        n_places = _met(code_N, place_N, shape=(len(classes), len(places))).sum(axis=1)
+        code_N, classes = factorize(rows[label_column(head)])
+        has = _occur_together(code_N, split_N, shape=(len(classes), len(present)))
+        at_location = _occur_together(code_N, location_N, shape=(len(classes), len(locations)))
+        n_locations = at_location.sum(axis=1)
         for code in pc.sort_indices(classes).to_pylist():
-            there = {present[int(k)].as_py() for k in np.flatnonzero(has[code])}
-            lacking = [split for split in names if split not in there]
-            if lacking and there:
+            found_in = {present[int(k)].as_py() for k in np.flatnonzero(has[code])}
+            missing_in = [split for split in names if split not in found_in]
+            if missing_in and found_in:
                 found.append(
                     {
                         "head": head,
                         "class": classes[code].as_py(),
-                        "locations": int(n_places[code]),
-                        "not_in": " ".join(lacking),
+                        "locations": int(n_locations[code]),
+                        "not_in": " ".join(missing_in),
                     }
                 )
     return found

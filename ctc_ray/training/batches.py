@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import parquet
@@ -140,7 +140,7 @@ def choose_images(
     if image_choice == "all":
         return np.arange(usable.num_rows)
     events = usable["capture_event_id"]
-    starts = event_starts(events)
+    starts = run_starts(events)
     n_images = np.diff(starts, append=usable.num_rows)
     hashes = [stable_hash(name, seed, epoch) for name in events.take(starts).to_pylist()]
     chosen = [value % n for value, n in zip(hashes, n_images.tolist(), strict=True)]

@@ -7,7 +7,7 @@ from ctc_ray.columns import hashing
 
 
 def test_the_hash_of_a_string_never_changes():
-    # MurmurHash64A, computed with whole numbers of Python from its published source
+    # MurmurHash64A, computed with Python's integers from its published source
     texts = ["", "a", "ä.jpg", "S1/B0001/IMG_00000001.JPG"]
     values = pa.array(texts, pa.large_string())
     assert [f"{h:016x}" for h in hashing.hash_text(values)] == [
@@ -26,7 +26,7 @@ def test_the_hash_is_murmurs(texts):
 
 
 def murmur_64a(key: bytes) -> int:
-    """As in the source that its author has published, byte for byte."""
+    """The published algorithm, one byte string at a time."""
     multiplier, limit = 0xC6A4A7935BD1E995, 2**64
     result = len(key) * multiplier % limit
     for start in range(0, len(key) - 7, 8):
@@ -47,7 +47,7 @@ def test_parts_do_not_change_a_hash(monkeypatch):
     assert hashing.hash_text(values).tolist() == whole.tolist()
 
 
-def test_an_image_id_is_the_hash_of_its_event_and_that_of_its_uri():
+def test_an_image_id_is_the_hash_of_its_event_and_the_hash_of_its_uri():
     events, uris = np.array([1, 2**64 - 1], np.uint64), np.array([255, 0], np.uint64)
     assert hashing.image_ids(events, uris).to_pylist() == [
         "0000000000000001" + "00000000000000ff",
@@ -59,9 +59,9 @@ names = st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abc")), max_size=
 
 
 @given(names, st.booleans())
-def test_a_repeated_image_is_one_whose_event_has_named_it_before(images, collide):
+def test_a_repeated_image_occurs_in_an_earlier_row_of_its_event(images, collide):
     uris = pa.array([uri for _, uri in images], pa.string())
     hashes = np.zeros(len(images), np.uint64) if collide else hashing.hash_text(uris)
     events = np.array([event for event, _ in images], np.int32)
-    expected = [place for place, image in enumerate(images) if image in images[:place]]
-    assert hashing.repeated(events, uris, hashes).tolist() == expected
+    expected = [row for row, image in enumerate(images) if image in images[:row]]
+    assert hashing.repeated_images(events, uris, hashes).tolist() == expected

@@ -9,18 +9,18 @@ from ctc_ray.columns.text_words import hash_parts
 texts = st.lists(st.none() | st.text(max_size=40), max_size=30)
 
 
-def length_and_words(part):
-    """Each value's text, put together from its words again, as one number."""
+def hash_of_words(part):
+    """A hash of each value's text, which is rebuilt from its words."""
     part, order = part.by_length()
     order = np.arange(len(part.starts))[order]
     assert part.lengths.tolist() == sorted(part.lengths.tolist(), reverse=True)
     result = np.empty(len(order), np.uint64)
-    for place, source in enumerate(order.tolist()):
-        n_words = int(part.lengths[place]) // 8 + 2  # what lies behind the text is 0
-        words = [int(part.words(n, place + 1)[place]) for n in range(n_words)]
+    for index, source in enumerate(order.tolist()):
+        n_words = int(part.lengths[index]) // 8 + 2  # words after the end of the text are 0
+        words = [int(part.words(n, index + 1)[index]) for n in range(n_words)]
         text = b"".join(word.to_bytes(8, "little") for word in words)
-        assert text[part.lengths[place] :].strip(b"\0") == b""
-        result[source] = hash(text[: part.lengths[place]]) & (1 << 64) - 1
+        assert text[part.lengths[index] :].strip(b"\0") == b""
+        result[source] = hash(text[: part.lengths[index]]) & (1 << 64) - 1
     return result
 
 
@@ -29,13 +29,11 @@ def length_and_words(part):
 def test_words_are_the_bytes_of_each_text_and_then_zeros(kind, values, start, size):
     column = pa.array(values, kind)[start:]
     expected = [hash((value or "").encode()) & (1 << 64) - 1 for value in values[start:]]
-    assert (
-        hash_parts(column, length_and_words, np.uint64, values_per_part=size).tolist() == expected
-    )
+    assert hash_parts(column, hash_of_words, np.uint64, values_per_part=size).tolist() == expected
 
 
 @pytest.mark.parametrize("size", [9, 1])  # values of several lengths, and of one
-def test_the_last_word_is_the_one_behind_the_whole_words(size):
+def test_the_last_word_follows_the_whole_words(size):
     def rest(part):
         return part.last_words()
 

@@ -10,10 +10,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
 
 import pyarrow as pa
 import pytest
+from builders import create_all
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -282,14 +282,6 @@ def test_of_threads_that_create_a_file_at_once_one_wins(folder_uri):
 
     with ThreadPoolExecutor(4) as pool:
         assert_one_winner(folder_uri, list(pool.map(run, range(4))))
-
-
-def create_all(me: int, folder_uri: str, barrier: Any) -> list[bool]:
-    won = []
-    for trial in range(20):
-        barrier.wait(60)
-        won.append(storage.create_bytes(f"{folder_uri}/{trial}", b"%d" % me * 1000))
-    return won
 
 
 def test_of_processes_that_create_a_file_at_once_one_wins(folder_uri):

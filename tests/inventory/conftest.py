@@ -10,7 +10,7 @@ from ctc_ray.inventory.events.assemble import Inventory
 
 @pytest.fixture(scope="session")
 def as_records() -> Callable[[Inventory], dict[str, dict[str, Any]]]:
-    """An inventory in the form of the original's: id -> images and labels, missing as "-1"."""
+    """An inventory in the original's form: id -> images and labels; a missing label is "-1"."""
 
     def records(inventory: Inventory) -> dict[str, dict[str, Any]]:
         result: dict[str, dict[str, Any]] = {}

@@ -9,7 +9,7 @@ def test_nothing_found_is_an_empty_table():
     assert Findings().table().equals(finding_schema().empty_table())
 
 
-def test_cases_are_counted_and_kept_in_their_order():
+def test_cases_are_counted_and_keep_their_order():
     found = Findings().counted(rows_merged=7, nothing=0)
     found = found.listed("missing_file", ["b.jpg", "a.jpg"], ["no such file", None])
     found = found.listed("unreadable_time", pa.array(["x"], pa.large_string()))

@@ -1,7 +1,7 @@
-"""What camera-trap-classifier made of its own files and of odd ones, and what we make of them.
+"""Inventories, labels and splits equal the original's, except for the deviations listed here.
 
-`goldens.json` was written by running the original. Where we do not do the same, it is one of these
-deviations, each of which loses nothing that the original kept:
+`goldens.json` was written by running the original on its own files and on unusual files. No
+deviation loses anything that the original kept:
 
 | golden | the original | here |
 |---|---|---|
@@ -21,7 +21,7 @@ deviations, each of which loses nothing that the original kept:
 | json_data_file: tfr_multi_species_standard | the last observation wins | an error, or a choice |
 | dir | names with two dots are left out: 118 | 119 |
 | cat_dog_dinv_test.json, dummy.json | empty inventory | SchemaError: all were rejected |
-| json_data_file | rejected records are told at debug level | they are findings, per reason |
+| json_data_file | rejected records are logged at debug level | they are findings, per reason |
 
 A label -1 is null here; the comparison writes it as the original does.
 """
@@ -49,7 +49,7 @@ SAME = {
     "na": HEADER + "1,a.jpg,NA\n",
     "case_ws": HEADER + "1,a.jpg, Cat \n2,b.jpg,cat\n",
 }
-ANOTHER = {  # golden -> csv, and what we make of it
+ANOTHER = {  # golden -> csv, and our records of it
     "bom": (
         "\ufeff" + HEADER + "1,a.jpg,cat\n",
         {"1": {"images": ["a.jpg"], "labels": [{"species": "cat"}]}},
@@ -81,7 +81,7 @@ ERRORS = {  # golden -> csv, and the error
 }
 
 
-def test_each_odd_csv_of_the_original_is_the_same_or_a_deviation(goldens):
+def test_each_unusual_csv_gives_the_original_records_or_a_deviation(goldens):
     others = {"non_ascii_id_split", "panthera"}
     assert set(goldens["edge"]) == {*SAME, *ANOTHER, *ERRORS, *others}
     assert all(f"| edge: {name} |" in (__doc__ or "") for name in {*ANOTHER, *ERRORS, *others})
@@ -93,7 +93,7 @@ def test_csv_is_read_as_the_original_read_it(write, goldens, as_records, name):
 
 
 @pytest.mark.parametrize("name", ANOTHER)
-def test_csv_of_which_the_original_lost_something_is_read_whole(write, goldens, as_records, name):
+def test_csv_that_the_original_read_in_part_is_read_whole(write, goldens, as_records, name):
     content, expected = ANOTHER[name]
 
     found = as_records(read_csv(write(content), COLUMNS))
@@ -105,7 +105,7 @@ def test_csv_of_which_the_original_lost_something_is_read_whole(write, goldens, 
 
 
 @pytest.mark.parametrize("name", ERRORS)
-def test_csv_of_which_the_original_lost_rows_in_silence_is_an_error(write, name):
+def test_csv_whose_rows_the_original_lost_in_silence_is_an_error(write, name):
     content, message = ERRORS[name]
     with pytest.raises(SchemaError, match=message):
         read_csv(write(content), COLUMNS)
@@ -115,7 +115,7 @@ def test_id_beyond_ascii_gets_a_split():
     assert split_by_event(pa.chunked_array([["é"]]), {"train": 1.0}).to_pylist() == ["train"]
 
 
-def test_source_that_the_original_had_given_up_is_no_command(capsys):
+def test_source_that_the_original_had_removed_is_not_a_command(capsys):
     with pytest.raises(SystemExit) as left:
         cli.main(["create-inventory", "panthera", "--source-uri", "x", "--output-uri", "y"])
     assert left.value.code == 2
@@ -164,7 +164,7 @@ def test_counts_and_classes_are_the_originals(originals, goldens):
     }
 
 
-def test_events_with_a_missing_label_are_those_of_the_original(originals, goldens):
+def test_events_with_a_missing_label_are_the_originals(originals, goldens):
     uri = str(originals / "cats_vs_dogs_multi.csv")
     rows = read_csv(uri, CsvColumns("id", ("image",), HEADS)).table
 
@@ -174,7 +174,7 @@ def test_events_with_a_missing_label_are_those_of_the_original(originals, golden
     assert n_left == goldens["multi_csv"]["n_after_discard_missing"]
 
 
-def test_removing_a_count_removes_no_other_that_begins_like_it(originals, goldens):
+def test_removing_a_count_keeps_counts_that_begin_with_it(originals, goldens):
     uri = str(originals / "cats_vs_dogs_multi.csv")
     golden = goldens["multi_csv"]
     rows = read_csv(uri, CsvColumns("id", ("image",), HEADS)).table
@@ -191,13 +191,13 @@ def test_removing_a_count_removes_no_other_that_begins_like_it(originals, golden
     }
 
 
-def test_every_golden_is_compared_here_or_beside_here_or_a_deviation(goldens):
-    """A golden that somebody adds must not go by unnoticed."""
+def test_every_golden_is_compared_or_a_deviation(goldens):
+    """A new golden without a comparison fails here."""
     assert set(goldens) == {
         *("edge", "single_csv", "multi_image_csv", "multi_csv", "dir", "json_data_file"),
         *("cat_dog_dinv_test.json", "dummy.json"),
-        *("id_to_zero_one", "panthera_split_by_meta"),  # in test_splits.py
-        "predictions_output",  # in tests/predictions/test_exports.py
+        *("id_to_zero_one", "panthera_split_by_meta"),  # in tests/splits/test_assign.py
+        "predictions_output",  # in tests/predictions/writers/test_original.py
     }
 
 

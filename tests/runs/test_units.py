@@ -6,7 +6,7 @@ from builders import numbered_rows, put_file
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.columns.event_runs import cut_by_events, event_starts
+from ctc_ray.columns.event_runs import cut_by_events, run_starts
 from ctc_ray.files import storage
 from ctc_ray.runs.units import PlanWriter, missing_units, read_unit, write_plan
 
@@ -15,7 +15,7 @@ from ctc_ray.runs.units import PlanWriter, missing_units, read_unit, write_plan
 
 def test_hand_made_cuts():
     ids = pa.array(list("aabbbccccd"))
-    assert event_starts(ids).tolist() == [0, 2, 5, 9]
+    assert run_starts(ids).tolist() == [0, 2, 5, 9]
     assert cut_by_events(ids, 1) == [(0, 2), (2, 5), (5, 9), (9, 10)]
     assert cut_by_events(ids, 4) == [(0, 2), (2, 5), (5, 9), (9, 10)]
     assert cut_by_events(ids, 5) == [(0, 5), (5, 10)]
@@ -25,7 +25,7 @@ def test_hand_made_cuts():
 
 def test_no_rows_are_no_units():
     for none in (pa.array([], pa.string()), pa.chunked_array([], pa.string())):
-        assert event_starts(none).tolist() == []
+        assert run_starts(none).tolist() == []
         assert cut_by_events(none, 5) == []
 
 
@@ -60,7 +60,7 @@ def test_chunks_of_the_column_do_not_matter(lengths, places):
     ends = sorted({0, len(whole), *(min(place, len(whole)) for place in places)})
     pieces = [whole[a:b] for a, b in itertools.pairwise(ends)]
     chunked = pa.chunked_array(pieces, pa.string())
-    assert event_starts(chunked).tolist() == event_starts(whole).tolist()
+    assert run_starts(chunked).tolist() == run_starts(whole).tolist()
 
 
 # -- the plan --------------------------------------------------------------------------------------

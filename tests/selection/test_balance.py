@@ -4,11 +4,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
-from ctc_ray.selection.balance import Limit, balanced
+from ctc_ray.selection.balance import ClassCap, within_class_cap
 
 
 def rows_of(events):
-    """Of (event, class, split), two images each."""
+    """Rows and splits of events (event, class, split), two images each."""
     twice = [event for event in events for _ in range(2)]
     table = pa.table(
         {
@@ -27,14 +27,14 @@ events = st.dictionaries(
 
 
 @given(events, st.randoms(), st.sampled_from([1, 3, "rarest"]))
-def test_whole_events_stay_whatever_the_order(events, random, most):
-    limit = Limit("s", most)
+def test_whole_events_are_kept_in_any_row_order(events, random, most):
+    cap = ClassCap("s", most)
     kept = set()
     for _ in range(2):
         rows, splits = rows_of(events)
-        stays = balanced(rows, splits, limit)
-        assert (stays[::2] == stays[1::2]).all()
-        now = {event[0] for event, stay in zip(events, stays[::2], strict=True) if stay}
+        is_kept = within_class_cap(rows, splits, cap)
+        assert (is_kept[::2] == is_kept[1::2]).all()
+        now = {event[0] for event, keep in zip(events, is_kept[::2], strict=True) if keep}
         assert not kept or now == kept
         kept = now
         random.shuffle(events)
@@ -46,6 +46,9 @@ def test_whole_events_stay_whatever_the_order(events, random, most):
     assert all(e[0] in kept for e in events if e[1] is None or e[2] == "val")
 
 
-def test_split_that_is_not_there_is_an_error():
-    with pytest.raises(ConfigError, match="'test' is no split with images; splits are train"):
-        balanced(*rows_of([("e", "x", "train")]), Limit("s", 1, splits=("test",)))
+def test_unknown_split_or_head_is_an_error():
+    rows, splits = rows_of([("e", "x", "train")])
+    with pytest.raises(ConfigError, match="split 'test' has no image; splits are train"):
+        within_class_cap(rows, splits, ClassCap("s", 1, splits=("test",)))
+    with pytest.raises(ConfigError, match=r"balance\.head: head 't' not found; heads are s"):
+        within_class_cap(rows, splits, ClassCap("t", 1))

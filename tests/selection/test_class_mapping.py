@@ -11,7 +11,7 @@ def written(tmp_path, text, name="map.yaml"):
     return str(tmp_path / name)
 
 
-def test_csv_and_yaml_say_the_same(tmp_path):
+def test_csv_and_yaml_give_equal_mappings(tmp_path):
     csv = written(tmp_path, "head,from,to\nspecies,no,yes\nspecies,none,\ncount,1,few\n", "m.csv")
     yaml = written(tmp_path, "species: {no: yes, none: ~}\ncount:\n  1: few\n")
     assert read_mapping(csv) == read_mapping(yaml)
@@ -24,18 +24,18 @@ def test_csv_and_yaml_say_the_same(tmp_path):
         ("s: {a: b, a: c}", "s=a is mapped to 'b' and to 'c'"),
         ("s: {a: b, b: c}", "s=a is mapped to 'b', which is mapped to 'c'"),
         ("s: [a]", "head: {from: to}"),
-        ("s: {a: [b]}", "'a' must be mapped to one name"),
+        ("s: {a: [b]}", "s=a must be mapped to one name"),
         ("s: {a", "not YAML"),
         ("? [s, t]\n: {a: b}", "head: {from: to}"),
         ("s: {? [a, b] : c}", "head: {from: to}"),
     ],
 )
-def test_what_is_no_mapping_is_refused(tmp_path, text, message):
+def test_invalid_mapping_is_an_error(tmp_path, text, message):
     with pytest.raises(ConfigError, match=message):
         read_mapping(written(tmp_path, text))
 
 
-def test_folder_is_no_mapping(tmp_path):
+def test_folder_instead_of_a_mapping_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="a folder, not a class mapping"):
         read_mapping(str(tmp_path))
 

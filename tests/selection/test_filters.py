@@ -18,7 +18,7 @@ TABLE = pa.table(
 )
 
 
-def test_any_observation_counts_and_only_the_whole_name():
+def test_any_observation_counts_and_names_match_as_a_whole():
     assert has_label(TABLE, ["s=cat"], setting="k").tolist() == [True, False, False, False]
     assert has_label(TABLE, ["s=lion", "s=lions"], setting="k").tolist() == [
         True,
@@ -34,10 +34,10 @@ def test_unknown_head_is_an_error_and_unknown_class_a_warning(caplog):
         has_label(TABLE, ["t=x"], setting="filter.keep")
     with caplog.at_level(logging.WARNING):
         assert not has_label(TABLE, ["s=lionn"], setting="filter.keep").any()
-    assert "s=lionn occurs nowhere; near: lion, lions" in caplog.text
+    assert "s=lionn does not occur; similar classes: lion, lions" in caplog.text
 
 
-def test_row_without_a_label_of_any_head_is_not_all_labelled():
+def test_row_that_lacks_a_label_of_one_head_is_not_all_labelled():
     rows = pa.table({"label_a": ["x", None, "y"], "label_b": ["x", "y", None]})
     assert all_labelled(rows, ["a", "b"]).tolist() == [True, False, False]
 

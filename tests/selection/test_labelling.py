@@ -1,4 +1,4 @@
-"""One label per head and image; events with several observations are never decided in silence."""
+"""One label per head and image; no event with several observations is decided in silence."""
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ Row = tuple[str, str | None, str | None]
 
 
 def inventory_of(rows: list[Row]) -> pa.Table:
-    """Of rows (event, species, count) with one image each."""
+    """The inventory of rows (event, species, count) with one image each."""
     return assemble(
         SourceRows(
             event_ids=pa.array([row[0] for row in rows], pa.large_string()),
@@ -57,7 +57,7 @@ def test_several_observations_stop_with_an_example_and_the_way_out():
 
     assert str(error.value) == (
         "1 capture event has several observations, e.g. 'e': species=lion, count=1 and "
-        "species=zebra, count=2 (--observations drop|first)"
+        "species=zebra, count=2 (--observations drop|first|most-frequent)"
     )
 
 

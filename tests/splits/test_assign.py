@@ -1,4 +1,4 @@
-"""Every image gets one split, decided by its event or its place alone."""
+"""Every image gets one split, decided only by its event or its location."""
 
 import hashlib
 import logging
@@ -17,23 +17,23 @@ from ctc_ray.splits.assign import (
     split_by_location_hash,
     split_by_meta,
 )
-from ctc_ray.splits.fractions import original_fractions
+from ctc_ray.splits.fractions import md5_fraction
 
 HALVES = {"train": 0.5, "val": 0.5}
 
 
-def rows_of(places: list[tuple[str, str | None]]) -> pa.Table:
-    """Of rows (event, location)."""
+def rows_of(rows: list[tuple[str, str | None]]) -> pa.Table:
+    """A table of rows (event, location)."""
     return pa.table(
         {
-            "capture_event_id": pa.array([event for event, _ in places], pa.string()),
-            "location_id": pa.array([location for _, location in places], pa.string()),
+            "capture_event_id": pa.array([event for event, _ in rows], pa.string()),
+            "location_id": pa.array([location for _, location in rows], pa.string()),
         }
     )
 
 
 def test_fraction_of_an_event_is_24_bits_of_md5():
-    assert original_fractions(pa.array(["1", "é"])).tolist() == [
+    assert md5_fraction(pa.array(["1", "é"])).tolist() == [
         0.7687112551159415,
         int(hashlib.md5("é".encode()).hexdigest()[:6], 16) / 0xFFFFFF,
     ]
@@ -53,7 +53,7 @@ def test_event_is_in_the_first_split_whose_cumulative_share_reaches_its_fraction
     "fractions", [{"a": 0.7, "b": 0.2, "c": 0.1}, {"a": 0.6, "b": 0.3, "c": 0.1}, {"a": 1.0}]
 )
 def test_rounding_leaves_no_event_without_split(fractions, monkeypatch):
-    fractions_N = original_fractions(pa.array([str(n) for n in range(10**5)]))
+    fractions_N = md5_fraction(pa.array([str(n) for n in range(10**5)]))
     last = str(fractions_N.argmax())
     assert fractions_N.max() > 0.9999
 
@@ -72,18 +72,18 @@ def test_hash_of_a_location_is_53_bits_of_blake2b():
     assert hash_to_unit("S1", "salt") == int(digest.hex(), 16) // 2**11 / 2**53
 
 
-def test_rows_without_location_go_by_their_event():
+def test_rows_without_location_are_split_by_their_event():
     events = [(str(n), None) for n in range(20)]
-    places = [("e", str(n)) for n in range(20)]
+    locations = [("e", str(n)) for n in range(20)]
 
     by_event = split_by_location_hash(rows_of(events), fractions=HALVES, salt="")
-    by_place = split_by_location_hash(rows_of(places), fractions=HALVES, salt="")
+    by_location = split_by_location_hash(rows_of(locations), fractions=HALVES, salt="")
 
-    assert by_event.equals(by_place)
+    assert by_event.equals(by_location)
 
 
 @pytest.mark.parametrize("by", ["location", "location-hash"])
-def test_images_without_location_are_told_and_without_any_the_split_is_refused(by, caplog):
+def test_images_without_location_are_a_warning_and_no_location_at_all_is_an_error(by, caplog):
     half = rows_of([("e", "A"), ("f", None)])
     with caplog.at_level(logging.WARNING):
         assign_splits(half, by=by, fractions=HALVES, salt="")
@@ -121,7 +121,7 @@ def test_shares_of_locations_are_about_the_fractions():
         ({"a/b": 1.0}, "'a/b' cannot be the name of a split"),
     ],
 )
-def test_fractions_that_make_no_sense_are_an_error(fractions, message):
+def test_invalid_fractions_are_an_error(fractions, message):
     with pytest.raises(ConfigError, match=message):
         split_by_event(pa.array(["e"]), fractions)
     with pytest.raises(ConfigError, match=message):
@@ -168,7 +168,7 @@ def test_kind_of_split_is_chosen_by_name():
 
 
 ids = st.text(max_size=4)
-places = st.lists(st.tuples(ids, st.one_of(st.none(), ids)), max_size=20)
+event_locations = st.lists(st.tuples(ids, st.one_of(st.none(), ids)), max_size=20)
 shares = st.lists(st.floats(0, 1), min_size=1, max_size=5).filter(lambda x: sum(x) > 0.01)
 
 
@@ -176,34 +176,34 @@ def normalised(numbers: list[float]) -> dict[str, float]:
     return {f"s{n}": number / sum(numbers) for n, number in enumerate(numbers)}
 
 
-@given(places, shares, st.text(max_size=3))
-def test_every_row_gets_a_split_with_a_share(places, shares, salt):
+@given(event_locations, shares, st.text(max_size=3))
+def test_every_row_gets_a_split_with_a_share(rows, shares, salt):
     fractions = normalised(shares)
-    rows = rows_of([*places, ("z", "Z")])
+    table = rows_of([*rows, ("z", "Z")])
 
     for by in ("event", "location-hash"):
-        splits = assign_splits(rows, by=by, fractions=fractions, salt=salt)
-        assert len(splits) == len(places) + 1
+        splits = assign_splits(table, by=by, fractions=fractions, salt=salt)
+        assert len(splits) == len(rows) + 1
         assert splits.null_count == 0
         assert all(fractions[name] > 0 for name in splits.to_pylist())
 
 
-@given(places)
-def test_no_location_is_in_two_splits(places):
-    splits = split_by_location_hash(rows_of(places), fractions=HALVES, salt="").to_pylist()
+@given(event_locations)
+def test_no_location_is_in_two_splits(rows):
+    splits = split_by_location_hash(rows_of(rows), fractions=HALVES, salt="").to_pylist()
 
     seen: dict[str, str] = {}
-    for (_, location), name in zip(places, splits, strict=True):
+    for (_, location), name in zip(rows, splits, strict=True):
         if location is not None:
             assert seen.setdefault(location, name) == name
 
 
-@given(places, places, st.sampled_from(["event", "location-hash"]))
-def test_adding_images_moves_none_to_another_split(places, more, by):
-    assume(any(location is not None for _, location in places))
+@given(event_locations, event_locations, st.sampled_from(["event", "location-hash"]))
+def test_adding_images_moves_no_image_to_another_split(rows, more, by):
+    assume(any(location is not None for _, location in rows))
 
-    before = assign_splits(rows_of(places), by=by, fractions=HALVES, salt="x")
-    after = assign_splits(rows_of([*more, *places]), by=by, fractions=HALVES, salt="x")
+    before = assign_splits(rows_of(rows), by=by, fractions=HALVES, salt="x")
+    after = assign_splits(rows_of([*more, *rows]), by=by, fractions=HALVES, salt="x")
 
     assert after.slice(len(more)).equals(before)
 
@@ -211,7 +211,7 @@ def test_adding_images_moves_none_to_another_split(places, more, by):
 @pytest.mark.real_data
 def test_fractions_are_the_originals(goldens):
     ids = goldens["id_to_zero_one"]
-    assert original_fractions(pa.array(list(ids))).tolist() == list(ids.values())
+    assert md5_fraction(pa.array(list(ids))).tolist() == list(ids.values())
 
 
 @pytest.mark.real_data
@@ -245,7 +245,7 @@ def test_metadata_split_is_the_originals(originals, goldens):
     assert table["capture_event_id"].to_pylist() == event_ids
 
 
-def test_a_salt_changes_the_split_by_event_and_none_is_the_originals():
+def test_a_salt_changes_the_split_by_event_and_no_salt_is_the_originals_split():
     ids = pa.array([str(n) for n in range(200)])
     salted = split_by_event(ids, HALVES, "a").to_pylist()
     assert salted != split_by_event(ids, HALVES, "b").to_pylist()

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.splits.by_location import split_by_location
-from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
 
 FRACTIONS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
 def rows_of(rows):
-    """Of (event, location, class)."""
+    """A table of rows (event, location, class)."""
     names = ("capture_event_id", "location_id", "label_s")
     columns = zip(*rows, strict=True) if rows else ([], [], [])
     return pa.table(
@@ -39,15 +39,15 @@ some_rows = st.lists(
     st.randoms(),
     st.dictionaries(st.sampled_from("ABQ"), st.sampled_from(list(FRACTIONS))),
 )
-def test_each_location_has_one_split_whatever_the_order_and_fixed_stays(rows, random, fixed):
+def test_each_location_has_one_split_in_any_row_order_and_fixed_ones_stay(rows, random, fixed):
     found = []
     for _ in range(2):
         splits = split_by_location(rows_of(rows), fractions=FRACTIONS, salt="s", fixed=fixed)
         pairs = {
             (r[1] or f"event {r[0]}", s) for r, s in zip(rows, splits.to_pylist(), strict=True)
         }
-        assert len(pairs) == len({place for place, _ in pairs})
-        assert all(fixed.get(place, split) == split for place, split in pairs)
+        assert len(pairs) == len({location for location, _ in pairs})
+        assert all(fixed.get(location, split) == split for location, split in pairs)
         found.append(pairs)
         random.shuffle(rows)
     assert found[0] == found[1]
@@ -59,18 +59,18 @@ def test_class_of_as_many_locations_as_splits_is_in_every_split(salt):
             for n in range(40) for k in range(n + 2)]  # fmt: skip
     table = rows_of(rows)
     splits = split_by_location(table, fractions=FRACTIONS, salt=salt)
-    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    assert classes_not_in_every_split(table, splits, heads=["s"], names=list(FRACTIONS)) == []
     for share in split_shares(splits, FRACTIONS):
-        # whole locations only: no further off than the largest one (41 images) is big
+        # only whole locations are moved: the deviation is at most the largest one, 41 images
         assert share["share"] == pytest.approx(share["wanted"], abs=41 / len(rows))
 
 
-def faults(chosen, sizes, classes, shares):
-    """Splits that lack a class which could be in all, and the sum of the deviations."""
+def shortfall(chosen, sizes, classes, shares):
+    """Splits that lack a class which could be in all of them, and the sum of the deviations."""
     reached = [sum(n for n, k in zip(sizes, chosen, strict=True) if k == split)
                for split in range(len(shares))]  # fmt: skip
     could = [
-        {chosen[place] for place in places} for places in classes if len(places) >= len(shares)
+        {chosen[n] for n in locations} for locations in classes if len(locations) >= len(shares)
     ]
     n_lacking = sum(len(shares) - len(splits) for splits in could)
     return n_lacking, sum(abs(n / sum(sizes) - share)
@@ -88,25 +88,27 @@ def faults(chosen, sizes, classes, shares):
 )
 @pytest.mark.parametrize("salt", ["", "1", "2"])
 def test_few_locations_are_split_as_well_as_can_be(sizes, classes, shares, salt):
-    of_each = [[k for k, places in enumerate(classes) if n in places] for n in range(len(sizes))]
+    classes_of = [
+        [k for k, locations in enumerate(classes) if n in locations] for n in range(len(sizes))
+    ]
     rows = [
-        (f"{place}-{copy}", f"L{place}", str(own[copy % len(own)]))
-        for place, (n_images, own) in enumerate(zip(sizes, of_each, strict=True))
+        (f"{n}-{copy}", f"L{n}", str(own[copy % len(own)]))
+        for n, (n_images, own) in enumerate(zip(sizes, classes_of, strict=True))
         for copy in range(n_images)
     ]
     names = [str(k) for k in range(len(shares))]
     splits = split_by_location(
         rows_of(rows), fractions=dict(zip(names, shares, strict=True)), salt=salt
     )
-    of_place = dict(zip([row[1] for row in rows], splits.to_pylist(), strict=True))
-    chosen = [int(of_place[f"L{place}"]) for place in range(len(sizes))]
+    split_of = dict(zip([row[1] for row in rows], splits.to_pylist(), strict=True))
+    chosen = [int(split_of[f"L{n}"]) for n in range(len(sizes))]
 
     ways = itertools.product(range(len(shares)), repeat=len(sizes))
-    best = min(faults(way, sizes, classes, shares) for way in ways)
-    assert faults(chosen, sizes, classes, shares) == pytest.approx(best, abs=0.01)
+    best = min(shortfall(way, sizes, classes, shares) for way in ways)
+    assert shortfall(chosen, sizes, classes, shares) == pytest.approx(best, abs=0.01)
 
 
-def test_class_that_few_images_have_is_shared_out_as_all_images_are():
+def test_rare_class_is_divided_by_the_shares_like_all_images():
     # 60 locations of 20 images; 20 of them have a rare animal, 1 to 4 images of it, 50 in all
     rows = [(f"{n}-{k}", f"L{n}", "rare" if n % 3 == 0 and k <= n // 3 % 4 else "x")
             for n in range(60) for k in range(20)]  # fmt: skip
@@ -119,7 +121,7 @@ def test_class_that_few_images_have_is_shared_out_as_all_images_are():
             assert share["images"] == pytest.approx(50 * share["wanted"], abs=0.5)
 
 
-def test_events_without_location_cost_no_location_its_place():
+def test_events_without_location_do_not_disturb_the_shares_of_locations():
     sizes = [1150, 390, 610, 1700, 240, 820, 1330, 570, 960, 1490]  # images of the locations
     rows = [(f"{n}-{k}", f"L{n}", "x") for n, size in enumerate(sizes) for k in range(size)]
     rows += [(f"lone-{k}", None, None) for k in range(1600)]
@@ -133,16 +135,18 @@ def test_events_without_location_cost_no_location_its_place():
 def test_rare_classes_are_in_every_split_also_of_many_locations(seed):
     random = np.random.default_rng(seed)
     rows = [(f"{n}-{k}", f"L{n}", "x") for n in range(1600) for k in range(1 + n % 3)]
-    for rare in range(40):  # each at four of the same forty locations
-        places = random.choice(40, 4, replace=False)
-        rows += [(f"r{rare}-{n}", f"L{n}", f"rare {rare}") for n in places]
+    for rare in range(40):  # each rare class is at four of the same forty locations
+        locations = random.choice(40, 4, replace=False)
+        rows += [(f"r{rare}-{n}", f"L{n}", f"rare {rare}") for n in locations]
     table = rows_of(rows)
     splits = split_by_location(table, fractions=FRACTIONS, salt="")
-    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    assert classes_not_in_every_split(table, splits, heads=["s"], names=list(FRACTIONS)) == []
 
 
-def test_fixed_split_that_is_none_is_an_error():
-    with pytest.raises(ConfigError, match="location 'A' is in the split 'dev' already"):
+def test_fixed_split_without_a_fraction_is_an_error():
+    with pytest.raises(
+        ConfigError, match="location 'A' is in the split 'dev' already; add that split to"
+    ):
         split_by_location(
             rows_of([("e", "A", "x")]), fractions=FRACTIONS, salt="", fixed={"A": "dev"}
         )
@@ -159,7 +163,7 @@ def test_real_cameras_keep_the_shares_and_every_class(shared_data, salt):
     table = rows_of(rows)
     splits = split_by_location(table, fractions=FRACTIONS, salt=salt)
     assert pc.count_distinct(table["location_id"]).as_py() == 180
-    assert lacking_classes(table, splits, heads=["s"], names=list(FRACTIONS)) == []
+    assert classes_not_in_every_split(table, splits, heads=["s"], names=list(FRACTIONS)) == []
     assert [found["in_several_splits"] for found in leakage(table, splits)] == [0, 0]
     for share in split_shares(splits, FRACTIONS):
         assert share["share"] == pytest.approx(share["wanted"], abs=0.001)

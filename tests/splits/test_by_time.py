@@ -30,12 +30,12 @@ def test_earliest_days_come_first():
 
 
 @given(st.lists(st.integers(-5, 20), max_size=40))
-def test_no_day_is_in_two_splits_and_time_only_goes_on(days):
+def test_no_day_is_in_two_splits_and_later_splits_have_later_days(days):
     splits = split_by_time(rows_of(days), THIRDS, undated="error").to_pylist()
     order = list(THIRDS)
     by_day = sorted({(day, order.index(name)) for day, name in zip(days, splits, strict=True)})
     assert len(by_day) == len(set(days))
-    assert [number for _, number in by_day] == sorted(number for _, number in by_day)
+    assert [index for _, index in by_day] == sorted(index for _, index in by_day)
 
 
 def test_undated_events_follow_the_policy():

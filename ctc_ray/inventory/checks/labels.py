@@ -1,4 +1,4 @@
-"""What an inventory holds, counted, and what in it is likely to be a mistake."""
+"""Counts of the labels of an inventory, and labels and images that are probably mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,33 +7,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.inventory.events.images import InventoryImages
+from ctc_ray.inventory.events.images import AssembledImages
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.observations import labels_of
 
 
 @dataclass(frozen=True)
 class LabelCount:
-    """How often a label was given."""
+    """The number of observations with a label."""
 
     label: str | None
     """None: not labelled."""
     count: int
-    """Observations; those of an event are counted once, however many images it has."""
+    """Observations; one of an event counts once, however many images the event has."""
     share: float
-    """Of all observations, in [0, 1]."""
+    """Share of all observations, in [0, 1]."""
 
 
 def count_labels(
     observations_E: pa.Array | pa.ChunkedArray, heads: Sequence[str]
 ) -> dict[str, list[LabelCount]]:
-    """The labels of each head, most frequent first, then by label, the missing one last.
+    """Head -> its labels, most frequent first, then by label, the missing one last.
 
     Args:
         observations_E: the list of observations of each event.
 
     Raises:
-        LabelError: there is no such head.
+        LabelError: the observations do not have a head.
     """
     observations = pc.list_flatten(observations_E)
     return {head: _counts(labels_of(observations, head)) for head in heads}
@@ -42,10 +42,16 @@ def count_labels(
 def check_labels(
     observations_E: pa.Array, heads: Sequence[str], *, rare_class_events: int
 ) -> Findings:
-    """Findings about the labels of each head, from the list of observations of each event.
+    """Findings about the labels of each head.
 
-    - `labels_differ_in_case_or_spaces`: classes that are perhaps one, "Zebra" and "zebra "
+    - `labels_differ_in_case_or_spaces`: classes that may be one class, like "Zebra" and "zebra "
     - `rare_classes`: classes of fewer than `rare_class_events` capture events
+
+    Args:
+        observations_E: the list of observations of each event.
+
+    Raises:
+        LabelError: the observations do not have a head.
     """
     findings = Findings()
     for head in heads:
@@ -69,28 +75,29 @@ def check_labels(
     return findings
 
 
-def check_images(images: InventoryImages) -> Findings:
-    """`images_of_several_events`: images that an earlier event names too, and both events."""
+def check_images(images: AssembledImages) -> Findings:
+    """`images_of_several_events`: images that are also in an earlier event, with both event ids."""
     layout = images.layout
-    if len(layout.shared) == 0:
+    if len(layout.repeated_uri_hashes) == 0:
         return Findings()
-    chosen = np.flatnonzero(np.isin(images.uri_hashes[layout.places], layout.shared))
-    uris = images.source.image_uris.take(pa.array(layout.places[chosen]))
+    hashes = images.uri_hashes[layout.source_indices]
+    chosen = np.flatnonzero(np.isin(hashes, layout.repeated_uri_hashes))
+    uris = images.source.image_uris.take(pa.array(layout.source_indices[chosen]))
     codes = uris.dictionary_encode().indices.to_numpy()
     _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
     later = np.flatnonzero(first[inverse] != np.arange(len(codes)))
     own, other = (
-        images.events.ids.take(pa.array(layout.events_of[chosen[places]])).cast(pa.large_string())
-        for places in (later, first[inverse][later])
+        images.events.ids.take(pa.array(layout.event_indices[chosen[rows]])).cast(pa.large_string())
+        for rows in (later, first[inverse][later])
     )
     details = pc.binary_join_element_wise(other, own, pa.scalar(", ", pa.large_string()))
     return Findings().listed("images_of_several_events", uris.take(pa.array(later)), details)
 
 
 def _events_of_classes(lists: pa.Array, head: str) -> dict[str, int]:
-    """Class -> number of capture events with an observation of it."""
+    """Class -> number of capture events that have the class in an observation."""
     encoded = labels_of(pc.list_flatten(lists), head).dictionary_encode()
-    if pc.max(pc.list_value_length(lists)).as_py() == 1:  # every observation is another event's
+    if pc.max(pc.list_value_length(lists)).as_py() == 1:  # every event has at most one observation
         counts = pc.value_counts(encoded.indices.drop_null()).to_pylist()
         names = encoded.dictionary.to_pylist()
         return {names[row["values"]]: row["counts"] for row in counts}

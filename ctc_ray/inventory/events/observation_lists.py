@@ -1,4 +1,4 @@
-"""The observations of each capture event: united, each once, those that say nothing left out.
+"""The list of distinct observations of each capture event.
 
 E capture events, M observations of the source.
 """
@@ -10,7 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import coded, run_starts
+from ctc_ray.columns.event_runs import run_starts_of_codes
+from ctc_ray.columns.factorize import factorize
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[np.int32]
@@ -21,24 +22,27 @@ _MAX_CODES = 1 << 31  # codes of events and of observations multiply to less tha
 def observation_lists(
     labels: Mapping[str, pa.Array], events_M: Numbers, n_events: int
 ) -> tuple[pa.Array, pa.Array]:
-    """The observations of each event, and how often the source gives each of them.
+    """The distinct observations of each event, and how often the source gives each of them.
 
-    Both are lists of each event, in the order of first occurrence. An observation without any
-    label is kept only if its event has no other.
+    An observation without any label is kept only if its event has no other.
 
     Args:
         labels: head -> label of each observation; null is missing.
-        events_M: number of each observation's event.
+        events_M: event index of each observation.
+
+    Returns:
+        Per event a list of structs (head -> label) in the order of first occurrence, and a list of
+        counts. Without heads both are null for every event.
     """
     if not labels:
         return pa.nulls(n_events, pa.list_(pa.string())), pa.nulls(n_events, pa.list_(pa.int32()))
-    columns = {head: coded(values) for head, values in labels.items()}
-    # most often equal rows are neighbours; all that follows is then short
-    starts = run_starts([events_M, *(codes for codes, _ in columns.values())])
+    columns = {head: factorize(values) for head, values in labels.items()}
+    # equal observations are mostly neighbours, so few runs remain to be compared
+    starts = run_starts_of_codes([events_M, *(codes for codes, _ in columns.values())])
     n_equal = np.diff(starts, append=len(events_M))
     columns = {head: (codes[starts], names) for head, (codes, names) in columns.items()}
     events_M = events_M[starts]
-    if np.bincount(events_M).max(initial=0) <= 1:  # each is the only one of its event
+    if np.bincount(events_M).max(initial=0) <= 1:  # every event has one observation
         kept, counts = np.arange(len(events_M)), n_equal
     else:
         codes, n_codes = _observation_codes(columns)
@@ -49,8 +53,8 @@ def observation_lists(
             labelled |= values[kept] >= 0
         has_label_E = np.zeros(n_events, bool)
         has_label_E[events_M[kept[labelled]]] = True
-        speaks = labelled | ~has_label_E[events_M[kept]]
-        kept, counts = kept[speaks], counts[speaks]
+        counts_too = labelled | ~has_label_E[events_M[kept]]
+        kept, counts = kept[counts_too], counts[counts_too]
     by_event = np.argsort(events_M[kept], kind="stable")
     order, n_E = kept[by_event], np.bincount(events_M[kept], minlength=n_events)
     offsets = pa.array(np.concatenate([[0], np.cumsum(n_E)]).astype(np.int32))
@@ -65,7 +69,7 @@ def observation_lists(
     return pa.ListArray.from_arrays(offsets, observations), pa.ListArray.from_arrays(offsets, times)
 
 
-def observations_in_words(lists: pa.Array) -> pa.Array:
+def observations_to_text(lists: pa.Array) -> pa.Array:
     """Each list of observations as text: "species=zebra, count=2; species=blank, count=missing"."""
     flat = lists.flatten()
     if len(flat) == 0:
@@ -87,10 +91,10 @@ def observations_in_words(lists: pa.Array) -> pa.Array:
 
 
 def _distinct(keys: Ints, n_equal: Ints) -> tuple[Ints, Ints]:
-    """The places, ascending, where each distinct key is first met, and how often it is there.
+    """The index of the first occurrence of each distinct key, ascending, and its total count.
 
     Args:
-        n_equal: how often each of the keys counts.
+        n_equal: how often each element of `keys` counts.
     """
     if len(keys) == 0:
         return keys, keys
@@ -98,18 +102,18 @@ def _distinct(keys: Ints, n_equal: Ints) -> tuple[Ints, Ints]:
     in_order = keys[order]
     is_first = np.append(True, in_order[1:] != in_order[:-1])
     counts = np.add.reduceat(n_equal[order], np.flatnonzero(is_first))
-    places = order[is_first]
-    by_place = np.argsort(places)
-    return places[by_place], counts[by_place]
+    indices = order[is_first]
+    ascending = np.argsort(indices)
+    return indices[ascending], counts[ascending]
 
 
 def _observation_codes(
     columns: Mapping[str, tuple[Numbers, pa.Array]],
 ) -> tuple[Ints, int]:
-    """A number per observation, the same exactly for equal ones, and a bound above all numbers."""
+    """A code per observation, equal only for equal observations; and a bound above all codes."""
     total, n_total = np.zeros(1, np.int64), 1
     for codes, dictionary in columns.values():
-        n_labels = len(dictionary) + 1  # the last is null
+        n_labels = len(dictionary) + 1  # the last code is null
         total = total * n_labels + np.where(codes < 0, n_labels - 1, codes)
         n_total *= n_labels
         if n_total > _MAX_CODES:

@@ -1,4 +1,4 @@
-"""What a reader makes of its source: columns, row by row, before events are united."""
+"""The columns that a reader makes of its source, before the rows of an event are merged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,23 +12,30 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SourceRows:
-    """The columns of a source. Rows with the same event id, neighbours or not, are one event."""
+    """The columns of a source. Rows with equal event ids, neighbours or not, are one event.
 
-    event_ids: pa.Array  # these and the other columns of text: plain, or dictionary-encoded
+    Text columns are plain or dictionary-encoded.
+    """
+
+    event_ids: pa.Array
+    """Event id of each row."""
     image_rows: Ints | None
-    """Source row of each image, ascending; the images of a row in the order of the source. None:
+    """Source row of each image, ascending; the images of a row keep the order of the source. None:
     every row is one image."""
     image_uris: pa.Array
+    """URI of each image."""
     observation_rows: Ints | None
     """Source row of each observation, ascending. None: every row is one observation."""
     labels: Mapping[str, pa.Array] = field(default_factory=dict)
     """Head -> label of each observation; null is missing."""
     location_ids: pa.Array | None = None
+    """Location of each row; null is unknown."""
     deployment_ids: pa.Array | None = None
+    """Deployment of each row; null is unknown."""
     captured_at: pa.Array | None = None
-    """Of each image, timestamp[us], the camera's local time; null is not known."""
+    """Time of each image on the camera's clock, timestamp[us]; null is unknown."""
     boxes: pa.Array | None = None
-    """Of each image, list<schemas.BOX>; null: nobody has looked for any."""
+    """Boxes of each image, list<schemas.BOX>; empty: none found, null: not searched for."""
     meta: Mapping[str, pa.Array] = field(default_factory=dict)
     """Metadata field -> value of each row; null is missing."""
 

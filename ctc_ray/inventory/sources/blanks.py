@@ -1,4 +1,4 @@
-"""Blank frames of a capture event that is not blank: an animal seldom is in every frame."""
+"""Blank frames of an event with an animal: an animal is seldom in every frame of an event."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,12 +8,15 @@ import pyarrow.compute as pc
 Bools = npt.NDArray[np.bool_]
 
 
-def beside_labelled(events_M: npt.NDArray[np.int64], labels: pa.Array, is_blank: Bools) -> Bools:
-    """Which observations say blank in an event of which another has a label that is not blank.
+def blanks_beside_labels(
+    events_M: npt.NDArray[np.int64], labels: pa.Array, is_blank: Bools
+) -> Bools:
+    """Which of M observations are blank although their event has a label that is not blank.
 
     Args:
-        events_M: number of each observation's event, from 0.
-        labels: of each observation; null is missing, and says nothing.
+        events_M: event index of each observation, from 0.
+        labels: label of each observation; null is missing and does not count.
+        is_blank: whether the label means blank.
     """
     if len(events_M) == 0:
         return np.zeros(0, bool)

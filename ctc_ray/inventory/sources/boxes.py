@@ -1,4 +1,4 @@
-"""Boxes around what is in an image, as the column of an inventory; N images, B boxes."""
+"""Boxes around animals, as the column `boxes` of an inventory; N images, B boxes."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +14,8 @@ Floats = npt.NDArray[np.float64]
 _TOLERANCE = 1e-3  # detectors round their boxes to four digits or less
 
 
-def corners(values: Sequence[Any]) -> Floats:
-    """Lists of four finite numbers as rows x, y, w, h; a row of NaN for anything else."""
+def parse_boxes(values: Sequence[Any]) -> Floats:
+    """Each value as a row x, y, w, h; NaN for a value that is not a list of four finite numbers."""
     missing = [np.nan] * 4
     found = np.array([v if _is_box(v) else missing for v in values], np.float64).reshape(-1, 4)
     found[~np.isfinite(found).all(axis=1)] = np.nan
@@ -30,8 +30,12 @@ def _is_box(value: Any) -> bool:
     )
 
 
-def beyond_image(boxes_B4: Floats) -> npt.NDArray[np.bool_]:
-    """Which boxes, relative to the image, reach beyond it or have no area."""
+def is_beyond_image(boxes_B4: Floats) -> npt.NDArray[np.bool_]:
+    """Whether each box reaches beyond its image or has no area.
+
+    Args:
+        boxes_B4: x, y, w, h as shares of the image's width and height.
+    """
     x, y, w, h = boxes_B4.T
     low, high = -_TOLERANCE, 1 + _TOLERANCE
     inside = (x >= low) & (y >= low) & (x + w <= high) & (y + h <= high) & (w > 0) & (h > 0)
@@ -45,12 +49,14 @@ def box_lists(
     confidences: pa.Array | None,
     has_list_N: npt.NDArray[np.bool_],
 ) -> pa.Array:
-    """The list of boxes of each image, in the order given.
+    """The list of boxes of each image, list<schemas.BOX>, in the given order.
 
     Args:
-        images_B: number of each box's image.
-        confidences: null where a human drew the box.
-        has_list_N: images that somebody has looked at; the others' list is null.
+        images_B: index of each box's image.
+        boxes_B4: x, y, w, h as shares of the image's width and height.
+        categories: name of each box's category.
+        confidences: of each box, in [0, 1]; null, or None for all: drawn by a human.
+        has_list_N: False: boxes were not searched for in the image, its list is null.
     """
     order = np.argsort(images_B, kind="stable")
     counts_N = np.bincount(images_B, minlength=len(has_list_N))
@@ -59,7 +65,7 @@ def box_lists(
     if confidences is None:
         confidences = pa.nulls(len(order), pa.float32())
     columns = [categories.take(chosen).cast(pa.string()), confidences.take(chosen)]
-    edges = [pa.array(boxes_B4[order, place].astype(np.float32)) for place in range(4)]
+    edges = [pa.array(boxes_B4[order, k].astype(np.float32)) for k in range(4)]
     values = pa.StructArray.from_arrays(
         [columns[0], columns[1].cast(pa.float32()), *edges], fields=list(BOX)
     )

@@ -7,14 +7,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import number
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.blanks import beside_labelled
-from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists
-from ctc_ray.inventory.sources.camtrap_events import Intervals, apart_by_deployment, interval_of
+from ctc_ray.inventory.sources.blanks import blanks_beside_labels
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image
+from ctc_ray.inventory.sources.camtrap_events import (
+    Intervals,
+    find_intervals,
+    prefix_repeated_event_ids,
+)
 from ctc_ray.inventory.sources.camtrap_package import CamtrapPackage, as_numbers, read_package
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 from ctc_ray.inventory.sources.times import parse_instants, parse_times
@@ -27,7 +31,7 @@ _FURTHER_HEADS = {
     "behavior": ("behavior", "behaviour"),  # the latter in 0.1
 }
 _EDGES = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
-_EVENT = ("eventID", "sequenceID")  # the latter in 0.1, where media have it, too
+_EVENT = ("eventID", "sequenceID")  # the latter in 0.1, where media have it too
 
 Bools = npt.NDArray[np.bool_]
 
@@ -44,30 +48,44 @@ class _Media:
 def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
     """The inventory of a Camtrap DP package, 0.1 to 1.0.2.
 
-    The head `species` is the scientific name, or the observation type where it is blank, human,
-    vehicle, unknown or unclassified; count, lifeStage, sex and behavior are heads where there is
-    any value. A medium's event is the one of its media-level observations, else the one of its
-    deployment in whose time it lies (compared in UTC) by an event-level observation, else by that
-    of another medium, else made by gaps. Where observations of the whole event are given, they
-    stand for those of its single media; blank beside another label is left out. `captured_at` is
-    the time on the camera's clock. Videos and sounds are findings, not rows. A relative file path
-    is one below the package's folder. Where deployments have neither locationID nor locationName,
-    both optional, their coordinates are the location.
+    Heads: `species` is the scientific name, or the observation type if that is blank, human,
+    vehicle, unknown or unclassified. count, lifeStage, sex and behavior are heads if any
+    observation has a value.
+
+    Events: a medium is in the first of these that is known:
+
+    1. the event given in the medium's row or in its media-level observations
+    2. an event of its deployment, if the interval of an event-level observation contains the
+       medium's time (compared in UTC)
+    3. likewise by the interval of a media-level observation of another medium
+    4. an event made by gaps in time
+
+    Observations of a whole event replace the observations of its single media, unless all of them
+    are unclassified. An observation "blank" is left out if its event has another label.
+
+    `captured_at` is the time on the camera's clock. Videos and sounds are findings, not rows. A
+    relative file path is relative to the package's folder. The location is the deployment's
+    locationID, else its locationName, else its coordinates.
+
+    Args:
+        uri: see `read_package`.
+        gap_s: see `group_by_gap`.
+        max_images: see `group_by_gap`.
 
     Raises:
-        ConfigError: a file of the package is not there.
-        SchemaError: a file is not what it should be, or there is no image.
+        ConfigError: a file of the package does not exist.
+        SchemaError: a file cannot be read, or the package has no image.
     """
     package = read_package(uri)
     media, found = _media(package, where=uri)
     media_of, found = _media_of_observations(package, media, found)
     event_ids, rows_of, found = _named_events(package, media, media_of, found)
     event_ids, order = _all_events(media, event_ids, gap_s=gap_s, max_images=max_images)
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
-    events = number(event_ids)[0].astype(np.int64)
+    rank_N = np.empty(len(order), np.int64)
+    rank_N[order] = np.arange(len(order))
+    events = factorize(event_ids, sort=True)[0].astype(np.int64)
     labels, kept, found = _labels(package, rows_of, events, media_of, found)
-    observed = np.where(rows_of >= 0, places[rows_of], -1)[kept]
+    observed = np.where(rows_of >= 0, rank_N[rows_of], -1)[kept]
     by_row = np.argsort(observed, kind="stable")
     chosen = pa.array(order)
     times = parse_times(media.timestamps)
@@ -97,9 +115,9 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
 def _media(package: CamtrapPackage, *, where: str) -> tuple[_Media, Findings]:
     ids, paths = (package.column("media", name) for name in ("mediaID", "filePath"))
     if len(ids) == 0:
-        raise SchemaError(f"{where}: the table of media is empty")
+        raise SchemaError(f"{where}: the table media has no row")
     if ids.null_count:
-        raise SchemaError(f"{where}: {ids.null_count} media have no mediaID")
+        raise SchemaError(f"{where}: {ids.null_count} of {len(ids)} media have no mediaID")
     kinds = package.column("media", "fileMediatype")
     is_sound = pc.fill_null(pc.match_substring_regex(kinds, "^(?i:video|audio)/"), False)
     set_aside = is_sound.to_numpy(zero_copy_only=False)
@@ -126,23 +144,28 @@ def _media(package: CamtrapPackage, *, where: str) -> tuple[_Media, Findings]:
 def _media_of_observations(
     package: CamtrapPackage, media: _Media, found: Findings
 ) -> tuple[Ints, Findings]:
-    """The medium of each media-level observation; -1 for those of events, and of no medium."""
-    named = package.column("observations", "mediaID")
-    numbers = pc.index_in(named, value_set=media.ids, skip_nulls=True)
-    wrong = pc.and_(named.is_valid(), numbers.is_null())
+    """The index of each observation's medium; -1: of a whole event, or the medium is unknown."""
+    media_ids = package.column("observations", "mediaID")
+    indices = pc.index_in(media_ids, value_set=media.ids, skip_nulls=True)
+    wrong = pc.and_(media_ids.is_valid(), indices.is_null())
     names = package.column("observations", "observationID")
     lost = pc.fill_null(names.filter(wrong), "?")
-    found = found.listed("observations_of_unknown_media", lost, named.filter(wrong))
-    return numbers.fill_null(-1).to_numpy().astype(np.int64), found
+    found = found.listed("observations_of_unknown_media", lost, media_ids.filter(wrong))
+    return indices.fill_null(-1).to_numpy().astype(np.int64), found
 
 
 def _named_events(
     package: CamtrapPackage, media: _Media, media_of: Ints, found: Findings
 ) -> tuple[pa.Array, Ints, Findings]:
-    """The event each medium is said to be in, and the medium (any of its event) of observations."""
+    """The events that the package gives.
+
+    Returns:
+        Event id of each medium, null where it has none; for each observation its medium, or any
+        medium of its event (-1: none); the findings.
+    """
     deployments = package.column("observations", "deploymentID")
     media_events = package.column("media", "sequenceID"), media.deployments
-    (own, named), repeated = apart_by_deployment(
+    (own, named), repeated = prefix_repeated_event_ids(
         [media_events, (package.column("observations", *_EVENT), deployments)]
     )
     found = found.listed("event_ids_of_several_deployments", repeated)
@@ -159,7 +182,7 @@ def _named_events(
     named = pc.if_else(pc.and_(named.is_null(), of_event), nameless, named)
     single = np.flatnonzero((media_of >= 0) & named.is_valid().to_numpy(zero_copy_only=False))
     first = np.full(len(media.ids), -1, np.int64)
-    first[media_of[single[::-1]]] = single[::-1]  # of several, the first one stays
+    first[media_of[single[::-1]]] = single[::-1]  # the last one assigned, the first, is kept
     event_ids = pc.coalesce(own, named.take(pa.array(first, mask=first < 0)))
     differs = pc.not_equal(
         named.take(pa.array(single)), event_ids.take(pa.array(media_of[single]))
@@ -167,7 +190,7 @@ def _named_events(
     several = pa.array(np.unique(media_of[single[differs.astype(bool)]]))
     found = found.listed("media_of_several_events", media.ids.take(several))
     of_frame = pc.and_(pc.invert(of_event), named.is_valid())
-    for own_time in (of_event, of_frame):  # not every frame of an event need be looked at
+    for own_time in (of_event, of_frame):  # some frames of an event may have no observation
         timed = np.flatnonzero(pc.and_(own_time, is_timed).to_numpy(zero_copy_only=False))
         inside = _inside(media, deployments, (starts, ends), timed)
         event_ids = pc.coalesce(event_ids, named.take(pa.array(inside, mask=inside < 0)))
@@ -182,7 +205,13 @@ def _named_events(
 def _inside(
     media: _Media, deployments: pa.Array, times: tuple[pa.Array, pa.Array], timed: Ints
 ) -> Ints:
-    """The event-level observation in whose time each medium lies; -1 is none."""
+    """The observation whose time interval contains each medium's time; -1: none.
+
+    Args:
+        deployments: deployment of each observation.
+        times: start and end of each observation.
+        timed: the observations to consider.
+    """
     instants = parse_instants(media.timestamps)
     known = pc.and_(instants.is_valid(), media.deployments.is_valid())
     dated = np.flatnonzero(known.to_numpy(zero_copy_only=False))
@@ -191,25 +220,26 @@ def _inside(
     of_media, of_rows = codes[: len(media.ids)], codes[len(media.ids) :]
     starts, ends = (time.cast(pa.int64()).fill_null(0).to_numpy()[timed] for time in times)
     moments = instants.cast(pa.int64()).fill_null(0).to_numpy()[dated]
-    numbers = interval_of(of_media[dated], moments, Intervals(of_rows[timed], starts, ends))
+    intervals = Intervals(of_rows[timed], starts, ends)
+    found = find_intervals(of_media[dated], moments, intervals)
     result = np.full(len(media.ids), -1, np.int64)
-    result[dated[numbers >= 0]] = timed[numbers[numbers >= 0]]
+    result[dated[found >= 0]] = timed[found[found >= 0]]
     return result
 
 
 def _all_events(
     media: _Media, event_ids: pa.Array, *, gap_s: float, max_images: int | None
 ) -> tuple[pa.Array, Ints]:
-    """The event of each medium, and the media by deployment and time."""
+    """The event id of each medium, missing ones made by gaps in time; the media sorted by time."""
     instants = parse_instants(media.timestamps)
     rest = np.flatnonzero(event_ids.is_null().to_numpy(zero_copy_only=False))
     names = pc.coalesce(media.uris, media.ids)
     chosen = pa.array(rest)
     columns = [column.take(chosen) for column in (names, instants, media.deployments)]
     grouped = group_by_gap(*columns, gap_s=gap_s, max_images=max_images)
-    numbers = np.full(len(media.ids), -1, np.int64)
-    numbers[rest[grouped.order]] = np.arange(len(rest))
-    by_gap = grouped.event_ids.cast(TEXT).take(pa.array(numbers, mask=numbers < 0))
+    group_N = np.full(len(media.ids), -1, np.int64)
+    group_N[rest[grouped.order]] = np.arange(len(rest))
+    by_gap = grouped.event_ids.cast(TEXT).take(pa.array(group_N, mask=group_N < 0))
     rows = pa.table({"time": instants, "name": pc.coalesce(media.uris, media.ids)})
     order = pc.sort_indices(rows, sort_keys=[("time", "ascending"), ("name", "ascending")])
     return pc.coalesce(event_ids, by_gap), order.to_numpy().astype(np.int64)
@@ -218,7 +248,13 @@ def _all_events(
 def _labels(
     package: CamtrapPackage, rows_of: Ints, events_N: Ints, media_of: Ints, found: Findings
 ) -> tuple[dict[str, pa.Array], Bools, Findings]:
-    """Labels of all observations, and which of them are the event's."""
+    """Head -> label of each observation; which observations are kept; the findings.
+
+    Args:
+        rows_of: a medium of each observation's event; -1: none.
+        events_N: event index of each medium.
+        media_of: medium of each media-level observation; -1: none.
+    """
     species = _species(package)
     labels = {"species": species}
     for head, names in _FURTHER_HEADS.items():
@@ -227,17 +263,18 @@ def _labels(
             labels[head] = values
     kept = rows_of >= 0
     events = np.where(kept, events_N[rows_of], -1)
-    says = pc.fill_null(pc.not_equal(species, "unclassified"), True).to_numpy(zero_copy_only=False)
+    is_classified = pc.fill_null(pc.not_equal(species, "unclassified"), True)
+    of_event = media_of < 0
     described = np.zeros(events_N.max() + 1, bool)
-    described[events[kept & (media_of < 0) & says]] = True
-    of_media = kept & (media_of >= 0) & described[events]
-    kept &= ~of_media
+    described[events[kept & of_event & is_classified.to_numpy(zero_copy_only=False)]] = True
+    is_replaced = kept & ~of_event & described[events]
+    kept &= ~is_replaced
     is_blank = pc.fill_null(pc.equal(species, "blank"), False).to_numpy(zero_copy_only=False)
     chosen = np.flatnonzero(kept)
-    beside = beside_labelled(events[chosen], species.take(pa.array(chosen)), is_blank[chosen])
+    beside = blanks_beside_labels(events[chosen], species.take(pa.array(chosen)), is_blank[chosen])
     kept[chosen[beside]] = False
     found = found.counted(
-        media_observations_of_described_events=int(of_media.sum()),
+        media_observations_of_described_events=int(is_replaced.sum()),
         blank_beside_labelled=int(beside.sum()),
     )
     return labels, kept, found
@@ -253,22 +290,22 @@ def _species(package: CamtrapPackage) -> pa.Array:
 def _locations(
     package: CamtrapPackage, media: _Media, found: Findings
 ) -> tuple[pa.Array, Findings]:
-    """The place of each medium: its deployment's locationID, or locationName, or coordinates."""
+    """The location of each medium: its deployment's locationID, locationName or coordinates."""
     names = [package.column("deployments", name) for name in ("locationID", "locationName")]
-    position = [package.column("deployments", name) for name in ("latitude", "longitude")]
-    names.append(pc.binary_join_element_wise(*position, pa.scalar(" ", TEXT)))
+    coordinates = [package.column("deployments", name) for name in ("latitude", "longitude")]
+    names.append(pc.binary_join_element_wise(*coordinates, pa.scalar(" ", TEXT)))
     deployments = package.column("deployments", "deploymentID")
-    numbers = pc.index_in(media.deployments, value_set=deployments, skip_nulls=True)
-    lost = pc.and_(media.deployments.is_valid(), numbers.is_null())
+    indices = pc.index_in(media.deployments, value_set=deployments, skip_nulls=True)
+    lost = pc.and_(media.deployments.is_valid(), indices.is_null())
     ids = media.ids.filter(lost)
     found = found.listed("media_of_unknown_deployments", ids, media.deployments.filter(lost))
-    return pc.coalesce(*names).take(numbers), found
+    return pc.coalesce(*names).take(indices), found
 
 
 def _boxes(
     package: CamtrapPackage, media_of: Ints, media: _Media, found: Findings
 ) -> tuple[pa.Array | None, Findings]:
-    """The boxes of each medium; None if there is not one in the package."""
+    """The list of boxes of each medium; None if the package has no box."""
     given = [package.column("observations", name) for name in _EDGES]
     confidences = package.column(
         "observations", "classificationProbability", "classificationConfidence"
@@ -280,7 +317,7 @@ def _boxes(
     wrong = is_given & ~(is_box & (media_of >= 0))
     is_box &= media_of >= 0
     found = found.listed("unreadable_boxes", names.filter(pa.array(wrong)))
-    found = found.counted(boxes_beyond_the_image=int(beyond_image(boxes[is_box]).sum()))
+    found = found.counted(boxes_beyond_the_image=int(is_beyond_image(boxes[is_box]).sum()))
     if not is_box.any():
         return None, found
     kinds = package.column("observations", "observationType")

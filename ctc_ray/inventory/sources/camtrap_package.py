@@ -1,4 +1,4 @@
-"""A Camtrap DP package on the disk, in an object store or in a zip: its tables as text."""
+"""The tables of a Camtrap DP package as text, from a folder (local or remote) or a zip."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 _DESCRIPTOR = "datapackage.json"
 _MISSING = ("", "NA", "NaN", "nan")
-_BLOCK_BYTES = 8 << 20  # also the longest row that can be read
+_BLOCK_BYTES = 8 << 20  # also the length of the longest readable row
 TABLES = ("deployments", "media", "observations")
 
 
@@ -34,11 +34,12 @@ class CamtrapPackage:
     """The tables of a package; null is missing."""
 
     root_uri: str
-    """The folder that relative file paths are relative to."""
+    """The folder to which relative file paths refer."""
     tables: Mapping[str, pa.Table]
+    """Name of `TABLES` -> its columns as large_string."""
 
     def column(self, table: str, *names: str) -> pa.Array:
-        """The first of these columns that the table has; nulls if it has none."""
+        """The first of the named columns that the table has; all null if it has none of them."""
         rows = self.tables[table]
         for name in names:
             if name in rows.column_names:
@@ -47,21 +48,26 @@ class CamtrapPackage:
 
 
 def read_package(uri: str) -> CamtrapPackage:
-    """The tables deployments, media and observations, from the paths that `resources` names.
+    """The tables deployments, media and observations, from the paths in `resources`.
 
     Args:
-        uri: the package's folder, its datapackage.json, or a zip of it.
+        uri: the package's folder, its datapackage.json, or a zip of the package.
 
     Raises:
-        ConfigError: a file is not there.
-        SchemaError: a file is not what it should be.
+        ConfigError: a file does not exist.
+        SchemaError: a file cannot be read, or lacks a resource, a path or a required column.
     """
     root_uri, files = _files(uri)
     return CamtrapPackage(root_uri, {name: _table(name, parts) for name, parts in files.items()})
 
 
 def package_files(uri: str) -> list[str]:
-    """The files that hold the package's tables and their description; of a zip the zip."""
+    """URIs of the package's description and of its tables; for a zip, the zip.
+
+    Raises:
+        ConfigError: the description does not exist, or a table is remote.
+        SchemaError: the description cannot be read, or lacks a resource or a path.
+    """
     if uri.lower().endswith(".zip"):
         return [uri]
     descriptor = _descriptor_uri(uri)
@@ -74,7 +80,7 @@ Parts = list[tuple[str, bytes, dict[str, Any]]]
 
 
 def _files(uri: str) -> tuple[str, dict[str, Parts]]:
-    """The root, and per table its files: name for messages, content, resource."""
+    """The root, and per table its files: (name for messages, content, resource)."""
     if not uri.lower().endswith(".zip"):
         descriptor = _descriptor_uri(uri)
         root_uri, resources = _resources(descriptor, load_json(descriptor))
@@ -95,7 +101,7 @@ def _zipped(uri: str, archive: zipfile.ZipFile) -> dict[str, Parts]:
     names = archive.namelist()
     found = sorted((n for n in names if posixpath.basename(n) == _DESCRIPTOR), key=len)
     if not found:
-        raise SchemaError(f"{uri}: there is no {_DESCRIPTOR} in this zip")
+        raise SchemaError(f"{uri}: no {_DESCRIPTOR} in this zip; zip the whole package")
     where = f"{uri}/{found[0]}"
     _, resources = _resources(where, load_json(where, archive.read(found[0])))
     tables: dict[str, Parts] = {}
@@ -104,7 +110,7 @@ def _zipped(uri: str, archive: zipfile.ZipFile) -> dict[str, Parts]:
         for path in _part_paths(resources[name], where):
             member = posixpath.normpath(posixpath.join(posixpath.dirname(found[0]), path))
             if member not in names:
-                raise ConfigError(f"{uri}: there is no {member} in this zip ({name})")
+                raise ConfigError(f"{uri}: resource {name!r}: no file {member} in this zip")
             tables[name].append((f"{uri}/{member}", archive.read(member), resources[name]))
     return tables
 
@@ -136,7 +142,9 @@ def _part_paths(resource: dict[str, Any], where: str) -> list[str]:
 
 def _inside(root_uri: str, path: str, where: str) -> str:
     if "://" in path:
-        raise ConfigError(f"{where}: {path} is remote; download it and set the resource's path")
+        raise ConfigError(
+            f"{where}: {path} is a remote table; download it and set the path of its resource"
+        )
     return storage.join(root_uri, path.removeprefix("./"))
 
 
@@ -186,7 +194,7 @@ def _csv(where: str, content: bytes, resource: dict[str, Any]) -> pa.Table:
     if not header:
         raise SchemaError(f"{where}: the file is empty; expected a header line")
     if len(set(header)) < len(header):
-        raise SchemaError(f"{where}: two columns have the same name")
+        raise SchemaError(f"{where}: the header line has two columns of the same name; rename one")
     try:
         return _parsed(content, header, delimiter)
     except pa.ArrowInvalid as error:
@@ -207,7 +215,7 @@ def _parsed(content: bytes, header: list[str], delimiter: str) -> pa.Table:
 
 
 def _filled_up(where: str, content: bytes, n_columns: int, delimiter: str) -> bytes:
-    """The csv with empty cells at the end of short rows, as some tools leave them out."""
+    """The csv with short rows filled up by empty cells: some tools omit empty last cells."""
     filled = io.StringIO()
     writer = csv.writer(filled, delimiter=delimiter)
     text = io.StringIO(content.decode(), newline="")
@@ -222,12 +230,14 @@ def _filled_up(where: str, content: bytes, n_columns: int, delimiter: str) -> by
         if cells:
             n_short += len(cells) < n_columns
             writer.writerow(cells + [""] * (n_columns - len(cells)))
-    logger.warning("%s: %d rows are shorter than the header; filled up", where, n_short)
+    logger.warning(
+        "%s: %d rows are shorter than the header; filled up with empty cells", where, n_short
+    )
     return filled.getvalue().encode()
 
 
 def as_numbers(values: pa.Array) -> npt.NDArray[np.float64]:
-    """Text as numbers; NaN for null and for what is none."""
+    """Texts as numbers; NaN for null and for a text that is not a number."""
     is_number = pc.match_substring_regex(values, r"^\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*$")
     text = pc.if_else(is_number, pc.utf8_trim_whitespace(values), pa.scalar(None, TEXT))
     found: npt.NDArray[np.float64] = text.cast(pa.float64()).to_numpy(zero_copy_only=False)

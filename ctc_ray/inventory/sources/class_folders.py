@@ -1,13 +1,13 @@
 """Class folders ROOT/<class>/…/<image> as an inventory with the head `class`.
 
-Every file of a class folder is an event of one image; nothing is left out by its name. The event's
-id is the first of these that no other file has:
+Every file of a class folder is an event of one image, whatever its name. The event's id is the
+first of these names that no other file has:
 
-1. the original's: `<class>#<name before the dot>`; below a further folder the path there, without
-   its extension: `<class>#<folder>/<name>`. The original skipped names with several dots; they
-   begin at 2, so that `cat.1.jpg` keeps its id when `cat.2.jpg` comes.
-2. `<class>#<path with extension>`, e.g. of `a.jpg` beside `a.png`
-3. the path from ROOT
+1. the original's name, `<class>#<name before the dot>`; for a file in a further folder
+   `<class>#<folder>/<name without extension>`. Files whose names have several dots, which the
+   original skipped, start at 2: `cat.1.jpg` keeps its id when `cat.2.jpg` is added.
+2. `<class>#<path with extension>`, e.g. for `a.jpg` where there is an `a.png`
+3. the path relative to ROOT
 """
 
 import posixpath
@@ -30,13 +30,13 @@ HEAD = "class"
 
 
 def read_dir(uri: str, files: Sequence[FoundFile] | None = None) -> Inventory:
-    """The inventory of a root folder; its direct sub-folders are the classes, names verbatim.
+    """The inventory of a root folder; the names of its direct sub-folders are the classes.
 
     Args:
-        files: those below the folder that are images; None: all are.
+        files: the images below the folder; None: every file is an image.
 
     Raises:
-        ConfigError: there is no such folder, no class folder in it, or no file in any of them.
+        ConfigError: the folder does not exist, has no class folder, or no class folder has a file.
     """
     files = find_files(uri) if files is None else files
     inside = [file for file in files if "/" in file.path]
@@ -56,7 +56,7 @@ def read_dir(uri: str, files: Sequence[FoundFile] | None = None) -> Inventory:
 
 
 def event_ids(files: Sequence[FoundFile]) -> list[str]:
-    """The id of each file's event; see the module's docstring."""
+    """The event id of each file, by the rule in the module's docstring."""
     candidates = [_candidates(file.path) for file in files]
     ranks = [0] * len(files)
     while True:

@@ -1,4 +1,4 @@
-"""COCO Camera Traps, or plain COCO, as an inventory; N images, A annotations."""
+"""A COCO Camera Traps or plain COCO file as an inventory; N images, A annotations."""
 
 import math
 from collections.abc import Mapping
@@ -10,17 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import number
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.blanks import beside_labelled
-from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists, corners
+from ctc_ray.inventory.sources.blanks import blanks_beside_labels
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, parse_boxes
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
 from ctc_ray.inventory.sources.times import parse_times
 
-_BLANK = ("empty", "blank")  # by name: plain COCO counts its categories from 0, too
+_BLANK = ("empty", "blank")  # compared by name: in plain COCO, category 0 is not blank
 _MISSING_COUNT = "-1"
 _SIZE = ("width", "height")
 
@@ -39,25 +39,31 @@ class _Images:
 class _Annotations:
     rows: Rows
     images: Ints
-    """Number of each annotation's image."""
+    """Index of each annotation's image."""
     names: pa.Array
     """Name of each annotation's category."""
     findings: Findings
 
 
 def read_coco(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
-    """The inventory of a COCO JSON; heads are `species`, and `count` if any annotation has one.
+    """The inventory of a COCO JSON; the heads are `species`, and `count` if any annotation has one.
 
-    An event is a `seq_id`, its images by `frame_num`, then by time, then by file name; images
-    without one become events by gap, per location. A sequence that `seq_num_frames` says to be of
-    another length is a finding. An image without annotation has no label, and without a box no list
-    of boxes. Names of categories are verbatim. Annotations that call a frame empty beside others of
-    its event that do not are left out; so are annotations of unknown images or categories. All are
-    findings.
+    An event is a `seq_id`; its images are sorted by `frame_num`, then by time, then by file name.
+    Images without a `seq_id` become events by gaps in time at each location. Labels are the names
+    of the categories, verbatim. An image without an annotation has no label, and one without a box
+    a null list of boxes.
+
+    Left out, and listed as findings: annotations of unknown images or categories, and annotations
+    that call a frame empty whose event has another label. A sequence whose length differs from
+    `seq_num_frames` is a finding too.
+
+    Args:
+        gap_s: see `group_by_gap`.
+        max_images: see `group_by_gap`.
 
     Raises:
-        ConfigError: there is no such file.
-        SchemaError: it is no COCO JSON, or no image has an id and a file name.
+        ConfigError: the file does not exist.
+        SchemaError: the file is not a COCO JSON, or no image has an id and a file name.
     """
     whole = load_json(uri)
     images = _images(objects(whole, "images", where=uri), where=uri)
@@ -78,14 +84,14 @@ def read_coco(uri: str, *, gap_s: float, max_images: int | None = None) -> Inven
     found = found.plus(_of_other_length(images.rows, sequences))
     dated = pa.table({"uri": images.uris, "time": times, "location": locations})
     order, event_ids = _events(images.rows, sequences, dated, gap_s=gap_s, max_images=max_images)
-    places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
+    rank_N = np.empty(len(order), np.int64)
+    rank_N[order] = np.arange(len(order))
     chosen = pa.array(order)
     rows = SourceRows(
         event_ids=event_ids,
         image_rows=np.arange(len(order)),
         image_uris=images.uris.take(chosen),
-        observation_rows=places[annotations.images],
+        observation_rows=rank_N[annotations.images],
         labels=_labels(annotations, where=uri),
         location_ids=locations.take(chosen),
         captured_at=times.take(chosen),
@@ -106,24 +112,24 @@ def _images(rows: Rows, *, where: str) -> _Images:
     kept[named] = first[: named.sum()]
     if not kept.any():
         raise SchemaError(f"{where}: none of {len(rows)} images has both id and file_name")
-    lines = pa.array([f"images[{place}]" for place in np.flatnonzero(~named)], TEXT)
+    lines = pa.array([f"images[{index}]" for index in np.flatnonzero(~named)], TEXT)
     repeated = pa.array(named & ~kept)
     found = Findings().listed("images_without_id_or_name", lines)
     found = found.listed("duplicate_image_ids", ids.filter(repeated), uris.filter(repeated))
     chosen = np.flatnonzero(kept)
     taken = pa.array(chosen)
-    return _Images([rows[place] for place in chosen], ids.take(taken), uris.take(taken), found)
+    return _Images([rows[index] for index in chosen], ids.take(taken), uris.take(taken), found)
 
 
 def _names(categories: Rows, *, where: str) -> Mapping[str, str]:
     """Category id -> name."""
     ids, names = (text_column(categories, key, where=where).to_pylist() for key in ("id", "name"))
-    for place, (category_id, name) in enumerate(zip(ids, names, strict=True)):
+    for index, (category_id, name) in enumerate(zip(ids, names, strict=True)):
         if category_id is None or name is None:
-            raise SchemaError(f"{where}: categories[{place}] must have an id and a name")
-    twice = [own for place, own in enumerate(ids) if own in ids[:place]]
+            raise SchemaError(f"{where}: categories[{index}] must have an id and a name")
+    twice = [own for index, own in enumerate(ids) if own in ids[:index]]
     if twice:
-        raise SchemaError(f"{where}: two categories have the id {twice[0]}")
+        raise SchemaError(f"{where}: two categories have the id {twice[0]}; ids must be unique")
     return dict(zip(ids, names, strict=True))
 
 
@@ -132,12 +138,12 @@ def _annotations(
 ) -> _Annotations:
     """The annotations whose image and category exist."""
     of_image = text_column(rows, "image_id", where=where)
-    numbers = pc.index_in(of_image, value_set=images.ids, skip_nulls=True)
+    indices = pc.index_in(of_image, value_set=images.ids, skip_nulls=True)
     categories = text_column(rows, "category_id", where=where)
     codes = pc.index_in(categories, value_set=pa.array(list(names), TEXT), skip_nulls=True)
     known_image, known_category = (v.is_valid().to_numpy(zero_copy_only=False) for v in
-                                   (numbers, codes))  # fmt: skip
-    lines = pa.array([f"annotations[{place}]" for place in range(len(rows))], TEXT)
+                                   (indices, codes))  # fmt: skip
+    lines = pa.array([f"annotations[{index}]" for index in range(len(rows))], TEXT)
     found = Findings()
     for kind, values, known in (
         ("annotations_of_unknown_images", of_image, known_image),
@@ -148,18 +154,18 @@ def _annotations(
     chosen = np.flatnonzero(known_image & known_category)
     taken = pa.array(chosen)
     return _Annotations(
-        [rows[place] for place in chosen],
-        numbers.take(taken).to_numpy().astype(np.int64),
+        [rows[index] for index in chosen],
+        indices.take(taken).to_numpy().astype(np.int64),
         pa.array(list(names.values()), TEXT).take(codes.take(taken)),
         found,
     )
 
 
 def _boxes(annotations: _Annotations, images: _Images) -> tuple[pa.Array | None, Findings]:
-    """The boxes of each image, relative to it; None if there is not one in the file."""
+    """The list of boxes of each image, as shares of its size; None if the file has no box."""
     given = [(row.get("bbox"), row.get("bbox_relative")) for row in annotations.rows]
-    in_pixels = corners([pixels for pixels, _ in given])
-    relative = corners([share for _, share in given])
+    in_pixels = parse_boxes([pixels for pixels, _ in given])
+    relative = parse_boxes([share for _, share in given])
     sizes = _sizes(images.rows)[annotations.images]
     scaled = in_pixels / np.concatenate([sizes, sizes], axis=1)
     found = np.where(np.isnan(relative), scaled, relative)
@@ -171,26 +177,26 @@ def _boxes(annotations: _Annotations, images: _Images) -> tuple[pa.Array | None,
         Findings()
         .listed("boxes_without_image_size", uris.filter(pa.array(without_size)))
         .listed("unreadable_boxes", uris.filter(pa.array(is_given & ~is_box & ~without_size)))
-        .counted(boxes_beyond_the_image=int(beyond_image(found[is_box]).sum()))
+        .counted(boxes_beyond_the_image=int(is_beyond_image(found[is_box]).sum()))
     )
     if not is_box.any():
         return None, findings
-    numbers = annotations.images[is_box]
+    images_B = annotations.images[is_box]
     has_list = np.zeros(len(images.rows), bool)
-    has_list[numbers] = True
+    has_list[images_B] = True
     names = annotations.names.filter(pa.array(is_box))
-    return box_lists(numbers, found[is_box], names, None, has_list), findings
+    return box_lists(images_B, found[is_box], names, None, has_list), findings
 
 
 def _sizes(rows: Rows) -> npt.NDArray[np.float64]:
-    """Width and height of each image in pixels; NaN is not known."""
+    """Width and height of each image in pixels; NaN is unknown."""
     given = [[row.get(key) for key in _SIZE] for row in rows]
     values = [[v if isinstance(v, (int, float)) and v > 0 else np.nan for v in vs] for vs in given]
     return np.array(values, np.float64).reshape(-1, 2)
 
 
 def _times(rows: Rows, *, where: str) -> tuple[pa.Array, int]:
-    """The capture times, and how many cannot be read. Plain COCO writes 0 for a time not known."""
+    """The capture times, and how many cannot be read. Plain COCO writes 0 for an unknown time."""
     given = [row.get("datetime") or row.get("date_captured") or None for row in rows]
     text = text_array(given, what="datetime", where=where)
     times = parse_times(text)
@@ -200,7 +206,7 @@ def _times(rows: Rows, *, where: str) -> tuple[pa.Array, int]:
 def _events(
     rows: Rows, sequences: pa.Array, dated: pa.Table, *, gap_s: float, max_images: int | None
 ) -> tuple[Ints, pa.Array]:
-    """The images in the order of the inventory, as numbers, and each one's event id."""
+    """The indices of the images in the order of the inventory, and the event id of each."""
     is_named = sequences.is_valid().to_numpy(zero_copy_only=False)
     named, others = np.flatnonzero(is_named), np.flatnonzero(~is_named)
     frames = pa.array([_number(row.get("frame_num")) for row in rows], pa.float64())
@@ -216,7 +222,7 @@ def _events(
 
 
 def _number(value: object) -> float | None:
-    """A finite number, which some write as text; None for anything else."""
+    """A finite number, also if it is written as text; None for any other value."""
     try:
         number = float(value) if isinstance(value, (int, float, str)) else math.nan
     except (ValueError, OverflowError):
@@ -225,14 +231,16 @@ def _number(value: object) -> float | None:
 
 
 def _of_other_length(rows: Rows, sequences: pa.Array) -> Findings:
-    """The sequences of which there are more or fewer images than `seq_num_frames` says."""
-    said = pa.array([_number(row.get("seq_num_frames")) for row in rows], pa.float64())
-    by_sequence = pa.table({"id": sequences, "said": said}).group_by("id", use_threads=False)
-    counts = by_sequence.aggregate([("said", "max"), ([], "count_all")]).filter(
-        pc.field("id").is_valid() & (pc.field("said_max") != pc.field("count_all"))
+    """The sequences whose number of images differs from `seq_num_frames`."""
+    stated = pa.array([_number(row.get("seq_num_frames")) for row in rows], pa.float64())
+    by_sequence = pa.table({"id": sequences, "stated": stated}).group_by("id", use_threads=False)
+    counts = by_sequence.aggregate([("stated", "max"), ([], "count_all")]).filter(
+        pc.field("id").is_valid() & (pc.field("stated_max") != pc.field("count_all"))
     )
-    there, said = (counts[name].cast(pa.int64()).cast(TEXT) for name in ("count_all", "said_max"))
-    details = pc.binary_join_element_wise(there, said, pa.scalar(" images of ", TEXT))
+    lengths, stated = (
+        counts[name].cast(pa.int64()).cast(TEXT) for name in ("count_all", "stated_max")
+    )
+    details = pc.binary_join_element_wise(lengths, stated, pa.scalar(" images of ", TEXT))
     return Findings().listed("sequences_of_other_length", counts["id"], details)
 
 
@@ -245,15 +253,15 @@ def _labels(annotations: _Annotations, *, where: str) -> dict[str, pa.Array]:
 
 
 def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
-    """The rows, observations by row, without blanks beside labels; how many blanks those are."""
+    """The rows without blank frames of labelled events, observations by row; number left out."""
     observed = rows.rows_of_observations
     order = np.argsort(observed, kind="stable")
     species = rows.labels["species"].take(pa.array(order))
-    numbers = observed[order]
+    rows_M = observed[order]
     is_blank = pc.is_in(pc.utf8_lower(species), value_set=pa.array(_BLANK, TEXT))
     blank = is_blank.to_numpy(zero_copy_only=False)
-    events = number(rows.event_ids)[0].astype(np.int64)
-    dropped = beside_labelled(events[numbers], species, blank)
+    events = factorize(rows.event_ids, sort=True)[0].astype(np.int64)
+    dropped = blanks_beside_labels(events[rows_M], species, blank)
     kept = pa.array(order[~dropped])
     labels = {head: values.take(kept) for head, values in rows.labels.items()}
-    return replace(rows, observation_rows=numbers[~dropped], labels=labels), int(dropped.sum())
+    return replace(rows, observation_rows=rows_M[~dropped], labels=labels), int(dropped.sum())

@@ -1,4 +1,4 @@
-"""A csv, one row per capture event or one per image, as an inventory."""
+"""A csv with one row per capture event or per image, as an inventory."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import number
-from ctc_ray.columns.threads import both
+from ctc_ray.columns.factorize import factorize
+from ctc_ray.columns.threads import run_both
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.events.source_rows import Ints
@@ -28,18 +28,18 @@ Cells: TypeAlias = pa.Array | pa.ChunkedArray
 
 @dataclass(frozen=True)
 class CsvColumns:
-    """Which columns of a csv mean what.
+    """The roles of the columns of a csv.
 
     Raises:
-        ConfigError: no image column, a column is named twice in one role, or neither the event nor
-            what events are made of is named.
+        ConfigError: there is no image column, a role has a column twice, or there is neither an
+            event column nor the columns that events can be made of.
     """
 
     event_column: str | None
-    """None: events are made of the gaps in time between the images of a deployment, or of a
-    location where no deployment is named."""
+    """None: events are made by gaps in time between the images of a deployment, or of a location
+    if there is no deployment column."""
     image_columns: tuple[str, ...]
-    """In the order in which the images were taken."""
+    """In the order in which the images of a row were taken."""
     head_columns: tuple[str, ...] = ()
     meta_columns: tuple[str, ...] = ()
     location_column: str | None = None
@@ -48,7 +48,7 @@ class CsvColumns:
 
     def __post_init__(self) -> None:
         if not self.image_columns:
-            raise ConfigError("image_columns names no column")
+            raise ConfigError("image_columns names no column; name the column of the image files")
         for role in ("image_columns", "head_columns", "meta_columns"):
             twice = [name for name, n in Counter(getattr(self, role)).items() if n > 1]
             if twice:
@@ -56,15 +56,15 @@ class CsvColumns:
         camera = self.deployment_column or self.location_column
         if self.event_column is None and (self.captured_at_column is None or camera is None):
             raise ConfigError(
-                "without event_column, events are made of times: name captured_at_column, and"
-                " deployment_column or location_column"
+                "without event_column, events are made by gaps in time: name captured_at_column,"
+                " and deployment_column or location_column"
             )
 
     def names(self, *, without_event: bool = False) -> list[str]:
-        """The columns that are used, each once.
+        """The columns that have a role, each once.
 
         Args:
-            without_event: leave out the event column, unless it is used as something else too.
+            without_event: leave out the event column, unless it has another role too.
         """
         several = (*self.image_columns, *self.head_columns, *self.meta_columns)
         used = (
@@ -77,23 +77,23 @@ class CsvColumns:
 def read_csv(
     uri: str, columns: CsvColumns, *, gap_s: float = 60, max_images: int | None = None
 ) -> Inventory:
-    """The inventory of a csv: comma, semicolon or tab; double quotes, header line, UTF-8.
+    """The inventory of a csv in UTF-8 with a header line; see `read_columns` for its form.
 
-    Rows with the same event id are one event, neighbours or not. Cells are taken verbatim; an
-    empty cell is missing, and so is a label -1. The csv is read whole or not at all.
+    Rows with equal event ids, neighbours or not, are one event. Cells are taken verbatim; an empty
+    cell is missing, and so is a label -1. Either every row is read, or an error is raised.
 
     Args:
         gap_s: without event column: see `group_by_gap`; the images of a row stay together.
         max_images: without event column: see `group_by_gap`.
 
     Raises:
-        ConfigError: there is no such file.
-        SchemaError: the file is empty or not UTF-8, lacks a column, has a row that is shorter or
-            longer than the header or without an event id, or names no image.
+        ConfigError: the file does not exist.
+        SchemaError: the file is empty or not UTF-8, lacks a column, has no image, or has a row
+            that is shorter or longer than the header or lacks an event id.
     """
     rows, found = _source_rows(uri, columns, gap_s=gap_s, max_images=max_images)
     inventory = assemble(rows, where=uri, findings=found)
-    if columns.event_column is None:  # every row is an image, and its event is found, not given
+    if columns.event_column is None:  # rows of one event are not merged rows: each is an image
         return replace(inventory, findings=inventory.findings.without("rows_merged"))
     return inventory
 
@@ -101,15 +101,15 @@ def read_csv(
 def _source_rows(
     uri: str, columns: CsvColumns, *, gap_s: float, max_images: int | None
 ) -> tuple[SourceRows, Findings]:
-    """The rows, and the times that could not be read."""
+    """The rows, and findings about times that cannot be read."""
     if columns.event_column is None:
-        most = None if max_images is None else max(1, max_images // len(columns.image_columns))
+        max_rows = None if max_images is None else max(1, max_images // len(columns.image_columns))
         table = _require_rows(uri, read_columns(uri, columns.names()))
-        table, event_ids = _grouped(table, columns, gap_s=gap_s, max_rows=most)
+        table, event_ids = _group_rows(table, columns, gap_s=gap_s, max_rows=max_rows)
         cells = {name: table[name].combine_chunks() for name in table.column_names}
     else:
         cells, event_ids = _cells(uri, columns, columns.event_column)
-    (image_rows, image_uris), (times, unreadable) = both(
+    (image_rows, image_uris), (times, unreadable) = run_both(
         lambda: _images([cells[name] for name in columns.image_columns]),
         lambda: _times(cells, columns.captured_at_column),
     )
@@ -135,14 +135,15 @@ def _require_rows(uri: str, table: pa.Table) -> pa.Table:
     return table
 
 
-def _grouped(
+def _group_rows(
     table: pa.Table, columns: CsvColumns, *, gap_s: float, max_rows: int | None
 ) -> tuple[pa.Table, pa.Array]:
-    """The rows in the order of their events, and the event of each.
+    """The rows in the order of their events, and the event id of each row.
 
-    Rows that begin with the same image of the same camera are one image that is observed several
-    times; where their times differ, the earliest is its time. A row without an image is an event of
-    its own.
+    Rows of one camera with the same first image are several observations of that image; its time is
+    the earliest of their times. A row without an image is an event of its own.
+
+    R rows, U distinct first images.
     """
     cells = {name: table[name].combine_chunks() for name in table.column_names}
     images = [_null_if(cells[name], "") for name in columns.image_columns]
@@ -173,18 +174,18 @@ def _grouped(
 
 
 def _names_by_content(cells: Mapping[str, Cells], rows: Ints) -> pa.Array:
-    """A name of each of these rows that tells what is in it, and which it is of equal ones."""
+    """A unique name per row, made of its cells and its number among the rows with equal cells."""
     columns = [cells[name].take(pa.array(rows)).to_pylist() for name in sorted(cells)]
     n_equal: Counter[tuple[str, ...]] = Counter()
     names = []
     for row in zip(*columns, strict=True):
         n_equal[row] += 1
-        names.append(f"\0{n_equal[row]} {row!r}")  # no name of a file
+        names.append(f"\0{n_equal[row]} {row!r}")  # not the name of a file
     return pa.array(names, TEXT)
 
 
 def _camera(cells: Mapping[str, Cells], columns: CsvColumns) -> pa.Array:
-    """Whose images may be of one event: the deployment at its location; null is not known."""
+    """The camera of each row, a deployment at its location; null is unknown."""
     names = (columns.location_column, columns.deployment_column)
     known = [values for name in names if (values := _optional(cells, name)) is not None]
     if len(known) == 1:
@@ -199,47 +200,50 @@ def _camera(cells: Mapping[str, Cells], columns: CsvColumns) -> pa.Array:
 def _cells(
     uri: str, columns: CsvColumns, event_column: str
 ) -> tuple[dict[str, Cells], pa.DictionaryArray]:
-    """The cells by column, and the events.
+    """The cells by column, and the event ids.
 
-    Images, times and events come as text, all other columns dictionary-encoded. Of events there are
-    too many for dictionaries, one for each block of the file, to be united.
+    Images, times and event ids are read as text, all other columns dictionary-encoded. There are
+    too many event ids to merge their dictionaries, one per block of the file.
     """
     as_text = {*columns.image_columns, columns.captured_at_column, event_column}
     names = columns.names()
-    coded = [name for name in names if name not in as_text]
-    table = _require_rows(uri, read_columns(uri, names, coded=coded))
-    numbered = table[event_column]
-    used_again = {*columns.names(without_event=True)}
-    table = table.select([name for name in names if name in used_again])
+    encoded = [name for name in names if name not in as_text]
+    table = _require_rows(uri, read_columns(uri, names, read_dictionary=encoded))
+    event_ids = table[event_column]
+    with_role = {*columns.names(without_event=True)}
+    table = table.select([name for name in names if name in with_role])
 
     def combined() -> dict[str, Cells]:
         cells: dict[str, Cells] = {}
         whole = table
         for name in whole.column_names:
             column = whole[name]
-            whole = whole.drop_columns(name)  # so that its parts go when they are put together
+            whole = whole.drop_columns(name)  # frees the column's chunks once they are combined
             if pa.types.is_dictionary(column.type):
                 column = column.unify_dictionaries()
             is_read_once = name == columns.captured_at_column and name not in columns.image_columns
             cells[name] = column if is_read_once else column.combine_chunks()
         return cells
 
-    cells, event_ids = both(combined, lambda: _numbered(uri, numbered, event_column))
-    return cells, event_ids
+    return run_both(combined, lambda: _encode_event_ids(uri, event_ids, event_column))
 
 
-def _numbered(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:
-    """The events dictionary-encoded, the distinct ids sorted."""
-    numbers, distinct = number(event_ids)
+def _encode_event_ids(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:
+    """The event ids dictionary-encoded, the distinct ids sorted.
+
+    Raises:
+        SchemaError: a row has no event id.
+    """
+    codes, distinct = factorize(event_ids, sort=True)
     if distinct[0].as_py() == "":
         line = line_of_empty_cell(uri, column)
-        place = "a row" if line is None else f"line {line}"
-        raise SchemaError(f"{uri}: {place} has no event id (column {column!r})")
-    return pa.DictionaryArray.from_arrays(pa.array(numbers), distinct)
+        where = "a row" if line is None else f"line {line}"
+        raise SchemaError(f"{uri}: {where} has no event id (column {column!r})")
+    return pa.DictionaryArray.from_arrays(pa.array(codes), distinct)
 
 
 def _null_if(values: pa.Array, *missing: str) -> pa.Array:
-    """The values, null where they are one of these."""
+    """The values, null where they are one of `missing`."""
     if not pa.types.is_dictionary(values.type):
         is_missing = pc.is_in(values, value_set=pa.array(missing, values.type))
         return pc.if_else(is_missing, pa.scalar(None, values.type), values)
@@ -259,22 +263,25 @@ def _optional(cells: Mapping[str, Cells], name: str | None) -> pa.Array | None:
 def _images(
     columns: Sequence[pa.Array],
 ) -> tuple[Ints | None, pa.Array]:
-    """The row of each image and its URI: row by row, within a row column by column."""
+    """The row and the URI of each image: row by row, within a row column by column.
+
+    None instead of rows: every row is one image.
+    """
     n_rows = len(columns[0])
     if len(columns) == 1 and (pc.min_max(pc.binary_length(columns[0])).as_py()["min"] or 0) > 0:
         return None, columns[0]
     cells = pa.concat_arrays(columns)
     order = np.arange(len(cells)).reshape(len(columns), n_rows).T.ravel()
     is_image = pc.not_equal(cells, "").to_numpy(zero_copy_only=False)
-    places = order[is_image[order]]
-    return places % n_rows, cells.take(pa.array(places))
+    indices = order[is_image[order]]
+    return indices % n_rows, cells.take(pa.array(indices))
 
 
 def _times(cells: Mapping[str, Cells], name: str | None) -> tuple[pa.Array | None, Ints]:
     """The capture times, and the rows whose cell is neither empty nor a time."""
     if name is None:
         return None, np.zeros(0, np.int64)
-    times = parse_times(cells[name])  # an empty cell is no time either
+    times = parse_times(cells[name])  # null for an empty cell too
     if times.null_count == 0:
         return times, np.zeros(0, np.int64)
     is_unreadable = pc.and_(times.is_null(), pc.not_equal(cells[name], ""))
@@ -284,7 +291,7 @@ def _times(cells: Mapping[str, Cells], name: str | None) -> tuple[pa.Array | Non
 def _unreadable_times(
     cells: Mapping[str, Cells], columns: CsvColumns, event_ids: pa.Array, rows: Ints
 ) -> Findings:
-    """A finding for each of these rows, named by its first image, else by its event."""
+    """A finding per row, named by the row's first image, else by its event."""
     if columns.captured_at_column is None or len(rows) == 0:
         return Findings()
     chosen = pa.array(rows)

@@ -1,4 +1,4 @@
-"""A csv as a table of text, cell for cell, or an error that names the line."""
+"""A csv as a table of text, every cell verbatim, or an error that names the line."""
 
 import csv
 import io
@@ -12,10 +12,10 @@ import pyarrow.csv as pacsv
 from ctc_ray.errors import ConfigError, SchemaError
 from ctc_ray.files import storage
 
-_BLOCK_BYTES = 8 << 20  # also the longest row that can be read
-_LONGEST_NAME = 1 << 17  # of a column; a file without line ends is no table
-_CODED = pa.dictionary(pa.int32(), pa.string())
-_ANY = pa.dictionary(pa.int32(), pa.binary())  # of a column that nobody asked for
+_BLOCK_BYTES = 8 << 20  # also the length of the longest readable row
+_LONGEST_NAME = 1 << 17  # longer column names: a file without line ends, not a table
+_ENCODED = pa.dictionary(pa.int32(), pa.string())
+_ANY = pa.dictionary(pa.int32(), pa.binary())  # for a column that was not requested
 _DELIMITERS = (",", ";", "\t")
 
 Cells = list[str]
@@ -23,7 +23,7 @@ Cells = list[str]
 
 @dataclass(frozen=True)
 class _Header:
-    """The first line that is not blank."""
+    """The header, the first line that is not blank."""
 
     cells: Cells
     n_blank: int
@@ -35,27 +35,29 @@ def column_names(uri: str) -> list[str]:
     """The names of the columns in their order; a name that occurs twice is listed once.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file does not exist.
         SchemaError: the file is empty, or its header is not UTF-8.
     """
     return list(dict.fromkeys(_header(uri).cells))
 
 
-def read_columns(uri: str, names: Sequence[str], *, coded: Collection[str] = ()) -> pa.Table:
-    """These columns as large_string, every cell verbatim: nothing is null, a blank cell is "".
+def read_columns(
+    uri: str, names: Sequence[str], *, read_dictionary: Collection[str] = ()
+) -> pa.Table:
+    """The named columns as large_string, every cell verbatim: no cell is null, a blank cell is "".
+
+    The file is UTF-8 with or without BOM, with double quotes. The delimiter is the most frequent of
+    comma, semicolon and tab outside of quotes in the header line, on a tie the first of the three.
+    Blank lines are left out. If two columns have one name, the first is read.
 
     Args:
-        coded: those of the columns that repeat themselves; they come as dictionary<string>, which
+        read_dictionary: columns with few distinct values, to be read as dictionary<string>, which
             takes a tenth of the memory.
 
-    UTF-8 with or without BOM; cells are separated by what the header line has most of outside of
-    quotes: comma (also where it is as frequent as another), semicolon or tab. Blank lines are left
-    out. Of two columns with the same name the first is read.
-
     Raises:
-        ConfigError: there is no such file.
-        SchemaError: it is empty, not UTF-8, lacks a column, or a row is shorter or longer than the
-            header.
+        ConfigError: the file does not exist.
+        SchemaError: the file is empty or not UTF-8, lacks a column, or a row is shorter or longer
+            than the header.
     """
     header = _header(uri)
     for name in names:
@@ -64,17 +66,20 @@ def read_columns(uri: str, names: Sequence[str], *, coded: Collection[str] = ())
                 f"{uri}: column {name!r} not found; columns are {', '.join(header.cells)}"
                 + (" (separate cells by comma, semicolon or tab)" if len(header.cells) == 1 else "")
             )
-    places = {name: header.cells.index(name) for name in names}
-    kinds = {at: _CODED if name in coded else pa.large_string() for name, at in places.items()}
+    index_of = {name: header.cells.index(name) for name in names}
+    kinds = {
+        index: _ENCODED if name in read_dictionary else pa.large_string()
+        for name, index in index_of.items()
+    }
     table, last = _parse(uri, kinds, header)
     _require_closed_quotes(uri, header, last)
-    return table.select([str(at) for at in places.values()]).rename_columns(list(places))
+    return table.select([str(index) for index in index_of.values()]).rename_columns(list(index_of))
 
 
 def _parse(
     uri: str, kinds: Mapping[int, pa.DataType], header: _Header
 ) -> tuple[pa.Table, pa.ChunkedArray]:
-    """The columns at these places, and the last one of all."""
+    """The columns of `kinds` (index -> type), named by index; and the last column of the file."""
     try:
         return _read(uri, kinds, header, is_quoted=False)
     except QuoteFoundError:
@@ -90,7 +95,7 @@ def _read(
         QuoteFoundError: a cell is quoted, and `is_quoted` is False.
     """
     wrong: list[pacsv.InvalidRow] = []
-    blank = " \t\r\n".replace(header.delimiter, "")  # tabs between no text are cells, not blanks
+    blank = " \t\r\n".replace(header.delimiter, "")  # a row of tabs only is a row of empty cells
 
     def remember(row: pacsv.InvalidRow) -> str:
         if not row.text.strip(blank):
@@ -98,14 +103,14 @@ def _read(
         wrong.append(row)
         return "error"
 
-    own_names = [str(place) for place in range(len(header.cells))]
-    types = {own_names[-1]: _ANY, **{str(place): kind for place, kind in kinds.items()}}
+    indices = [str(index) for index in range(len(header.cells))]
+    types = {indices[-1]: _ANY, **{str(index): kind for index, kind in kinds.items()}}
     try:
         with storage.open_stream(uri) as stream:
             table = pacsv.read_csv(
                 stream if is_quoted else UnquotedStream(stream),
                 read_options=pacsv.ReadOptions(
-                    column_names=own_names,
+                    column_names=indices,
                     skip_rows_after_names=header.n_blank + 1,
                     block_size=_BLOCK_BYTES,
                 ),
@@ -120,11 +125,11 @@ def _read(
             )
     except pa.ArrowInvalid as error:
         raise _explained(uri, header, error, is_uneven=bool(wrong)) from error
-    return table, table[own_names[-1]]
+    return table, table[indices[-1]]
 
 
 def _require_closed_quotes(uri: str, header: _Header, last_column: pa.ChunkedArray) -> None:
-    """Arrow closes a quote that is open at the end: all rows behind it would be one cell's text."""
+    """Raise if the last quote is not closed: Arrow would read all rows after it as one cell."""
     if len(last_column) == 0:
         return
     cell = last_column[-1].as_py()
@@ -138,14 +143,16 @@ def _require_closed_quotes(uri: str, header: _Header, last_column: pa.ChunkedArr
             for _ in reader:
                 first_line = reader.line_num + 1
         except csv.Error as error:
-            raise SchemaError(f"{uri}: line {first_line} opens a quote: {error}") from error
+            raise SchemaError(
+                f"{uri}: line {first_line} opens a quote: {error}; close the quote"
+            ) from error
 
 
 def line_of_empty_cell(uri: str, name: str) -> int | None:
-    """The line of the first row whose cell in this column is empty."""
+    """The line of the first row whose cell in the column is empty; None if it cannot be found."""
     header = _header(uri)
-    place = header.cells.index(name)
-    found = _first_row(uri, header, lambda cells: cells[place : place + 1] == [""])
+    index = header.cells.index(name)
+    found = _first_row(uri, header, lambda cells: cells[index : index + 1] == [""])
     return found and found[0]
 
 
@@ -154,7 +161,7 @@ def _open_text(uri: str, *, longest_cell: int = _BLOCK_BYTES) -> Iterator[io.Tex
     """The file's text; bytes that are not UTF-8 become lone surrogates.
 
     Args:
-        longest_cell: in characters, for a csv.reader, whose own limit of 128 KiB is below Arrow's.
+        longest_cell: limit of csv.reader in characters; its default of 128 KiB is below Arrow's.
     """
     if not storage.is_file(uri):
         what = "a folder, not a file" if storage.is_folder(uri) else "no such file"
@@ -171,7 +178,7 @@ def _open_text(uri: str, *, longest_cell: int = _BLOCK_BYTES) -> Iterator[io.Tex
 
 
 def _header(uri: str) -> _Header:
-    """The file's header line."""
+    """The header line of the file."""
     with _open_text(uri) as text:
         delimiter = _delimiter(text)
     with _open_text(uri, longest_cell=_LONGEST_NAME) as text:
@@ -190,7 +197,7 @@ def _header(uri: str) -> _Header:
 
 
 def _delimiter(lines: Iterable[str]) -> str:
-    """What the first line that is not blank has most of outside of quotes."""
+    """The most frequent delimiter outside of quotes in the first line that is not blank."""
     counts = dict.fromkeys(_DELIMITERS, 0)
     in_quotes, is_begun = False, False
     for line in lines:
@@ -198,7 +205,7 @@ def _delimiter(lines: Iterable[str]) -> str:
         for character in line:
             if in_quotes:
                 in_quotes = character != '"'
-            elif character == '"':  # the second of two of them opens what the first one closed
+            elif character == '"':  # two quotes: the second one reopens the quoted text
                 in_quotes = before in ('"', "\n", *_DELIMITERS)
             elif character in counts:
                 counts[character] += 1
@@ -212,7 +219,7 @@ def _delimiter(lines: Iterable[str]) -> str:
 def _explained(
     uri: str, header: _Header, error: pa.ArrowInvalid, *, is_uneven: bool
 ) -> SchemaError:
-    """What is wrong with the file, and in which line; only now is it read line by line."""
+    """The error with its line. Only now is the file read line by line, which is slow."""
     n_columns = len(header.cells)
     if is_uneven:
         found = _first_row(
@@ -230,7 +237,7 @@ def _explained(
     if "UTF8" in str(error):
         found = _first_row(uri, header, lambda cells: not all(map(_is_utf8, cells)))
         return SchemaError(_not_utf8(uri, found and found[0]))
-    if "straddling" in str(error):  # Arrow found no end of a row
+    if "straddling" in str(error):  # Arrow has found no end of a row
         begin = _long_row(uri, header)
         if begin is None:
             return SchemaError(f"{uri}: there is no row below the header")
@@ -257,7 +264,7 @@ def _long_row(uri: str, header: _Header) -> int | None:
 def _first_row(
     uri: str, header: _Header, is_meant: Callable[[Cells], bool]
 ) -> tuple[int, Cells] | None:
-    """The first such row and its line; None where Python reads the file differently."""
+    """The line and the cells of the first row for which `is_meant`; None if Python finds none."""
     for line, cells in _rows(uri, header):
         if cells is None:
             return None
@@ -267,7 +274,7 @@ def _first_row(
 
 
 def _rows(uri: str, header: _Header) -> Iterator[tuple[int, Cells | None]]:
-    """The first line of each row, and its cells; None, and no further row, if it is unreadable."""
+    """The first line and the cells of each row; ends with None for a row that cannot be read."""
     with _open_text(uri) as text:
         reader = csv.reader(text, delimiter=header.delimiter)
         first_line = 1
@@ -289,13 +296,13 @@ def _not_utf8(uri: str, line: int | None) -> str:
 
 
 class QuoteFoundError(Exception):
-    """There is a double quote, so that a line end may be within a cell."""
+    """The file has a double quote, so a cell may contain a line end."""
 
 
 class UnquotedStream:
-    """A stream of which no block may have a double quote."""
+    """A stream that raises when a block contains a double quote."""
 
-    closed = False  # is asked for by Arrow
+    closed = False  # Arrow reads this attribute
 
     def __init__(self, stream: pa.NativeFile) -> None:
         self._stream = stream
@@ -304,7 +311,7 @@ class UnquotedStream:
         """The next bytes.
 
         Raises:
-            QuoteFoundError: a double quote is among them.
+            QuoteFoundError: the bytes contain a double quote.
         """
         block: bytes = self._stream.read(n_bytes)
         if b'"' in block:

@@ -1,4 +1,4 @@
-"""The files below a folder, each with its path there as text."""
+"""The files below a folder, with their relative paths as text."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ class FoundFile:
 
     uri: str
     path: str
-    """Relative to the folder. Bytes that are not UTF-8 are lone surrogates, as in os.fsdecode."""
+    """Relative to the folder; bytes that are not UTF-8 are lone surrogates, as in os.fsdecode."""
 
 
 def find_files(
@@ -31,7 +31,7 @@ def find_files(
         on_closed: see `storage.list_files`.
 
     Raises:
-        ConfigError: there is no such folder.
+        ConfigError: the folder does not exist.
     """
     if storage.is_remote(folder_uri):
         below = len(folder_uri.rstrip("/")) + 1
@@ -45,14 +45,14 @@ def find_files(
     return found
 
 
-def closed_folders(errors: Sequence[OSError]) -> Findings:
-    """`unreadable_folders`: folders that cannot be listed, whatever is in them is left out."""
+def unreadable_folders(errors: Sequence[OSError]) -> Findings:
+    """`unreadable_folders`: folders that cannot be listed; their files are left out."""
     folders = [storage.as_text(os.fsdecode(error.filename)) for error in errors]
     return Findings().listed("unreadable_folders", folders, [error.strerror for error in errors])
 
 
 def as_valid_text(path: str) -> str:
-    """The path itself, or percent-encoded where it is not valid UTF-8."""
+    """The path; percent-encoded if it is not valid UTF-8."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -61,9 +61,9 @@ def as_valid_text(path: str) -> str:
 
 
 def unique_text(path: str) -> str:
-    """A relative path as text that no other relative path becomes.
+    """A relative path as text, different for different paths.
 
-    A percent-encoded one begins with a slash, as no relative path does.
+    A percent-encoded path begins with a slash, which no relative path does.
     """
     text = as_valid_text(path)
     return text if text == path else f"/{text}"
@@ -72,12 +72,12 @@ def unique_text(path: str) -> str:
 def one_event_per_file(
     event_ids: Sequence[str], files: Sequence[FoundFile], labels: dict[str, list[str]]
 ) -> SourceRows:
-    """Rows of which each is an event of one image."""
-    numbers = np.arange(len(files))
+    """Rows that are each an event of one image, in the order of the files."""
+    rows = np.arange(len(files))
     return SourceRows(
         event_ids=pa.array(event_ids, TEXT),
-        image_rows=numbers,
+        image_rows=rows,
         image_uris=pa.array([file.uri for file in files], TEXT),
-        observation_rows=numbers,
+        observation_rows=rows,
         labels={head: pa.array(values, TEXT) for head, values in labels.items()},
     )

@@ -1,4 +1,4 @@
-"""Images without an event become capture events: by deployment, and by the gaps between them."""
+"""Group images into capture events: by deployment, and by gaps in time between images."""
 
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -16,12 +16,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class GroupedImages:
-    """Images in the order of their events, and each one's event."""
+    """Images sorted by event, and the event id of each."""
 
     order: Ints
-    """Place of each image in the input; an event's images are neighbours, in order of time."""
+    """Index in the input of each sorted image; an event's images are neighbours, sorted by time."""
     event_ids: pa.Array
-    """In that order; large_string."""
+    """Event id of each sorted image; large_string."""
 
 
 def group_by_gap(
@@ -34,16 +34,17 @@ def group_by_gap(
 ) -> GroupedImages:
     """Capture events: images of one deployment, each at most `gap_s` after the one before it.
 
-    Within a deployment images are ordered by time, to the microsecond, then by URI. An image
-    without a time is an event of its own, and so is one whose deployment nobody knows only together
-    with others of which nobody knows it. An id is a hash of deployment, first time and first URI:
-    the same on every run, in any order of the input, and when later images come.
+    The images of a deployment are sorted by time, to the microsecond, then by URI. An image without
+    a time is its own event. Images without a deployment are grouped only with one another.
+
+    An event id is a hash of the deployment, the first time and the first URI. It does not change
+    from run to run, with the order of the input, or when later images are added.
 
     Args:
-        captured_at: timestamp[us]; null is not known.
-        deployment_ids: null is not known.
-        gap_s: seconds, at least 0; a gap of exactly this much does not end an event.
-        max_images: an event that would be longer is cut after this many.
+        captured_at: timestamp[us]; null is unknown.
+        deployment_ids: null is unknown; None: all are unknown.
+        gap_s: seconds, at least 0; a gap of exactly this length does not end an event.
+        max_images: longer events are cut after every `max_images` images; None: never.
     """
     n_images = len(image_uris)
     if deployment_ids is None:
@@ -59,7 +60,7 @@ def group_by_gap(
 
 
 def _starts(rows: pa.Table, *, gap_s: float, max_images: int | None) -> Ints:
-    """The places of the sorted rows at which an event begins."""
+    """The sorted rows at which an event begins."""
     if rows.num_rows == 0:
         return np.zeros(0, np.int64)
     codes = rows["deployment"].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
@@ -79,7 +80,7 @@ def _starts(rows: pa.Table, *, gap_s: float, max_images: int | None) -> Ints:
 
 
 def _ids(first_E: pa.Table) -> pa.Array:
-    """24 hex digits per event, from its first image."""
+    """24 hex digits per event: a hash of its first image's deployment, time and URI."""
     times = first_E["time"].cast(pa.int64()).to_pylist()
     names = zip(first_E["deployment"].to_pylist(), times, first_E["uri"].to_pylist(), strict=True)
     keys = (repr(name).encode() for name in names)

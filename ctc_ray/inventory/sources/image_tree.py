@@ -1,4 +1,4 @@
-"""A tree of images without labels as an inventory."""
+"""A folder tree of images without labels, as an inventory."""
 
 import posixpath
 import re
@@ -15,10 +15,10 @@ from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.files import (
     FoundFile,
     as_valid_text,
-    closed_folders,
     find_files,
     one_event_per_file,
     unique_text,
+    unreadable_folders,
 )
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 
@@ -28,13 +28,14 @@ _NAME = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}|(\*)")
 
 
 def read_images(uri: str) -> Inventory:
-    """Every file below the folder, at any depth, is an image and an event of its own.
+    """The inventory of all files below a folder, at any depth; each file is an event of its own.
 
-    The event's id is the path relative to the folder (percent-encoded behind a slash where it is
-    not UTF-8). There are no heads. Files that are no images stay: they will be failures.
+    The event id is the path relative to the folder; a path that is not UTF-8 is percent-encoded
+    after a slash. There are no heads. Files that are not images are kept and become failures when
+    they are decoded.
 
     Raises:
-        ConfigError: there is no such folder, or no file in it.
+        ConfigError: the folder does not exist or has no file.
     """
     closed: list[OSError] = []
     files = find_files(uri, on_closed=closed.append)
@@ -42,7 +43,7 @@ def read_images(uri: str) -> Inventory:
         raise ConfigError(f"{uri}: no file in this folder")
     event_ids = [unique_text(file.path) for file in files]
     rows = one_event_per_file(event_ids, files, {})
-    return assemble(rows, where=uri, findings=closed_folders(closed))
+    return assemble(rows, where=uri, findings=unreadable_folders(closed))
 
 
 def read_tree(
@@ -54,21 +55,24 @@ def read_tree(
     gap_s: float,
     max_images: int | None,
 ) -> Inventory:
-    """The inventory of these images below a folder: capture events are made of the gaps in time.
+    """The inventory of the images below a folder; capture events are made by gaps in time.
 
-    Without a layout, and of a file that does not fit it, the deployment whose images are grouped is
-    the folder that the file lies in. With one, the images of one location and deployment are;
-    where the layout names no deployment, those of one folder. Ids of events are made of paths below
-    the folder: they, and so the splits, stay the same where the tree is moved or mounted elsewhere.
+    Images of one camera are grouped. With a layout a camera is a location and deployment. It is
+    the folder of the file if there is no layout, if the layout has no deployment, or if the file
+    does not fit the layout.
+
+    Event ids are made of paths relative to the folder, so the ids and the splits do not change when
+    the tree is moved or mounted elsewhere.
 
     Args:
-        captured_at: of each file, timestamp[us]; null is not known.
-        layout: what the folders mean; see `folder_fields`.
+        files: the images.
+        captured_at: time of each file, timestamp[us]; null is unknown.
+        layout: the meaning of the folders; see `layout_pattern`.
         gap_s: see `group_by_gap`.
         max_images: see `group_by_gap`.
 
     Raises:
-        ConfigError: there is no file, or the layout is none.
+        ConfigError: there is no file, or the layout cannot be read.
     """
     pattern = None if layout is None else layout_pattern(layout)
     if not files:
@@ -77,17 +81,17 @@ def read_tree(
     folders = pc.if_else(pc.equal(folders, ""), pa.scalar(None, TEXT), folders)
     fields = {DEPLOYMENT: folders} if pattern is None else folder_fields(folders, pattern)
     uris = pa.array([file.uri for file in files], TEXT)
-    names = pa.array([unique_text(file.path) for file in files], TEXT)  # wherever the tree lies
+    names = pa.array([unique_text(file.path) for file in files], TEXT)
     grouped = group_by_gap(
         names, captured_at, _cameras(folders, fields), gap_s=gap_s, max_images=max_images
     )
-    order, numbers = pa.array(grouped.order), np.arange(len(files))
+    order, all_rows = pa.array(grouped.order), np.arange(len(files))
     found = {name: values.take(order) for name, values in fields.items()}
     rows = SourceRows(
         event_ids=grouped.event_ids,
-        image_rows=numbers,
+        image_rows=all_rows,
         image_uris=uris.take(order),
-        observation_rows=numbers,
+        observation_rows=all_rows,
         location_ids=found.pop(LOCATION, None),
         deployment_ids=found.pop(DEPLOYMENT, None),
         captured_at=captured_at.take(order),
@@ -95,16 +99,21 @@ def read_tree(
     )
     findings = Findings() if pattern is None else _unfit(files, folders, pattern, layout or "")
     inventory = assemble(rows, where=uri, findings=findings)
-    return replace(
-        inventory, findings=inventory.findings.without("rows_merged")
-    )  # each is an image
+    # rows of one event are not merged rows: each is an image
+    return replace(inventory, findings=inventory.findings.without("rows_merged"))
 
 
 def layout_pattern(layout: str) -> re.Pattern[str]:
-    """What a folder must look like to fit a layout, with a group for each name in braces.
+    """A regular expression for the folders that fit a layout, with a group per name in braces.
+
+    The layout begins at the root of the tree; further folders below it are allowed.
+
+    Args:
+        layout: folder names separated by slashes, e.g. `{location}/{deployment}`; `*` stands for
+            any text in a folder's name.
 
     Raises:
-        ConfigError: a part is empty, or a name is given twice or is no name.
+        ConfigError: a part is empty, or a name occurs twice or is not an identifier.
     """
     parts = layout.strip("/").split("/")
     names = [match[1] for match in _NAME.finditer(layout) if match[1]]
@@ -120,9 +129,10 @@ def layout_pattern(layout: str) -> re.Pattern[str]:
 
 
 def folder_fields(folders: pa.Array, pattern: re.Pattern[str]) -> dict[str, pa.Array]:
-    """Name -> what the folder says; null where the folder does not fit.
+    """Name in the layout -> its text in each folder; null where the folder does not fit.
 
-    The layout begins at the root; folders further down, as cameras make them, do not matter.
+    Args:
+        pattern: from `layout_pattern`.
     """
     if not pattern.groups:
         return {}
@@ -139,19 +149,19 @@ def _part_pattern(part: str) -> str:
 
 
 def _cameras(folders: pa.Array, fields: dict[str, pa.Array]) -> pa.Array:
-    """Whose images may be of one event: a name that no two cameras share."""
+    """The camera of each file: a unique name of its location and deployment, else its folder."""
     empty = pa.nulls(len(folders), TEXT)
     location, deployment = fields.get(LOCATION, empty), fields.get(DEPLOYMENT, empty)
-    slash = pa.scalar("//", TEXT)  # in no path
-    place = pc.binary_join_element_wise(pc.fill_null(location, ""), deployment, slash)
-    return pc.coalesce(place, folders)
+    slashes = pa.scalar("//", TEXT)  # occurs in no path
+    camera = pc.binary_join_element_wise(pc.fill_null(location, ""), deployment, slashes)
+    return pc.coalesce(camera, folders)
 
 
 def _unfit(
     files: Sequence[FoundFile], folders: pa.Array, pattern: re.Pattern[str], layout: str
 ) -> Findings:
-    """The files whose folders do not fit the layout."""
+    """`files_outside_layout`: files whose folders do not fit the layout."""
     fits = pc.fill_null(pc.match_substring_regex(folders, pattern.pattern), False)
-    places = np.flatnonzero(~fits.to_numpy(zero_copy_only=False)).tolist()
-    paths = [unique_text(files[place].path) for place in places]
+    outside = np.flatnonzero(~fits.to_numpy(zero_copy_only=False)).tolist()
+    paths = [unique_text(files[index].path) for index in outside]
     return Findings().listed("files_outside_layout", paths, [f"does not fit {layout}"] * len(paths))

@@ -1,4 +1,4 @@
-"""A JSON file as a Python value, and its lists of objects as columns."""
+"""A JSON file as a Python value, and lists of its objects as columns."""
 
 import json
 import math
@@ -13,14 +13,14 @@ from ctc_ray.inventory.events.assemble import TEXT
 
 
 def load_json(uri: str, content: bytes | None = None) -> dict[str, Any]:
-    """The object that a JSON file holds.
+    """The object in a JSON file.
 
     Args:
-        content: of the file, where it has been read already; `uri` is then a name for messages.
+        content: the file's bytes if they are known already; `uri` is then a name for messages.
 
     Raises:
-        ConfigError: there is no such file.
-        SchemaError: it is no JSON, or holds no object.
+        ConfigError: the file does not exist.
+        SchemaError: the file is not JSON, or its value is not an object.
     """
     if content is None:
         content = read_file(uri)
@@ -36,10 +36,10 @@ def load_json(uri: str, content: bytes | None = None) -> dict[str, Any]:
 
 
 def read_file(uri: str) -> bytes:
-    """The content of a file.
+    """The bytes of a file.
 
     Raises:
-        ConfigError: there is no such file.
+        ConfigError: the file does not exist, or is a folder.
     """
     try:
         return storage.read_bytes(uri)
@@ -50,10 +50,10 @@ def read_file(uri: str) -> bytes:
 
 
 def objects(whole: Mapping[str, Any], key: str, *, where: str) -> list[dict[str, Any]]:
-    """The list of objects below a key.
+    """The list of objects at a key.
 
     Raises:
-        SchemaError: there is no such key, or something else below it.
+        SchemaError: the key does not exist, or its value is not a list of objects.
     """
     if key not in whole:
         keys = ", ".join(map(str, whole)) or "none"
@@ -61,14 +61,14 @@ def objects(whole: Mapping[str, Any], key: str, *, where: str) -> list[dict[str,
     values = whole[key]
     if not isinstance(values, list):
         raise SchemaError(f"{where}: {key!r} must be a list, found {type(values).__name__}")
-    for place, value in enumerate(values):
+    for index, value in enumerate(values):
         if not isinstance(value, dict):
-            raise SchemaError(f"{where}: {key}[{place}] must be an object, found {value!r:.40}")
+            raise SchemaError(f"{where}: {key}[{index}] must be an object, found {value!r:.40}")
     return values
 
 
 def text_column(rows: Sequence[Mapping[str, Any]], key: str, *, where: str) -> pa.Array:
-    """The values of one key as text; null where the key is missing, null, empty or no scalar.
+    """The values of one key as text; null if missing, null, "", NaN, a list or an object.
 
     Raises:
         SchemaError: a text is not valid Unicode.
@@ -77,7 +77,14 @@ def text_column(rows: Sequence[Mapping[str, Any]], key: str, *, where: str) -> p
 
 
 def text_array(values: Sequence[Any], *, what: str, where: str) -> pa.Array:
-    """Scalars as text, 3.0 as 3; null for null, "", NaN and what is no scalar."""
+    """Scalars as text, 3.0 as 3; null for null, "", NaN, lists and objects.
+
+    Args:
+        what: name of the values, for messages.
+
+    Raises:
+        SchemaError: a text is not valid Unicode.
+    """
     texts = [_text(value) for value in values]
     try:
         return pa.array(texts, TEXT)
@@ -86,7 +93,7 @@ def text_array(values: Sequence[Any], *, what: str, where: str) -> pa.Array:
 
 
 def _text(value: object) -> str | None:
-    # tables with gaps are often written so: a missing number as NaN, whole ones with a fraction
+    # many tools write a column with gaps as floats: NaN for missing, 3.0 for 3
     if isinstance(value, float):
         if not math.isfinite(value):
             return None

@@ -1,4 +1,4 @@
-"""The boxes of a MegaDetector result file, added to the rows of an inventory by file name.
+"""Add the boxes of a MegaDetector result file to the rows of an inventory, by file name.
 
 F files of the result, U distinct image URIs, N rows of the inventory.
 """
@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory
-from ctc_ray.inventory.events.images import TableImages
+from ctc_ray.inventory.events.images import StoredImages
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.boxes import Ints, beyond_image, box_lists, corners
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, parse_boxes
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
 
 _ROWS_PER_CHUNK = 1 << 20
@@ -24,7 +24,7 @@ _ROWS_PER_CHUNK = 1 << 20
 
 @dataclass(frozen=True)
 class _Results:
-    """One entry per file that was looked at."""
+    """One entry per file that the detector has processed."""
 
     files: pa.Array
     boxes: pa.Array
@@ -34,24 +34,28 @@ class _Results:
 @dataclass(frozen=True)
 class _Matches:
     uris: Ints
-    """Number of the URI of each file; -1 is none."""
+    """Index of the URI of each file; -1: none."""
     is_ambiguous: npt.NDArray[np.bool_]
 
 
 def add_boxes(
     uri: str, rows: pa.Table, *, heads: Sequence[str], meta: Sequence[str] = ()
 ) -> Inventory:
-    """The inventory `rows` with the boxes that a MegaDetector JSON has for its images.
+    """The inventory `rows` with the boxes of a MegaDetector JSON; rows keep their order.
 
-    A file of the result is the image with exactly this URI, else the only one whose URI ends in
-    its path, or in whose path the URI is the end, by whole folders; backslashes are slashes. The
-    rows' order and other columns stay. Rows without an entry keep what they had; one without any
-    detection gets an empty list. Entries that fit no image or several, come twice, or are failures
-    are findings.
+    A file of the result is matched with the image of equal URI, else with the only image whose URI
+    ends with the file's path or is the end of that path, compared by whole folder names;
+    backslashes count as slashes. An image without an entry keeps its boxes; an entry without
+    detections gives an empty list. Entries that match no image or several images, repeated entries
+    and failures of the detector are findings.
+
+    Args:
+        heads: heads of the inventory.
+        meta: metadata fields of the inventory.
 
     Raises:
-        ConfigError: there is no such file.
-        SchemaError: it is no MegaDetector JSON.
+        ConfigError: the file does not exist.
+        SchemaError: the file is not a MegaDetector JSON.
     """
     results = _results(uri)
     uris_N = rows["image_uri"].cast(TEXT).combine_chunks()
@@ -71,22 +75,22 @@ def add_boxes(
             replaced_boxes=int((has_boxes & (files_N >= 0)).sum()),
         )
     )
-    place = rows.schema.get_field_index("boxes")
-    table = rows.set_column(place, rows.schema.field(place), _column(rows, results.boxes, files_N))
-    nothing = rows.slice(0, 0).select(["capture_event_id"])
-    return Inventory(TableImages(table), tuple(heads), tuple(meta), found, nothing)
+    index = rows.schema.get_field_index("boxes")
+    table = rows.set_column(index, rows.schema.field(index), _column(rows, results.boxes, files_N))
+    no_events = rows.slice(0, 0).select(["capture_event_id"])
+    return Inventory(StoredImages(table), tuple(heads), tuple(meta), found, no_events)
 
 
 def _column(rows: pa.Table, boxes: pa.Array, files_N: Ints) -> pa.ChunkedArray:
-    """The boxes of each row, in pieces: as one piece the text in them could be too long."""
+    """The boxes of each row, in chunks: the text of one large array could exceed 2 GiB."""
     chunks = []
     for start in range(0, len(files_N), _ROWS_PER_CHUNK):
         files = files_N[start : start + _ROWS_PER_CHUNK]
         old = rows["boxes"].slice(start, len(files)).combine_chunks()
         new = boxes.take(pa.array(files, mask=files < 0))
         if old.null_count < len(old):
-            places = np.where(files < 0, np.arange(len(files)), len(files) + np.arange(len(files)))
-            new = pa.concat_arrays([old, new]).take(pa.array(places))
+            indices = np.where(files < 0, np.arange(len(files)), len(files) + np.arange(len(files)))
+            new = pa.concat_arrays([old, new]).take(pa.array(indices))
         chunks.append(new)
     return pa.chunked_array(chunks, rows.schema.field("boxes").type)
 
@@ -99,8 +103,8 @@ def _results(uri: str) -> _Results:
     images = objects(whole, "images", where=uri)
     files = text_column(images, "file", where=uri)
     if files.null_count:
-        place = files.is_valid().to_pylist().index(False)
-        raise SchemaError(f"{uri}: images[{place}] has no file")
+        index = files.is_valid().to_pylist().index(False)
+        raise SchemaError(f"{uri}: images[{index}] has no file")
     has_list = np.array([isinstance(row.get("detections"), list) for row in images], bool)
     failed = np.array([bool(row.get("failure")) for row in images], bool) | ~has_list
     first = np.zeros(len(images), bool)
@@ -114,7 +118,7 @@ def _results(uri: str) -> _Results:
         .listed("detector_failures", files.filter(pa.array(failed)), details.filter(failed))
         .listed("duplicate_files", files.filter(pa.array(~failed & ~first)))
     )
-    kept = [images[place] for place in np.flatnonzero(first)]
+    kept = [images[index] for index in np.flatnonzero(first)]
     boxes, found = _detections(kept, names, found, where=uri)
     return _Results(files.filter(pa.array(first)), boxes, found)
 
@@ -122,31 +126,36 @@ def _results(uri: str) -> _Results:
 def _detections(
     images: Sequence[dict[str, Any]], names: dict[str, str], found: Findings, *, where: str
 ) -> tuple[pa.Array, Findings]:
-    """The boxes of each image."""
+    """The list of boxes of each image, and the findings."""
     pairs = [(n, one) for n, row in enumerate(images) for one in row["detections"]]
-    for number, one in pairs:
+    for n, one in pairs:
         if not isinstance(one, dict):
-            raise SchemaError(f"{where}: a detection of {images[number]['file']} is no object")
-    numbers = np.array([number for number, _ in pairs], np.int64)
-    boxes = corners([one.get("bbox") for _, one in pairs])
+            raise SchemaError(f"{where}: a detection of {images[n]['file']} is not an object")
+    images_B = np.array([n for n, _ in pairs], np.int64)
+    boxes = parse_boxes([one.get("bbox") for _, one in pairs])
     given = [one.get("conf") for _, one in pairs]
     scores = np.array([v if isinstance(v, (int, float)) else np.nan for v in given], np.float64)
     categories = text_column([one for _, one in pairs], "category", where=where)
     codes = pc.index_in(categories, value_set=pa.array(list(names), TEXT), skip_nulls=True)
     is_known = codes.is_valid().to_numpy(zero_copy_only=False)
     is_box = ~np.isnan(boxes).any(axis=1) & ~np.isnan(scores) & is_known
-    files = [str(images[number]["file"]) for number in numbers[~is_box]]
+    files = [str(images[n]["file"]) for n in images_B[~is_box]]
     found = found.listed("unreadable_detections", files)
-    found = found.counted(boxes_beyond_the_image=int(beyond_image(boxes[is_box]).sum()))
+    found = found.counted(boxes_beyond_the_image=int(is_beyond_image(boxes[is_box]).sum()))
     kept = pa.array(is_box)
     labels = pa.array(list(names.values()), TEXT).take(codes.filter(kept))
     has_list = np.ones(len(images), bool)
     confidences = pa.array(scores[is_box])
-    return box_lists(numbers[is_box], boxes[is_box], labels, confidences, has_list), found
+    return box_lists(images_B[is_box], boxes[is_box], labels, confidences, has_list), found
 
 
 def match_files(files: pa.Array, uris: pa.Array) -> _Matches:
-    """Which of the distinct URIs each of the distinct files is; see `add_boxes`."""
+    """The image of each file, by the rule of `add_boxes`.
+
+    Args:
+        files: distinct names.
+        uris: distinct URIs.
+    """
     exact = pc.index_in(files, value_set=uris).fill_null(-1).to_numpy().astype(np.int64)
     ambiguous = np.zeros(len(files), bool)
     is_free = np.ones(len(uris), bool)
@@ -167,7 +176,7 @@ def match_files(files: pa.Array, uris: pa.Array) -> _Matches:
 
 
 def _paths(names: pa.Array) -> pa.Array:
-    """With slashes for backslashes, without a leading `./` or `/` and doubled slashes."""
+    """The names with slashes for backslashes, without leading `./` or `/` and repeated slashes."""
     slashes = pc.replace_substring(names, "\\", "/")
     return pc.replace_substring_regex(
         pc.replace_substring_regex(slashes, "/(\\./)*/*", "/"), "^(\\./|/)+", ""
@@ -175,28 +184,28 @@ def _paths(names: pa.Array) -> pa.Array:
 
 
 def _ends(paths: pa.Array, n_parts: int) -> pa.Array:
-    """The last parts of each path; null where it has fewer."""
+    """The last `n_parts` parts of each path; null where it has fewer."""
     pattern = f"(?:^|/)(?P<end>(?:[^/]+/){{{n_parts - 1}}}[^/]+)$"
     return pc.struct_field(pc.extract_regex(paths, pattern), "end")
 
 
 def _end_in(short: pa.Array, long: pa.Array) -> Ints:
-    """The pairs (short, long) of numbers of which the short path is the end of the long one."""
+    """The pairs of indices (short, long) such that the long path ends with the short path."""
     pairs = [np.empty((0, 2), np.int64)]
     n_parts = pc.add(pc.count_substring(short, "/"), 1).to_numpy(zero_copy_only=False)
     for n in np.unique(n_parts):
         chosen = np.flatnonzero(n_parts == n)
         ends = _ends(long, int(n))
-        # several short paths may be the same one; each pairs with every long path
+        # short paths may be equal; each of them pairs with every long path
         distinct = short.take(pa.array(chosen)).dictionary_encode()
         codes = pc.index_in(ends, value_set=distinct.dictionary, skip_nulls=True)
         by_code = np.argsort(distinct.indices.to_numpy(), kind="stable")
         sizes = np.bincount(distinct.indices.to_numpy())
         starts = np.cumsum(sizes) - sizes
-        places = np.flatnonzero(codes.is_valid().to_numpy(zero_copy_only=False))
-        code = codes.take(pa.array(places)).to_numpy()
+        longs = np.flatnonzero(codes.is_valid().to_numpy(zero_copy_only=False))
+        code = codes.take(pa.array(longs)).to_numpy()
         n_each = sizes[code]
         offsets = np.arange(n_each.sum()) - np.repeat(np.cumsum(n_each) - n_each, n_each)
         shorts = chosen[by_code[np.repeat(starts[code], n_each) + offsets]]
-        pairs.append(np.stack([shorts, np.repeat(places, n_each)], axis=1))
+        pairs.append(np.stack([shorts, np.repeat(longs, n_each)], axis=1))
     return np.concatenate(pairs)

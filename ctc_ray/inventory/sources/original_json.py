@@ -28,14 +28,14 @@ _REASONS = {  # in the order in which a record is checked
 
 
 def read_json(uri: str) -> Inventory:
-    """The inventory of the valid records; the others are counted in the findings, per reason.
+    """The inventory of the valid records; rejected records are findings, per reason.
 
-    The heads are all labels that occur, sorted; so are the metadata fields. A label that a record
-    does not name is missing, and so is -1.
+    Heads and metadata fields are all that occur in valid records, sorted. A label that a record
+    lacks is missing, and so is -1.
 
     Raises:
-        ConfigError: there is no such file.
-        SchemaError: it is no JSON object, or has no valid record.
+        ConfigError: the file does not exist.
+        SchemaError: the file is not a JSON object, or has no valid record.
     """
     records, repeated = _load(uri)
     reasons = {name: _reason(name, record) for name, record in records.items()}
@@ -44,21 +44,21 @@ def read_json(uri: str) -> Inventory:
     if not valid:
         raise SchemaError(f"{uri}: {_all_rejected(rejected)}")
     replaced = ["the last one with this key was taken"] * len(repeated)
-    findings = Findings().listed("duplicate_keys", _in_words(repeated), replaced)
+    findings = Findings().listed("duplicate_keys", _escaped(repeated), replaced)
     findings = findings.counted(rejected_records=len(rejected))
     for reason in dict.fromkeys(rejected.values()):
-        names = _in_words([name for name in rejected if rejected[name] == reason])
+        names = _escaped([name for name in rejected if rejected[name] == reason])
         findings = findings.listed(reason, names, [_REASONS[reason]] * len(names))
     return assemble(_rows(valid), where=uri, findings=findings)
 
 
-def _in_words(names: Iterable[str]) -> list[str]:
-    """The names; one that is not valid Unicode is escaped."""
+def _escaped(names: Iterable[str]) -> list[str]:
+    """The names; a name that is not valid Unicode is escaped."""
     return [name if _is_text(name) else json.dumps(name)[1:-1] for name in names]
 
 
 def _load(uri: str) -> tuple[dict[str, Any], list[str]]:
-    """The records by id, and the keys, at any depth, each time that a later one replaced them."""
+    """The records by id; and the repeated keys at any depth, once per value that was replaced."""
     repeated: list[str] = []
 
     def last_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _all_rejected(rejected: Mapping[str, str]) -> str:
 
 
 def _reason(name: str, record: Any) -> str | None:
-    """Why the record is not valid; None if it is."""
+    """The first reason in `_REASONS` to reject the record; None if it is valid."""
     if not _is_text(name):
         return "rejected_id"
     if not isinstance(record, dict):
@@ -114,7 +114,7 @@ def _is_text_object(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether the value is a string that UTF-8 can hold (JSON can name half a character)."""
+    """Whether the value is a string that UTF-8 can encode; JSON can hold lone surrogates."""
     if not isinstance(value, str):
         return False
     return value.isascii() or not any("\ud800" <= character <= "\udfff" for character in value)

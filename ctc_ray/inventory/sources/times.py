@@ -1,4 +1,4 @@
-"""Capture times as people and cameras write them."""
+"""Capture times in the forms that people and cameras write."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -7,7 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_ROWS_AT_ONCE = 1 << 18  # one odd time makes only these slow
+_ROWS_AT_ONCE = 1 << 18  # one unusual time slows down only the rows of its part
 _SIMPLE_LENGTH = len("2021-04-11 20:43:09")
 _TIME = (
     r"^\s*(?P<year>\d{4})[-:](?P<month>\d{2})[-:](?P<day>\d{2})[T ]"
@@ -21,11 +21,11 @@ _OFFSET = r":\d{2}(?:[.,]\d+)?\s*(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{
 
 
 def parse_times(values: pa.Array | pa.ChunkedArray) -> pa.Array:
-    """Local times in microseconds; null where there is none, or none that can be read.
+    """The times on the camera's clock, timestamp[us]; null for null and for unreadable text.
 
-    Read are ISO 8601 (with T or a blank, seconds and a fraction if there are any) and the EXIF form
-    2021:04:11 20:43:09. An offset is dropped: the time is the one on the camera's clock. A date
-    without a time is not a time, and neither is the 30th of February.
+    Readable are ISO 8601, with T or a blank, optional seconds and fraction, and the EXIF form
+    2021:04:11 20:43:09. An offset from UTC is dropped. A date without a time is unreadable, and so
+    is an impossible date.
     """
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
     parts = [c.slice(i, _ROWS_AT_ONCE) for c in chunks for i in range(0, len(c), _ROWS_AT_ONCE)]
@@ -35,7 +35,10 @@ def parse_times(values: pa.Array | pa.ChunkedArray) -> pa.Array:
 
 
 def _parse(values: pa.Array) -> pa.Array:
-    """Arrow's own parser is 30 times as fast; of 19 characters it takes only a date with a time."""
+    """`parse_times` of one part; Arrow's own parser is 30 times as fast.
+
+    Arrow reads a text of 19 characters only if it is a date with a time.
+    """
     lengths = pc.min_max(pc.binary_length(values)).as_py()
     if set(lengths.values()) == {_SIMPLE_LENGTH}:
         try:
@@ -64,7 +67,7 @@ def _parse_any(values: pa.Array) -> pa.Array:
     days = months.astype("datetime64[D]") + (day - 1)
     valid = (
         parts.is_valid().to_numpy(zero_copy_only=False)
-        & (year >= 1)  # the first that Python's dates have
+        & (year >= 1)  # the first year of Python's dates
         & ((month >= 1) & (month <= 12) & (days.astype("datetime64[M]") == months))
         & ((hour < 24) & (minute < 60) & (second < 60))
     )
@@ -74,7 +77,10 @@ def _parse_any(values: pa.Array) -> pa.Array:
 
 
 def parse_instants(values: pa.Array) -> pa.Array:
-    """The same times in UTC, to compare times of different offsets; without one it is UTC."""
+    """The times in UTC, timestamp[us], to compare times of different offsets.
+
+    Text without an offset counts as UTC. Null for null and for unreadable text.
+    """
     parts = pc.extract_regex(values, _OFFSET)
     minutes = np.zeros(len(values), np.int64)
     for name, factor in (("hours", 60), ("minutes", 1)):

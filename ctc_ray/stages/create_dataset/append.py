@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.factorize import coded
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
@@ -25,7 +25,7 @@ from ctc_ray.runs.output_folder import difference
 from ctc_ray.runs.records import AppendRecord
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import label_column
-from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
 from ctc_ray.stages.create_dataset.plan import DatasetPlan
 
 
@@ -68,7 +68,7 @@ class ExistingDataset:
 
     def has_all(self, event_ids: pa.ChunkedArray) -> bool:
         """Whether none of these events is new."""
-        is_there = pc.is_in(coded(event_ids)[1], value_set=self.events)
+        is_there = pc.is_in(factorize(event_ids)[1], value_set=self.events)
         return bool(pc.all(is_there, min_count=0).as_py())
 
     @property
@@ -100,7 +100,7 @@ def _n_images(event_ids: pa.ChunkedArray) -> pa.Table:
     if not pa.types.is_dictionary(event_ids.type):
         counts = pc.value_counts(event_ids)
         return pa.Table.from_batches([pa.RecordBatch.from_struct_array(counts)])
-    event_N, events = coded(event_ids)
+    event_N, events = factorize(event_ids)
     return pa.table({"values": events, "counts": np.bincount(event_N, minlength=len(events))})
 
 
@@ -197,7 +197,7 @@ def _summaries(
         left_out=plan.left_out,
     )
     everything = [*existing.manifest.appended, appended]
-    missing = lacking_classes(rows, splits, heads=config.heads, names=names)
+    missing = classes_not_in_every_split(rows, splits, heads=config.heads, names=names)
     summary = {
         **{title: value for title, value in before.items() if title in plan.summary},
         "shares": shares,

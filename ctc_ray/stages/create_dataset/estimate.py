@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ctc_ray.columns.event_runs import cut_by_events, event_starts
-from ctc_ray.columns.factorize import encode
+from ctc_ray.columns.event_runs import cut_by_events, run_starts
+from ctc_ray.columns.factorize import factorize_to_list
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.console.progress import clock
 from ctc_ray.errors import CtcError
@@ -115,7 +115,7 @@ def sample_rows(plan: DatasetPlan, n_images: int) -> npt.NDArray[np.int64]:
     its first event says which image of a range is taken, so the same plan gives the same sample.
     The rows come in the order of the plan.
     """
-    code_N, _ = encode(plan.splits)
+    code_N, _ = factorize_to_list(plan.splits)
     order_N = np.argsort(code_N, kind="stable").astype(np.int64)
     n_rows = len(order_N)
     if n_images >= n_rows:
@@ -267,7 +267,7 @@ def _splits(config: CreateDatasetConfig, plan: DatasetPlan) -> list[dict[str, An
             {
                 "split": name,
                 "images": len(events),
-                "events": len(event_starts(events)),
+                "events": len(run_starts(events)),
                 "shards": len(cut_by_events(events, config.images_per_unit)),
             }
         )

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.event_runs import event_starts
+from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.runs.failures import Footer
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.records import RowGroupRecord, ShardRecord, SplitRecord
@@ -30,7 +30,7 @@ def footer_counts(groups: Sequence[pa.Table], heads: Sequence[str]) -> dict[str,
 
 def _group_counts(group: pa.Table) -> dict[str, int]:
     """What training plans its epochs by; see `RowGroupRecord`."""
-    starts = event_starts(group["capture_event_id"])
+    starts = run_starts(group["capture_event_id"])
     usable = pc.is_null(group["failure"]).to_numpy().astype(np.int64)
     usable_events = np.count_nonzero(np.add.reduceat(usable, starts))
     return RowGroupRecord(

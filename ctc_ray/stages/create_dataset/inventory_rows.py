@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from ctc_ray.columns.factorize import as_dictionary, joined
+from ctc_ray.columns.factorize import as_dictionary, concat_dictionaries
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import IncompleteDataError
 from ctc_ray.files import parquet, storage
@@ -114,7 +114,9 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
     with ThreadPoolExecutor(_PARTS_AT_ONCE) as pool:
         parts = list(pool.map(read, parquet.list_tables(config.inventory_uri)))
     table = pa.concat_tables(part.drop_columns(list(_NUMBERED)) for part in parts)
-    whole = {name: joined([part[name].chunk(0) for part in parts]) for name in _NUMBERED}
+    whole = {
+        name: concat_dictionaries([part[name].chunk(0) for part in parts]) for name in _NUMBERED
+    }
     return pa.table({**{name: table[name] for name in table.column_names}, **whole})
 
 

@@ -24,8 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.event_runs import event_starts
-from ctc_ray.columns.factorize import coded
+from ctc_ray.columns.event_runs import run_starts
+from ctc_ray.columns.factorize import factorize
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
@@ -36,12 +36,12 @@ from ctc_ray.schemas import (
     label_column,
     planned_schema,
 )
-from ctc_ray.selection.balance import Limit, balanced
+from ctc_ray.selection.balance import ClassCap, within_class_cap
 from ctc_ray.selection.class_mapping import map_classes, read_mapping
 from ctc_ray.selection.filters import all_labelled, has_label, in_frequent_classes
 from ctc_ray.selection.labelling import label_rows
 from ctc_ray.splits.assign import assign_splits
-from ctc_ray.splits.report import lacking_classes, leakage, split_shares
+from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
 from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
 
 logger = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class DatasetPlan:
     @cached_property
     def summary(self) -> dict[str, Any]:
         """For people: the steps, the classes that a split lacks, and the leakage."""
-        lacking = lacking_classes(
+        lacking = classes_not_in_every_split(
             self.rows, self.splits, heads=self.labels.heads, names=self.splits_with_a_share
         )
         return {
@@ -106,7 +106,7 @@ def plan_dataset(
     table = table.append_column(ROW, pa.array(np.arange(table.num_rows)))
     selection = _Selection(table)
     if already is not None:
-        event_N, events = coded(table["capture_event_id"])
+        event_N, events = factorize(table["capture_event_id"])
         is_new = pc.invert(pc.is_in(events, value_set=already))
         table = _where(np.asarray(is_new)[event_N], table)
         selection.note("in the dataset already", table)
@@ -134,10 +134,10 @@ def plan_dataset(
     shares = split_shares(splits, wanted)
     if config.balance.head is not None:
         balance = config.balance
-        limit = Limit(
+        limit = ClassCap(
             config.balance.head, balance.max_events_per_class, balance.splits, balance.salt
         )
-        stays = pa.array(balanced(rows, splits, limit))
+        stays = pa.array(within_class_cap(rows, splits, limit))
         rows, splits = rows.filter(stays), splits.filter(stays)
     selection.note("balance", rows)
     steps = {
@@ -166,7 +166,7 @@ def rows_by_split(plan: DatasetPlan) -> Iterator[tuple[str, pa.Table]]:
     They come in parts, those of a split in the order of the inventory.
     """
     names = ["capture_event_id", *waiting_columns(plan.labels.heads)]
-    split_N, splits = coded(plan.splits)
+    split_N, splits = factorize(plan.splits)
     for code in pc.sort_indices(splits).to_pylist():
         name, chosen = splits[code].as_py(), np.flatnonzero(split_N == code)
         for start in range(0, len(chosen), _ROWS_AT_ONCE):
@@ -213,7 +213,7 @@ class _Selection:
 
 
 def _n_events(rows: pa.Table) -> int:
-    return len(event_starts(rows["capture_event_id"]))
+    return len(run_starts(rows["capture_event_id"]))
 
 
 def _check_heads(config: CreateDatasetConfig, inventory: Manifest) -> None:

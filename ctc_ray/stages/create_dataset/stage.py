@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from ctc_ray.columns.threads import both
+from ctc_ray.columns.threads import run_both
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.console.progress import Progress
 from ctc_ray.files import storage
@@ -95,7 +95,7 @@ def _prepared(config: CreateDatasetConfig) -> Iterator[PreparedDataset | Manifes
         if isinstance(run, Manifest):
             yield run
             return
-        units, summary = both(lambda: _write_units(config, plan), lambda: plan.summary)
+        units, summary = run_both(lambda: _write_units(config, plan), lambda: plan.summary)
         manifest = Manifest(
             kind="dataset",
             config=config.result_fields(),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from ctc_ray.columns.threads import both
+from ctc_ray.columns.threads import run_both
 from ctc_ray.config.inventory import (
     CamtrapDpInventoryConfig,
     CocoInventoryConfig,
@@ -28,14 +28,14 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.inventory.checks.clocks import check_clocks
 from ctc_ray.inventory.checks.labels import check_images, check_labels, count_labels
 from ctc_ray.inventory.events.assemble import Inventory, SourceRows
-from ctc_ray.inventory.events.images import InventoryImages, TableImages
+from ctc_ray.inventory.events.images import AssembledImages, StoredImages
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.camtrap_dp import read_camtrap_dp
 from ctc_ray.inventory.sources.camtrap_package import package_files
 from ctc_ray.inventory.sources.class_folders import read_dir
 from ctc_ray.inventory.sources.coco import read_coco
 from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
-from ctc_ray.inventory.sources.files import closed_folders, find_files
+from ctc_ray.inventory.sources.files import find_files, unreadable_folders
 from ctc_ray.inventory.sources.image_tree import layout_pattern, read_tree
 from ctc_ray.inventory.sources.megadetector import add_boxes
 from ctc_ray.inventory.sources.original_json import read_json
@@ -72,11 +72,11 @@ def run(config: InventoryConfig) -> Manifest:
         finished = finished_run(config.output_uri, "inventory", _fields(config, inputs))
         if finished is not None:
             return finished
-    inventory, inputs = both(lambda: _read(config), lambda: inputs or _inputs_of_files(config))
+    inventory, inputs = run_both(lambda: _read(config), lambda: inputs or _inputs_of_files(config))
     missing = _missing_files(config, inventory.images)
     if config.same_content:
         inventory = _compared(config, inventory)
-    if not inputs and isinstance(inventory.images, InventoryImages):
+    if not inputs and isinstance(inventory.images, AssembledImages):
         inputs = _inputs_of_folder(config, inventory.images.source)
     fields = _fields(config, inputs)
     with open_run(config.output_uri, "inventory", fields, overwrite=config.overwrite) as run:
@@ -90,7 +90,7 @@ def _write(
     missing: Findings,
     inputs: dict[str, str],
 ) -> Manifest:
-    _, (checked, statistics) = both(
+    _, (checked, statistics) = run_both(
         lambda: _write_parts(config.output_uri, inventory.images),
         lambda: (_checks(config, inventory.images), _statistics(inventory)),
     )
@@ -137,7 +137,7 @@ def _fields(config: InventoryConfig, inputs: dict[str, str]) -> dict[str, Any]:
     return {"source": type(config).__name__, **config.result_fields(), "inputs": inputs}
 
 
-def _write_parts(output_uri: str, images: InventoryImages | TableImages) -> None:
+def _write_parts(output_uri: str, images: AssembledImages | StoredImages) -> None:
     """Write the rows as part-00000.parquet, …, each made when its turn comes."""
 
     def write(start: int) -> None:
@@ -204,8 +204,8 @@ def _read_boxes(config: MegadetectorInventoryConfig) -> Inventory:
     return add_boxes(config.source_uri, rows, heads=heads, meta=meta)
 
 
-def _checks(config: InventoryConfig, images: InventoryImages | TableImages) -> list[Findings]:
-    if not isinstance(images, InventoryImages):  # rows of another inventory were checked with it
+def _checks(config: InventoryConfig, images: AssembledImages | StoredImages) -> list[Findings]:
+    if not isinstance(images, AssembledImages):  # rows of another inventory were checked with it
         return []
     observations_E, heads = images.observations, tuple(images.source.labels)
     return [
@@ -215,7 +215,7 @@ def _checks(config: InventoryConfig, images: InventoryImages | TableImages) -> l
     ]
 
 
-def _missing_files(config: InventoryConfig, images: InventoryImages | TableImages) -> Findings:
+def _missing_files(config: InventoryConfig, images: AssembledImages | StoredImages) -> Findings:
     if not config.check_files:
         return Findings()
     root, n_threads = config.image_root_uri, config.read_threads
@@ -236,7 +236,7 @@ def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
     closed: list[OSError] = []
     files = find_files(config.source_uri, on_closed=closed.append)
     found = find_images(files, with_times=with_times, n_threads=config.read_threads)
-    return replace(found, findings=closed_folders(closed).plus(found.findings))
+    return replace(found, findings=unreadable_folders(closed).plus(found.findings))
 
 
 def _with(inventory: Inventory, *findings: Findings) -> Inventory:

@@ -20,7 +20,7 @@ from ctc_ray.runs.failures import counts_to_text
 from ctc_ray.runs.manifest import Manifest, fingerprint, is_complete, read_manifest
 from ctc_ray.schemas import Failure, label_column, pred_column, score_column
 from ctc_ray.selection.labelling import label_rows
-from ctc_ray.selection.samples import spread_sample
+from ctc_ray.selection.samples import stratified_sample
 
 _CANDIDATES = 1 << 18  # rows that are looked at, about: 20 MB of ids
 _THREADS = 16
@@ -47,7 +47,7 @@ def draw(config: ShowConfig, uri: str, manifest: Manifest) -> dict[str, Any]:
         )
     head = _head(config, manifest)
     candidates = _candidates(uri, manifest, head)
-    rows = spread_sample(candidates, config.images, over=["class", "split"]).to_pylist()
+    rows = stratified_sample(candidates, config.images, over=["class", "split"]).to_pylist()
     if not rows:
         raise ConfigError(f"--contact-sheet: {uri} holds no image")
     if manifest.kind == "dataset":

@@ -11,7 +11,7 @@ from ctc_ray.inventory.findings import Findings
 
 
 def clocks(table: pa.Table) -> Findings:
-    """What `check_clocks` finds; a camera is a pair of location and deployment."""
+    """The findings of `check_clocks`; a camera is a pair of location and deployment."""
     pairs = list(
         zip(*(table[n].to_pylist() for n in ("location_id", "deployment_id")), strict=True)
     )
@@ -21,21 +21,25 @@ def clocks(table: pa.Table) -> Findings:
     return check_clocks(uris, times, np.array(cameras, np.int32))
 
 
-def dated(rows: list[tuple[str, str | None]], **places: list[str | None]) -> pa.Table:
-    """Of rows (file name, time)."""
+def dated(rows: list[tuple[str, str | None]], **cameras: list[str | None]) -> pa.Table:
+    """A table of rows (file name, time).
+
+    Args:
+        cameras: `location` and `deployment` of each row.
+    """
     empty = [None] * len(rows)
     times = np.array([time or "NaT" for _, time in rows], "datetime64[us]")
     return pa.table(
         {
             "image_uri": pa.array([name for name, _ in rows]),
-            "location_id": pa.array(places.get("location", empty), pa.string()),
-            "deployment_id": pa.array(places.get("deployment", empty), pa.string()),
+            "location_id": pa.array(cameras.get("location", empty), pa.string()),
+            "deployment_id": pa.array(cameras.get("deployment", empty), pa.string()),
             "captured_at": pa.array(times),
         }
     )
 
 
-def test_time_that_jumps_back_by_more_than_a_day_is_told_once():
+def test_time_that_jumps_back_by_more_than_a_day_is_listed_once():
     rows = [
         ("img9.jpg", "2021-05-10T12:00:00"),
         ("img10.jpg", "2021-05-11T12:00:00"),
@@ -68,7 +72,7 @@ def test_web_addresses_have_no_order():
     assert clocks(dated(rows, deployment=["A", "A"])).counts == {}
 
 
-def test_where_clocks_begin_is_told_whatever_the_order():
+def test_times_where_clocks_start_are_listed_in_any_order():
     days = ["1970-01-01", "1999-12-31", "2000-01-01T23:00", "2000-01-02", "2021-05-10", None]
     rows = [(f"{n}.jpg", day) for n, day in enumerate(days)]
 
@@ -106,17 +110,17 @@ def test_jumps_are_found_in_any_order_of_the_rows(rows, random):
 @pytest.mark.parametrize(
     ("names", "n_jumps"),
     [
-        (("100EK113/IMG_9999.JPG", "101EK113/IMG_0001.JPG"), 1),  # the camera has gone on
-        (("100EK113/IMG_0001.JPG", "101MEDIA/IMG_0002.JPG"), 0),  # another camera's
+        (("100EK113/IMG_9999.JPG", "101EK113/IMG_0001.JPG"), 1),  # the next folder of a camera
+        (("100EK113/IMG_0001.JPG", "101MEDIA/IMG_0002.JPG"), 0),  # a folder of another camera
         (("A\\100EK113\\IMG_9999.JPG", "A\\101EK113\\IMG_0001.JPG"), 1),
         (("cam1/IMG_0001.JPG", "cam2/IMG_0002.JPG"), 0),
-        (("May/IMG_0900.JPG", "January/IMG_0001.JPG"), 0),  # longer, and no later
+        (("May/IMG_0900.JPG", "January/IMG_0001.JPG"), 0),  # another folder
         (("A/IMG_0001.JPG", "A/PICT0002.JPG"), 0),
         (("A/IMG_0001.JPG", "A/IMG_0002.jpeg"), 0),
         (("A/IMG_0001.JPG", "A/IMG_0002.JPG"), 1),
     ],
 )
-def test_only_names_that_a_camera_has_counted_are_compared(names, n_jumps):
+def test_only_names_that_a_camera_has_numbered_are_compared(names, n_jumps):
     rows = list(zip(names, ("2021-05-10", "2021-01-01"), strict=True))
 
     for order in (rows, rows[::-1]):
@@ -124,10 +128,10 @@ def test_only_names_that_a_camera_has_counted_are_compared(names, n_jumps):
         assert found.counts.get("clock_resets", 0) == n_jumps
 
 
-def test_jump_of_a_series_is_found_behind_other_images_of_the_camera():
+def test_jump_of_a_series_is_found_after_other_images_of_the_camera():
     rows = [
         ("A/IMG_1.JPG", "2021-05-10T12:00"),
-        ("A/PICT1.JPG", "2021-05-10T00:00"),  # each is less than a day before the one above
+        ("A/PICT1.JPG", "2021-05-10T00:00"),  # each time is less than a day before the time above
         ("A/IMG_2.JPG", "2021-05-09T11:00"),
     ]
     for order in itertools.permutations(rows):

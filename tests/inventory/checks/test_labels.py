@@ -1,4 +1,4 @@
-"""Labels are counted per observation of an event, the missing ones too."""
+"""Labels are counted per observation of an event, missing labels included."""
 
 import itertools
 
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import LabelError
 from ctc_ray.inventory.checks.labels import LabelCount, check_images, check_labels, count_labels
-from ctc_ray.inventory.events.assemble import InventoryImages, SourceRows, assemble
+from ctc_ray.inventory.events.assemble import AssembledImages, SourceRows, assemble
 from ctc_ray.observations import head_names, labels_of
 
 
 def inventory_of(rows: list[tuple[str, str | None]]) -> pa.Table:
-    """Of rows (event, species) with one image each."""
+    """The inventory of rows (event, species) with one image each."""
     return assemble(
         SourceRows(
             event_ids=pa.array([event for event, _ in rows], pa.large_string()),
@@ -73,7 +73,7 @@ def test_heads_of_a_column_are_its_fields():
     assert head_names(pa.list_(pa.string())) == []
 
 
-def test_labels_that_differ_in_case_or_spaces_only_are_told_with_their_events():
+def test_labels_that_differ_only_in_case_or_spaces_are_listed_with_their_events():
     rows = [("1", "Zebra"), ("2", "zebra "), ("3", "Zebra"), ("4", "lion"), ("5", "li on")]
 
     found = check_labels(observed(rows), ["species"], rare_class_events=0)
@@ -107,15 +107,15 @@ labelled = st.lists(
 
 
 @given(labelled)
-def test_each_class_has_as_many_events_as_name_it(rows):
+def test_each_class_counts_the_events_with_its_label(rows):
     found = check_labels(observed(rows), ["species"], rare_class_events=99)
 
     expected = {
         f"species: {label}": len({e for e, given in rows if given == label})
         for label in {label for _, label in rows if label is not None}
     }
-    told = {row["row"]: int(row["detail"].split()[0]) for row in found.table().to_pylist()}
-    assert told == expected
+    found_events = {row["row"]: int(row["detail"].split()[0]) for row in found.table().to_pylist()}
+    assert found_events == expected
 
 
 def observed(rows: list[tuple[str, str | None]]) -> pa.Array:
@@ -125,23 +125,23 @@ def observed(rows: list[tuple[str, str | None]]) -> pa.Array:
     return events["observations"].combine_chunks()
 
 
-def images_of(named: list[tuple[str, str]]) -> InventoryImages:
-    """Of rows (event, image)."""
+def images_of(pairs: list[tuple[str, str]]) -> AssembledImages:
+    """The assembled images of rows (event, image)."""
     rows = SourceRows(
-        event_ids=pa.array([event for event, _ in named], pa.large_string()),
-        image_rows=np.arange(len(named)),
-        image_uris=pa.array([uri for _, uri in named], pa.large_string()),
-        observation_rows=np.arange(len(named)),
+        event_ids=pa.array([event for event, _ in pairs], pa.large_string()),
+        image_rows=np.arange(len(pairs)),
+        image_uris=pa.array([uri for _, uri in pairs], pa.large_string()),
+        observation_rows=np.arange(len(pairs)),
     )
     return assemble(rows, where="rows").images
 
 
-def test_an_image_of_several_events_is_told_with_both_of_them():
-    named = [("g", "a"), ("f", "b"), ("e", "a"), ("e", "a"), ("f", "a"), ("g", "c")]
+def test_an_image_of_several_events_is_listed_with_both_events():
+    pairs = [("g", "a"), ("f", "b"), ("e", "a"), ("e", "a"), ("f", "a"), ("g", "c")]
 
-    for order in itertools.permutations(named):
+    for order in itertools.permutations(pairs):
         assert check_images(images_of(list(order))).table().to_pylist() == [
             {"kind": "images_of_several_events", "row": "a", "detail": "e, f"},
             {"kind": "images_of_several_events", "row": "a", "detail": "e, g"},
         ]
-    assert check_images(images_of(named[:2])).counts == {}
+    assert check_images(images_of(pairs[:2])).counts == {}

@@ -1,4 +1,4 @@
-"""Rows of a source become images and events; nothing is lost, nothing is there twice."""
+"""Rows of a source become images and events; no image is lost or repeated."""
 
 import dataclasses
 
@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctc_ray.columns.factorize import number
 from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import Inventory, SourceRows, assemble
 from ctc_ray.schemas import inventory_schema
@@ -18,7 +17,7 @@ text = pa.large_string()
 
 
 def source(rows: list[tuple[str, list[str], str | None]]) -> SourceRows:
-    """Rows of (event, images, species)."""
+    """The columns of rows (event, images, species)."""
     return SourceRows(
         event_ids=pa.array([event for event, _, _ in rows], text),
         image_rows=np.array([i for i, row in enumerate(rows) for _ in row[1]], np.int64),
@@ -58,7 +57,7 @@ def test_images_of_an_event_are_neighbours_in_the_order_of_the_source_and_events
     assert inventory.findings.counts == {"rows_merged": 1}
 
 
-def test_event_ids_are_sorted_as_python_sorts_strings():
+def test_event_ids_are_sorted_like_strings_in_python():
     ids = ["b", "B", "é", "10", "2", "\U0001f981", "\uffff", "a b"]
 
     inventory = made([(event, [f"{event}.jpg"], None) for event in ids])
@@ -66,21 +65,21 @@ def test_event_ids_are_sorted_as_python_sorts_strings():
     assert inventory.table["capture_event_id"].to_pylist() == sorted(ids)
 
 
-def test_image_that_an_event_names_twice_is_kept_once_and_counted():
+def test_image_that_is_twice_in_an_event_is_kept_once_and_counted():
     inventory = made([("e", ["a.jpg", "b.jpg"], "lion"), ("e", ["a.jpg", "c.jpg"], "lion")])
 
     assert inventory.table["image_uri"].to_pylist() == ["a.jpg", "b.jpg", "c.jpg"]
     assert inventory.findings.counts["duplicate_images"] == 1
 
 
-def test_same_image_in_two_events_stays_in_both():
+def test_image_of_two_events_stays_in_both():
     inventory = made([("e", ["a.jpg"], "lion"), ("f", ["a.jpg"], "lion")])
 
     assert inventory.table.num_rows == 2
     assert len(set(inventory.table["image_id"].to_pylist())) == 2
 
 
-def test_different_observations_of_an_event_stand_on_each_of_its_images_and_equal_ones_once():
+def test_each_image_of_an_event_has_all_its_distinct_observations():
     inventory = made(
         [("e", ["a.jpg"], "lion"), ("e", ["b.jpg"], "zebra"), ("e", ["b.jpg"], "lion")]
     )
@@ -102,7 +101,7 @@ def test_observation_without_any_label_counts_only_where_there_is_no_other():
     ]
 
 
-def test_observations_are_told_apart_by_all_heads_together():
+def test_observations_are_distinguished_by_all_heads_together():
     rows = SourceRows(
         event_ids=pa.array(["e"] * 4, text),
         image_rows=np.zeros(1, np.int64),
@@ -123,7 +122,7 @@ def test_observations_are_told_apart_by_all_heads_together():
     ]
 
 
-def test_observations_of_very_many_heads_are_told_apart():
+def test_observations_of_very_many_heads_are_distinguished():
     n_heads, n_rows = 12, 300  # 301 ** 12 is far above 2 ** 63
     heads = {
         f"h{head}": pa.array([f"{(row * (head + 1)) % 300}" for row in range(n_rows)], text)
@@ -155,7 +154,7 @@ def test_no_image_at_all_is_an_error():
         made([("e", [], "lion"), ("f", [], None)])
 
 
-def test_first_value_that_is_not_missing_is_the_events_and_conflicts_are_counted_per_event():
+def test_event_has_the_first_value_that_is_not_missing_and_conflicts_are_counted_per_event():
     rows = SourceRows(
         event_ids=pa.array(["e", "e", "e", "f"], text),
         image_rows=np.arange(4),
@@ -207,7 +206,7 @@ def test_a_camera_is_a_deployment_at_its_location():
     assert cameras[0] == cameras[5] >= 0
     assert len({cameras[i] for i in (0, 1, 2, 4)} - {-1}) == 4
     assert cameras[3] == -1
-    assert cameras[6] == -1  # named before
+    assert cameras[6] == -1  # a duplicate of the first image
 
 
 def test_inventory_without_heads_can_be_written_and_read(tmp_path):
@@ -225,27 +224,20 @@ def test_inventory_without_heads_can_be_written_and_read(tmp_path):
     assert inventory.table["observations"].null_count == 1
 
 
-def test_text_may_be_coded_and_rows_may_come_in_parts():
+def test_text_may_be_dictionary_encoded_and_rows_may_be_built_in_parts():
     plain = source([("e", ["a.jpg", "b.jpg"], "lion"), ("f", ["a.jpg"], None)])
-    coded = dataclasses.replace(
+    encoded = dataclasses.replace(
         plain,
         event_ids=plain.event_ids.dictionary_encode(),
         labels={"species": plain.labels["species"].dictionary_encode()},
         location_ids=pa.array(["L", None]).dictionary_encode(),
     )
     one = assemble(dataclasses.replace(plain, location_ids=pa.array(["L", None])), where="source")
-    other = assemble(coded, where="source")
+    other = assemble(encoded, where="source")
     assert other.table.equals(one.table)
     parts = [other.images.rows(i, i + 2) for i in (0, 2)]
     assert pa.concat_tables(parts).equals(one.table)
     assert (len(other.images), other.images.n_events) == (3, 2)
-
-
-def test_events_are_numbered_in_the_order_of_their_ids():
-    numbers, ids = number(pa.array(["b", "a", "c", "a"]))
-
-    assert numbers.tolist() == [1, 0, 2, 0]
-    assert ids.to_pylist() == ["a", "b", "c"]
 
 
 events = st.sampled_from(["e1", "e2", "é", ""])
@@ -256,7 +248,7 @@ rows_with_image = some_rows.filter(lambda rows: any(images for _, images, _ in r
 
 
 @given(rows_with_image)
-def test_every_image_of_every_event_is_there_exactly_once(rows):
+def test_every_image_of_every_event_has_exactly_one_row(rows):
     inventory = made(rows)
 
     found = columns(inventory, "capture_event_id", "image_uri")
@@ -304,13 +296,3 @@ def test_order_of_rows_changes_neither_images_nor_events_nor_observations(rows, 
         )
 
     assert content(made(shuffled)) == content(made(rows))
-
-
-@given(st.lists(st.sampled_from(["b", "a", "é", "", "c"]), min_size=1, max_size=12))
-def test_events_have_the_same_numbers_however_their_ids_are_stored(ids):
-    expected = [sorted(set(ids)).index(event) for event in ids]
-    plain = pa.array(ids, pa.large_string())
-    stored = [plain, pa.chunked_array([plain[:2], plain[2:]]), plain.dictionary_encode()]
-    for column in stored:
-        numbers, distinct = number(column)
-        assert (numbers.tolist(), distinct.to_pylist()) == (expected, sorted(set(ids)))

@@ -4,16 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.inventory.events.observation_lists import (
-    coded,
     observation_lists,
-    observations_in_words,
+    observations_to_text,
 )
-
-
-def test_codes_are_minus_one_where_there_is_nothing():
-    for values in (pa.array(["b", None, "b"]), pa.array(["b", None, "b"]).dictionary_encode()):
-        codes, distinct = coded(values)
-        assert (codes.tolist(), distinct.to_pylist()) == ([0, -1, 0], ["b"])
 
 
 def test_without_heads_nothing_is_observed():
@@ -37,23 +30,23 @@ def test_each_event_has_its_observations_once_in_the_order_of_the_source(rows):
     )
     for event in range(4):
         own = list(dict.fromkeys((one, two) for e, one, two in rows if e == event))
-        said = [observation for observation in own if observation != (None, None)]
+        labelled = [observation for observation in own if observation != (None, None)]
         got = [(o["one"], o["two"]) for o in lists[event].as_py()]
-        assert got == (said or own)
+        assert got == (labelled or own)
         times = [rows.count((event, *observation)) for observation in got]
         assert counts[event].as_py() == times
 
 
-def test_observations_are_told_in_words():
+def test_observations_become_text():
     lists = pa.array(
         [[{"species": "zebra", "count": "2"}, {"species": "blank", "count": None}], []],
         pa.list_(pa.struct([("species", pa.string()), ("count", pa.string())])),
     )
-    assert observations_in_words(lists).to_pylist() == [
+    assert observations_to_text(lists).to_pylist() == [
         "species=zebra, count=2; species=blank, count=missing",
         "",
     ]
-    assert observations_in_words(lists[1:]).to_pylist() == [""]
+    assert observations_to_text(lists[1:]).to_pylist() == [""]
     assert (
-        observations_in_words(lists[:1]).to_pylist() == observations_in_words(lists).to_pylist()[:1]
+        observations_to_text(lists[:1]).to_pylist() == observations_to_text(lists).to_pylist()[:1]
     )

@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 
 from ctc_ray.inventory.events.assemble import TEXT
-from ctc_ray.inventory.sources.boxes import beyond_image, box_lists, corners
+from ctc_ray.inventory.sources.boxes import box_lists, is_beyond_image, parse_boxes
 from ctc_ray.schemas import BOX
 
 
-def test_image_without_box_has_an_empty_list_and_one_not_looked_at_null():
+def test_image_without_box_has_an_empty_list_and_an_unsearched_image_null():
     boxes = np.array([[0.5, 0.5, 0.25, 0.5], [0, 0, 1, 1]])
     names = pa.array(["fox", "dog"], TEXT)
 
@@ -21,12 +21,12 @@ def test_image_without_box_has_an_empty_list_and_one_not_looked_at_null():
     assert [box["category"] for box in fox] == ["fox"]
 
 
-def test_what_is_not_four_finite_numbers_is_no_box():
+def test_only_four_finite_numbers_are_a_box():
     bad = [None, [], [1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, float("inf")], "1234"]
-    assert np.isnan(corners(bad)).all()
-    assert corners([[1, 2, 3, 4.5]]).tolist() == [[1, 2, 3, 4.5]]
+    assert np.isnan(parse_boxes(bad)).all()
+    assert parse_boxes([[1, 2, 3, 4.5]]).tolist() == [[1, 2, 3, 4.5]]
 
 
-def test_box_that_leaves_the_image_or_has_no_area_is_told():
+def test_box_that_leaves_the_image_or_has_no_area_is_found():
     boxes = np.array([[0, 0, 1, 1], [0.5, 0, 0.6, 0.1], [-0.1, 0, 0.5, 0.5], [0.1, 0.1, 0, 0.1]])
-    assert beyond_image(boxes).tolist() == [False, True, True, True]
+    assert is_beyond_image(boxes).tolist() == [False, True, True, True]

@@ -11,12 +11,12 @@ from ctc_ray.inventory.sources.camtrap_dp import read_camtrap_dp
 
 @pytest.fixture
 def package(tmp_path):
-    """Writes a package and gives its folder."""
+    """A function that writes a package and returns its folder."""
 
-    def written(media, observations, place=None):
-        place = place or {"locationID": "", "locationName": "Pond"}
+    def written(media, observations, location=None):
+        location = location or {"locationID": "", "locationName": "Pond"}
         tables = {
-            "deployments": [{"deploymentID": "d", **place}],
+            "deployments": [{"deploymentID": "d", **location}],
             "media": [{"deploymentID": "d", "fileMediatype": "image/jpeg", **m} for m in media],
             "observations": [{"deploymentID": "d", **o} for o in observations],
         }
@@ -33,7 +33,7 @@ def package(tmp_path):
     return written
 
 
-def test_event_applies_to_the_media_in_its_time_whatever_the_offsets(package):
+def test_event_contains_the_media_of_its_interval_for_any_utc_offsets(package):
     media = [
         {"mediaID": "a", "timestamp": "2020-05-30T04:00:00+02:00", "filePath": "m/a.jpg"},
         {"mediaID": "b", "timestamp": "2020-05-30T04:00:10+02:00", "filePath": "http://x/b.jpg"},
@@ -61,7 +61,7 @@ def test_event_applies_to_the_media_in_its_time_whatever_the_offsets(package):
     assert inventory.findings.counts["media_not_images"] == 1
 
 
-def test_observations_of_the_event_stand_for_those_of_its_media(package):
+def test_observations_of_an_event_replace_the_observations_of_its_media(package):
     media = [
         {"mediaID": n, "timestamp": f"2020-05-30T02:00:0{n}Z", "filePath": f"{n}.jpg"}
         for n in (1, 2, 3)
@@ -87,7 +87,7 @@ def test_observations_of_the_event_stand_for_those_of_its_media(package):
     assert both.findings.counts["media_observations_of_described_events"] == 2
 
 
-def test_frame_that_nobody_looked_at_is_in_the_event_in_whose_time_it_lies(package):
+def test_frame_without_observation_is_in_the_event_whose_interval_contains_its_time(package):
     media = [
         {"mediaID": n, "timestamp": f"2020-05-30T02:00:{n}Z", "filePath": f"{n}.jpg"}
         for n in (10, 20, 30)
@@ -105,7 +105,7 @@ def test_frame_that_nobody_looked_at_is_in_the_event_in_whose_time_it_lies(packa
     assert events["30.jpg"] != "e"
 
 
-def test_event_without_an_end_is_as_long_as_its_start(package):
+def test_event_without_an_end_ends_at_its_start(package):
     media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
     fox = {
         "observationID": "1", "eventID": "e", "eventStart": "2020-05-30T02:00:00Z",
@@ -118,15 +118,15 @@ def test_event_without_an_end_is_as_long_as_its_start(package):
     assert "event_observations_without_media" not in inventory.findings.counts
 
 
-def test_deployment_without_a_name_of_its_location_is_at_its_coordinates(package):
+def test_deployment_without_a_location_name_is_at_its_coordinates(package):
     media = [{"mediaID": "a", "timestamp": "2020-05-30T02:00:00Z", "filePath": "a.jpg"}]
     blank = {"observationID": "1", "mediaID": "a", "observationType": "blank"}
-    for position, place in (
+    for coordinates, location in (
         ({"latitude": "51.5", "longitude": "-0.1"}, "51.5 -0.1"),
         ({"latitude": "51.5", "longitude": "NA"}, None),
     ):
-        table = read_camtrap_dp(package(media, [blank], position), gap_s=60).table
-        assert table["location_id"].to_pylist() == [place]
+        table = read_camtrap_dp(package(media, [blank], coordinates), gap_s=60).table
+        assert table["location_id"].to_pylist() == [location]
 
 
 @pytest.mark.real_data
@@ -147,7 +147,7 @@ def test_every_medium_of_a_real_package_is_a_row_or_a_finding(shared_data, path,
     assert n_images + set_aside == n_media
 
 
-def test_events_that_each_camera_counts_anew_stay_apart(package):
+def test_equal_event_ids_of_two_deployments_are_two_events(package):
     media = [
         {"mediaID": name, "deploymentID": name, "timestamp": f"2020-05-30T0{hour}:00:00Z",
          "filePath": f"m/{name}.jpg"}

@@ -1,4 +1,4 @@
-"""A package reads the same from a folder, its description, a zip, csv and Parquet."""
+"""A folder, its description, a zip, csv and Parquet give equal packages."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ def folder(tmp_path, shared_data):
 
 
 @pytest.mark.real_data
-def test_zip_and_description_hold_what_the_folder_holds(folder, tmp_path):
+def test_zip_and_description_give_the_tables_of_the_folder(folder, tmp_path):
     whole = read_package(str(folder))
     assert {name: table.num_rows for name, table in whole.tables.items()} == {
         "deployments": 4, "media": 423, "observations": 549,
@@ -52,7 +52,7 @@ def test_parquet_table_reads_as_its_csv(folder):
 
 
 @pytest.mark.real_data
-def test_missing_table_is_one_line(folder, shared_data):
+def test_missing_table_is_an_error_of_one_line(folder, shared_data):
     (folder / "media.csv").unlink()
     with pytest.raises(ConfigError, match=r"media\.csv: no such file"):
         read_package(str(folder))
@@ -61,7 +61,7 @@ def test_missing_table_is_one_line(folder, shared_data):
         read_package(str(folder))
 
 
-def test_file_that_is_no_package_is_one_line(tmp_path):
+def test_file_that_is_not_a_package_is_an_error_of_one_line(tmp_path):
     (tmp_path / "media.csv").write_text("mediaID")
     with pytest.raises(ConfigError, match=r"media\.csv/datapackage\.json: no such file"):
         read_package(str(tmp_path / "media.csv"))

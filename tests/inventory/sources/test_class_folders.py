@@ -1,4 +1,4 @@
-"""Class folders: every file is an event, ids are the original's where they are unique."""
+"""Class folders: every file is an event; ids are the original's if they are unique."""
 
 import os
 from pathlib import Path
@@ -52,7 +52,7 @@ def test_no_file_is_left_out_by_its_name(tmp_path):
     ]  # fmt: skip
 
 
-def test_ids_that_would_meet_name_more_of_the_path_until_they_differ():
+def test_equal_ids_get_more_of_the_path_until_they_differ():
     assert ids("A/a.jpg", "B/a.jpg") == ["A#a", "B#a"]
     assert ids("A/a.jpg", "A/a.png", "A/b.jpg") == ["A#a.jpg", "A#a.png", "A#b"]
     assert ids("A/s/a.jpg", "A/s/a.png") == ["A#s/a.jpg", "A#s/a.png"]

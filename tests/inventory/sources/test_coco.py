@@ -1,4 +1,4 @@
-"""COCO: no image is lost, events are sequences, and what does not fit is told."""
+"""COCO: no image is lost, events are sequences, and mismatches are findings."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_sequence_without_frame_numbers_is_ordered_by_time_then_by_file_name(wri
     assert table["image_uri"].to_pylist() == ["c.jpg", "a.jpg", "b.jpg", "z.jpg", "y.jpg"]
 
 
-def test_sequence_of_which_an_image_is_not_there_is_a_finding(write):
+def test_sequence_that_lacks_an_image_is_a_finding(write):
     images = [image(n, seq_id=seq, seq_num_frames=2) for n, seq in ((1, "p"), (2, "q"), (3, "q"))]
 
     findings = read_coco(write(coco([*images, image(4)])), gap_s=60).findings
@@ -60,7 +60,7 @@ def test_sequence_of_which_an_image_is_not_there_is_a_finding(write):
     assert findings.examples("sequences_of_other_length") == ["p (1 images of 2)"]
 
 
-def test_numbers_that_a_table_with_gaps_has_written_are_what_they_were(write):
+def test_integers_written_as_floats_are_read_as_integers(write):
     nothing = float("nan")
     images = [
         image(1, seq_id=nothing, location=nothing),
@@ -97,7 +97,7 @@ def test_images_without_sequence_are_events_by_gap_at_their_location(write):
     assert sorted(set(table["location_id"].to_pylist())) == ["3", "4"]
 
 
-def test_boxes_in_pixels_and_relative_ones_are_alike(write):
+def test_boxes_in_pixels_and_relative_boxes_give_equal_lists(write):
     images = [image(1, width=200, height=100), image(2), image(3)]
     notes = [
         {"image_id": 1, "category_id": 1, "bbox": [50, 50, 100, 25]},
@@ -113,7 +113,7 @@ def test_boxes_in_pixels_and_relative_ones_are_alike(write):
     assert inventory.findings.counts["boxes_without_image_size"] == 1
 
 
-def test_what_does_not_fit_is_a_finding(write):
+def test_annotations_and_images_that_do_not_fit_are_findings(write):
     images = [image(1, corrupt=True, datetime="noon"), image(1), {"id": 2}]
     notes = [{"image_id": 9, "category_id": 1}, {"image_id": 1, "category_id": 5}]
 
@@ -139,7 +139,7 @@ def test_what_does_not_fit_is_a_finding(write):
         (coco([image(1)], [], [CATEGORIES[0]] * 2), "two categories have the id 0"),
     ],
 )
-def test_what_is_no_coco_is_an_error(write, content, message):
+def test_file_that_is_not_coco_is_an_error(write, content, message):
     with pytest.raises(SchemaError, match=message):
         read_coco(write(content), gap_s=60)
 

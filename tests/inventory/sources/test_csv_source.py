@@ -1,4 +1,4 @@
-"""A csv becomes an inventory whole, or an error says what is wrong with it."""
+"""Every row of a csv becomes part of an inventory, or an error names the fault."""
 
 import csv
 import io
@@ -41,7 +41,7 @@ def test_image_columns_are_in_the_order_given_and_empty_cells_are_skipped(write)
     assert inventory.table["image_index"].to_pylist() == [0, 1, 0, 0, 1, 2]
 
 
-def test_empty_label_and_minus_one_are_missing_and_all_else_is_verbatim(write):
+def test_empty_label_and_minus_one_are_missing_and_other_labels_verbatim(write):
     labels = ["", "-1", "NA", " Cat ", "cat", "null", "nan", "1.0", "-1 "]
     uri = write("id,file,species\n" + "".join(f"{n},{n},{x}\n" for n, x in enumerate(labels)))
 
@@ -125,7 +125,7 @@ def test_event_without_image_is_counted(write):
         ("id,file,species\n\xe9,a,lion\n".encode("latin1"), r"line 2 is not UTF-8"),
     ],
 )
-def test_what_is_wrong_is_said_with_the_file(write, content, message):
+def test_error_names_the_file(write, content, message):
     with pytest.raises(SchemaError, match=r"^[^\n]*source\.csv: " + message):
         read_csv(write(content), PLAIN)
 
@@ -135,10 +135,10 @@ def test_path_that_does_not_exist_is_an_error(tmp_path):
         read_csv(str(tmp_path / "nowhere.csv"), PLAIN)
 
 
-def test_columns_without_sense_are_an_error():
+def test_invalid_column_roles_are_an_error():
     with pytest.raises(ConfigError, match="image_columns names no column"):
         CsvColumns("id", ())
-    with pytest.raises(ConfigError, match="without event_column, events are made of times"):
+    with pytest.raises(ConfigError, match="without event_column, events are made by gaps in time"):
         CsvColumns(None, ("file",), captured_at_column="when")
     with pytest.raises(ConfigError, match="head_columns names 'species' twice"):
         CsvColumns("id", ("file",), ("species", "species"))
@@ -176,9 +176,9 @@ def test_every_image_of_the_csv_is_in_the_inventory(write, rows):
 
 @given(rows, st.integers(0, 8), st.sampled_from(["x", "x,y,z,w", ",,"]))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_broken_row_is_never_left_out_in_silence(write, rows, place, broken):
+def test_broken_row_is_never_left_out_in_silence(write, rows, index, broken):
     lines = as_csv(rows).splitlines()
-    lines.insert(1 + min(place, len(rows)), broken)
+    lines.insert(1 + min(index, len(rows)), broken)
 
     with pytest.raises(CtcError):
         read_csv(write("\n".join(lines)), PLAIN)
@@ -203,7 +203,7 @@ def events(inventory) -> list[list[str]]:
     return sorted(found.values())
 
 
-def test_without_event_column_events_are_made_of_gaps_per_camera(write):
+def test_without_event_column_events_are_made_by_gaps_per_camera(write):
     uri = write(
         "file,species,site,cam,when\n"
         f"c,lion,S,1,{DAY}02:00\n"
@@ -244,7 +244,7 @@ def test_rows_of_one_image_are_one_image_and_a_row_without_image_gives_no_label(
     assert inventory.findings.counts["events_without_image"] == 2
 
 
-def test_ids_of_rows_without_image_tell_what_is_in_them_in_any_order_of_the_rows(write):
+def test_ids_of_rows_without_image_depend_on_their_cells_and_not_on_row_order(write):
     lines = [
         f",ghost,S,1,{DAY}00:01\n",
         f",ghost,S,1,{DAY}00:01\n",
@@ -262,7 +262,7 @@ def test_ids_of_rows_without_image_tell_what_is_in_them_in_any_order_of_the_rows
     assert len(set(ids[0])) == 3
 
 
-def test_of_several_times_of_one_image_the_earliest_is_its_time_in_any_order_of_the_rows(write):
+def test_image_with_several_times_has_the_earliest_in_any_row_order(write):
     header = "file,species,site,cam,when\n"
     lines = [
         f"a,lion,S,1,{DAY}00:00\n",

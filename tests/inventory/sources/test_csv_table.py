@@ -1,4 +1,4 @@
-"""Cells of a csv are read verbatim; what is wrong with a file is said with its line."""
+"""Cells of a csv are read verbatim; an error names the line."""
 
 import csv
 import io
@@ -8,7 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError, SchemaError
-from ctc_ray.inventory.sources.csv_table import column_names, line_of_empty_cell, read_columns
+from ctc_ray.inventory.sources.csv_table import (
+    QuoteFoundError,
+    UnquotedStream,
+    column_names,
+    line_of_empty_cell,
+    read_columns,
+)
 
 
 def test_cells_are_verbatim_text(write):
@@ -29,7 +35,7 @@ def test_byte_order_mark_and_line_ends_do_not_matter(write, end, bom):
     assert read_columns(uri, ["id", "file"]).to_pydict() == {"id": ["é", "2"], "file": ["a", "b"]}
 
 
-def test_blank_lines_are_left_out_wherever_they_are(write):
+def test_blank_lines_are_left_out_anywhere(write):
     uri = write("\n\nid,file\n\n1,a\n   \n2,b\n\n")
 
     assert read_columns(uri, ["id"]).to_pydict() == {"id": ["1", "2"]}
@@ -42,7 +48,7 @@ def test_quoted_cells_and_names_may_hold_line_ends(write):
     assert read_columns(uri, ["i\nd"]).to_pydict() == {"i\nd": ["1\n2", "3"]}
 
 
-def test_of_two_columns_with_one_name_the_first_is_read(write):
+def test_first_of_two_columns_with_one_name_is_read(write):
     uri = write("id,file,file\n1,a,b\n")
 
     assert column_names(uri) == ["id", "file"]
@@ -55,7 +61,7 @@ def test_header_alone_has_no_rows(write):
         read_columns(write("id,file"), ["id"])
 
 
-def test_missing_column_is_named_with_the_columns_there_are(write):
+def test_error_of_a_missing_column_lists_the_columns(write):
     uri = write("id,file,species\n1,a,lion\n")
 
     with pytest.raises(
@@ -65,7 +71,7 @@ def test_missing_column_is_named_with_the_columns_there_are(write):
         read_columns(uri, ["id", "event"])
 
 
-def test_another_separator_is_hinted_at(write):
+def test_error_of_a_single_column_names_the_delimiters(write):
     with pytest.raises(SchemaError, match=r"columns are id\|file .*by comma, semicolon or tab"):
         read_columns(write("id|file\n1|a\n"), ["id"])
 
@@ -84,11 +90,11 @@ def test_another_separator_is_hinted_at(write):
         ("\n\nid;file", ["id", "file"]),
     ],
 )
-def test_separator_is_what_the_header_has_most_of_outside_of_quotes(write, header, names):
+def test_delimiter_is_the_most_frequent_one_outside_of_quotes_in_the_header(write, header, names):
     assert column_names(write(header + "\n")) == names
 
 
-def test_commas_of_cells_are_text_where_semicolons_separate(write):
+def test_commas_in_cells_are_text_if_the_delimiter_is_a_semicolon(write):
     uri = write('id;file;note\n1;a.jpg;1,5\n2;"b;c.jpg";\n')
 
     assert read_columns(uri, ["file", "note"]).to_pydict() == {
@@ -99,7 +105,7 @@ def test_commas_of_cells_are_text_where_semicolons_separate(write):
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 @pytest.mark.parametrize("broken", ["2", "2{0}b{0}c", "{0}{0}"])
-def test_line_of_a_broken_row_is_right_whatever_separates(write, delimiter, broken):
+def test_line_of_a_broken_row_is_right_for_every_delimiter(write, delimiter, broken):
     rows = ["id{0}file", "1{0}a", "", '"x\ny"{0}b', broken]
     uri = write("\n".join(rows).format(delimiter) + "\n")
 
@@ -134,7 +140,7 @@ def test_short_row_far_down_is_named_by_its_line(write):
 
 
 @pytest.mark.parametrize("rows", ['1,"a\n2,b\n3,c\n', '1,a\n2,"b\n' + "3,c\n" * 50_000])
-def test_quote_that_is_never_closed_swallows_no_rows_in_silence(write, rows):
+def test_quote_that_is_never_closed_is_an_error(write, rows):
     with pytest.raises(SchemaError, match=r"source\.csv: line [23] opens a quote: "):
         read_columns(write("id,file\n" + rows), ["id"])
 
@@ -156,7 +162,7 @@ def test_row_longer_than_can_be_read_is_named_by_its_line(write):
         read_columns(write('id,file\n1,a\n2,"b\n' + rows), ["id"])
 
 
-def test_what_arrow_says_of_a_row_is_told_in_one_line(write):
+def test_error_of_arrow_becomes_one_line(write):
     rows = "".join(f"{n},{n}.jpg\n" for n in range(50_000))
     with pytest.raises(SchemaError, match=r"^\S+source\.csv: line 2 has 1 cell, the header 2$"):
         read_columns(write('id,file\n"1,a\n' + rows), ["id"])
@@ -202,7 +208,7 @@ cell = st.text(st.characters(codec="utf-8", exclude_characters="\0\ufeff"), max_
 
 @given(st.lists(st.tuples(cell, cell), min_size=1, max_size=6), st.sampled_from(",;\t"))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_whatever_python_writes_is_read_back(write, rows, delimiter):
+def test_every_csv_that_python_writes_is_read_back(write, rows, delimiter):
     text = io.StringIO()
     writer = csv.writer(text, quoting=csv.QUOTE_ALL, delimiter=delimiter)
     writer.writerows([("id", "file"), *rows])
@@ -210,3 +216,25 @@ def test_whatever_python_writes_is_read_back(write, rows, delimiter):
     table = read_columns(write(text.getvalue()), ["id", "file"])
 
     assert [tuple(row.values()) for row in table.to_pylist()] == rows
+
+
+def test_stream_gives_its_bytes_until_a_quote():
+    stream = UnquotedStream(io.BytesIO(b'a,b\n1,"2'))
+
+    assert stream.read(4) == b"a,b\n"
+    with pytest.raises(QuoteFoundError):
+        stream.read(100)
+
+
+def test_a_quote_after_the_first_block_is_read_as_a_quote(tmp_path):
+    plain = "".join(f"{n},{n:0100}\n" for n in range(100_000))  # 10 MB, a block has 8 MiB
+    csv = tmp_path / "rows.csv"
+    csv.write_text(f'id,file\n{plain}x,"a\nb,c"\n', newline="")
+
+    table = read_columns(str(csv), ["id", "file"])
+
+    assert table.num_rows == 100_001
+    assert table.slice(99_999).to_pylist() == [
+        {"id": "99999", "file": f"{99_999:0100}"},
+        {"id": "x", "file": "a\nb,c"},
+    ]

@@ -1,4 +1,4 @@
-"""Files are found with their path below a folder, whatever bytes their names are."""
+"""Files are found with their path below a folder, also if names are not UTF-8."""
 
 import os
 from pathlib import Path

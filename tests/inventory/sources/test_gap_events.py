@@ -25,11 +25,11 @@ def events(
 ) -> list[list[str]]:
     """The URIs of each event, in the order of the result."""
     names = uris or [f"{i:02d}.jpg" for i in range(len(seconds))]
-    places = None if deployments is None else pa.array(deployments, pa.string())
-    found = group_by_gap(pa.array(names), at(*seconds), places, gap_s=gap_s, max_images=max_images)
+    ids = None if deployments is None else pa.array(deployments, pa.string())
+    found = group_by_gap(pa.array(names), at(*seconds), ids, gap_s=gap_s, max_images=max_images)
     grouped: dict[str, list[str]] = {}
-    for place, event in zip(found.order, found.event_ids.to_pylist(), strict=True):
-        grouped.setdefault(event, []).append(names[place])
+    for index, event in zip(found.order, found.event_ids.to_pylist(), strict=True):
+        grouped.setdefault(event, []).append(names[index])
     return list(grouped.values())
 
 
@@ -47,7 +47,7 @@ def test_an_event_never_crosses_deployments():
     assert events([0, 1, 2], [None, "B", None]) == [["01.jpg"], ["00.jpg", "02.jpg"]]
 
 
-def test_an_undated_image_is_an_event_of_its_own():
+def test_an_undated_image_is_its_own_event():
     assert sorted(map(len, events([0, None, 1, None], ["A"] * 4))) == [1, 1, 2]
 
 
@@ -55,15 +55,15 @@ def test_a_long_event_is_cut():
     assert [len(e) for e in events([0, 1, 2, 3, 4, 500], max_images=2)] == [2, 2, 1, 1]
 
 
-def test_nothing_is_nothing():
+def test_no_image_gives_no_event():
     assert events([]) == []
 
 
-def test_an_id_stays_when_later_images_come_and_differs_between_deployments():
+def test_an_id_does_not_change_with_later_images_and_differs_between_deployments():
     def ids(seconds, deployment):
         uris = pa.array([f"{i}.jpg" for i in range(len(seconds))])
-        places = pa.array([deployment] * len(seconds))
-        return group_by_gap(uris, at(*seconds), places, gap_s=60).event_ids.to_pylist()
+        deployments = pa.array([deployment] * len(seconds))
+        return group_by_gap(uris, at(*seconds), deployments, gap_s=60).event_ids.to_pylist()
 
     assert ids([0, 1], "A")[0] == ids([0, 1, 2], "A")[0]
     assert ids([0, 1], "A")[0] != ids([0, 1], "B")[0]
@@ -102,7 +102,7 @@ def test_every_image_is_in_one_event_and_the_order_of_the_input_does_not_matter(
             assert not together or one == other or None not in (rows[one][1], rows[other][1])
 
 
-def test_a_gap_of_nothing_still_unites_one_moment():
+def test_a_gap_of_zero_groups_images_of_one_moment():
     assert [len(e) for e in events([5, 5, 6], gap_s=0)] == [2, 1]
 
 

@@ -1,4 +1,4 @@
-"""A folder without labels: every file is an event, or events are made of the gaps in time."""
+"""A folder without labels: every file is an event, or events are made by gaps in time."""
 
 import os
 from datetime import datetime, timedelta
@@ -52,7 +52,7 @@ START = datetime(2021, 4, 11, 20, 43, 9)
 
 
 def tree(files: dict[str, int | None], layout: str | None = None, max_images: int | None = None):
-    """Of path -> seconds after the start."""
+    """The inventory of files: path -> seconds after the start; None: no time."""
     times = [None if s is None else START + timedelta(seconds=s) for s in files.values()]
     return read_tree(
         "root",
@@ -95,11 +95,11 @@ def test_without_a_layout_the_folder_is_the_deployment():
     assert inventory.findings.counts == {}
 
 
-def test_ids_of_events_do_not_depend_on_where_the_tree_lies():
+def test_event_ids_do_not_depend_on_the_location_of_the_tree():
     paths = ["S/a/1.jpg", "S/a/\udce9.jpg", "S/b/1.jpg"]
 
     def ids(root: str) -> list[str]:
-        files = [FoundFile(f"{root}/{place}", path) for place, path in enumerate(paths)]
+        files = [FoundFile(f"{root}/{index}", path) for index, path in enumerate(paths)]
         times = pa.nulls(len(paths), pa.timestamp("us"))
         found = read_tree(root, files, times, layout=None, gap_s=60, max_images=None)
         return found.table["capture_event_id"].to_pylist()
@@ -131,25 +131,25 @@ def test_layout_names_location_deployment_and_metadata():
     ]
 
 
-def test_layout_of_literal_parts_alone_still_finds_what_does_not_fit():
+def test_layout_of_literal_parts_finds_files_that_do_not_fit():
     inventory = tree({"DCIM/1.jpg": 0, "dcim/2.jpg": 0, "3.jpg": 0}, "DCIM")
     assert inventory.findings.counts == {"files_outside_layout": 2}
     assert inventory.table.num_rows == 3
 
 
-def test_signs_of_a_layout_are_taken_literally():
+def test_special_characters_of_a_layout_are_literal():
     assert tree({"a.b (é-#) 2/1.jpg": 0, "axb/2.jpg": 0}, "a.b (é-#) 2").findings.counts == {
         "files_outside_layout": 1
     }
 
 
 @pytest.mark.parametrize("layout", ["", "a//b", "{}", "{a b}", "{a", "a}", "{location}{-}"])
-def test_what_is_no_layout_is_an_error(layout):
+def test_invalid_layout_is_an_error(layout):
     with pytest.raises(ConfigError, match=r"^layout: .* cannot be read; write folders as in"):
         layout_pattern(layout)
 
 
-def test_name_cannot_be_given_twice():
+def test_layout_with_a_repeated_name_is_an_error():
     with pytest.raises(ConfigError, match=r"names \{location\} twice$"):
         layout_pattern("{location}/{location}")
 
@@ -172,7 +172,7 @@ paths = st.lists(part, min_size=1, max_size=4).map("/".join)
     st.dictionaries(paths, st.none() | st.integers(0, 300), min_size=1),
     st.sampled_from([None, "{location}", "{location}/{deployment}", "a/{deployment}", "*/{x}"]),
 )
-def test_every_file_is_one_row_whatever_the_layout(files, layout):
+def test_every_file_is_one_row_with_any_layout(files, layout):
     found = [FoundFile(f"root/{n}", path) for n, path in enumerate(files)]
     times = [None if s is None else START + timedelta(seconds=s) for s in files.values()]
     inventory = read_tree(
@@ -188,7 +188,7 @@ def test_every_file_is_one_row_whatever_the_layout(files, layout):
 
 
 @pytest.mark.real_data
-def test_nothing_of_a_folder_of_odd_files_is_lost(shared_data):
+def test_every_file_of_a_folder_of_odd_files_is_kept(shared_data):
     root = shared_data / "malformed"
 
     inventory = read_images(str(root))

@@ -1,4 +1,4 @@
-"""MegaDetector: boxes come to the right image or are told; no row is lost or moved."""
+"""MegaDetector: boxes are added to the right image or are findings; no row is lost or moved."""
 
 import json
 
@@ -39,14 +39,14 @@ def test_end_of_a_path_matches_by_whole_folders_in_both_directions():
     assert ambiguous == []
 
 
-def test_file_that_fits_two_images_is_ambiguous_and_so_are_two_that_fit_one():
+def test_file_that_matches_two_images_is_ambiguous_and_so_are_two_files_of_one_image():
     assert matched(["a.jpg"], ["x/a.jpg", "y/a.jpg"]) == ({"a.jpg": None}, ["a.jpg"])
     pairs, ambiguous = matched(["a.jpg", "x/a.jpg"], ["/z/x/a.jpg"])
     assert set(pairs.values()) == {None}
     assert ambiguous == ["a.jpg", "x/a.jpg"]
 
 
-def test_empty_list_stays_empty_and_failures_and_strangers_are_findings(write):
+def test_empty_list_stays_empty_and_failures_and_unmatched_files_are_findings(write):
     rows = inventory(write, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
     box = {"category": "1", "conf": 0.5, "bbox": [0.25, 0.5, 0.5, 0.25]}
     source = result(
@@ -88,10 +88,10 @@ def test_box_that_reaches_beyond_the_image_is_kept_and_counted(write):
         ("", "not JSON"),
         ('{"images": []}', "detection_categories must be an object"),
         (result({"detections": []}), r"images\[0\] has no file"),
-        (result({"file": "a", "detections": [3]}), "a detection of a is no object"),
+        (result({"file": "a", "detections": [3]}), "a detection of a is not an object"),
     ],
 )
-def test_what_is_no_result_is_an_error(write, content, message):
+def test_file_that_is_not_a_result_is_an_error(write, content, message):
     rows = inventory(write, "a.jpg")
     with pytest.raises(SchemaError, match=message):
         add_boxes(write(content), rows, heads=("species",))
@@ -106,7 +106,7 @@ def test_what_is_no_result_is_an_error(write, content, message):
         "photos/ena24_small/images/megadetector_output.json",
     ],
 )
-def test_every_box_of_a_real_file_comes_to_its_image(write, shared_data, path):
+def test_every_box_of_a_real_file_is_added_to_its_image(write, shared_data, path):
     entries = json.loads((shared_data / path).read_text())["images"]
     names = [entry["file"] for entry in entries]
     expected = {e["file"]: len(e["detections"]) for e in entries if e.get("detections") is not None}

@@ -1,4 +1,4 @@
-"""The original's inventory JSON is read by its rules, and what is rejected is counted."""
+"""The original's inventory JSON is read by its rules, and rejected records are counted."""
 
 import json
 
@@ -83,14 +83,14 @@ def test_invalid_record_is_left_out_and_counted_by_its_reason(write, record, rea
     assert inventory.findings.counts == {"rejected_records": 1, reason: 1}
 
 
-def test_id_that_is_no_text_is_rejected(write):
+def test_id_that_is_not_valid_text_is_rejected(write):
     inventory = read_json(write(json.dumps({"\udce9": GOOD, "é": GOOD})))
 
     assert inventory.table["capture_event_id"].to_pylist() == ["é"]
     assert inventory.findings.counts == {"rejected_records": 1, "rejected_id": 1}
 
 
-def test_of_repeated_keys_the_last_wins_and_each_one_replaced_is_a_finding(write):
+def test_last_of_repeated_keys_is_kept_and_each_replaced_one_is_a_finding(write):
     first = json.dumps({"labels": [{"species": "lion"}], "images": ["a.jpg"]})
     last = json.dumps({"labels": [{"species": "zebra"}], "images": ["b.jpg"]})
 
@@ -113,7 +113,7 @@ def test_of_repeated_keys_the_last_wins_and_each_one_replaced_is_a_finding(write
         ("{}", r"there is no record$"),
     ],
 )
-def test_what_is_no_inventory_is_an_error(write, content, message):
+def test_file_that_is_not_an_inventory_is_an_error(write, content, message):
     with pytest.raises(SchemaError, match=r"source\.csv: " + message):
         read_json(write(content))
 

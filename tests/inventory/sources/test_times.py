@@ -1,4 +1,4 @@
-"""Capture times are read as they are written on the camera's clock, or not at all."""
+"""Capture times are read as times on the camera's clock; others are null."""
 
 from datetime import datetime
 
@@ -46,7 +46,7 @@ def test_offset_is_dropped_so_the_time_is_the_cameras(offset):
         "0000-01-01 00:00:00", "0000-01-01T00:00:00.5",
     ],
 )  # fmt: skip
-def test_what_is_no_time_is_null_and_harms_no_other(written):
+def test_unreadable_time_is_null_and_other_times_are_read(written):
     assert parsed(written, None, "2021-04-11T20:43:09") == [
         None,
         None,
@@ -54,7 +54,7 @@ def test_what_is_no_time_is_null_and_harms_no_other(written):
     ]
 
 
-def test_the_year_0_is_no_time_among_whole_seconds_either():
+def test_the_year_0_is_null_among_whole_seconds_too():
     assert parsed("0000-12-31 23:59:59", "0001-01-01 00:00:00") == [None, datetime(1, 1, 1)]
 
 

@@ -17,7 +17,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.schemas import Failure
-from ctc_ray.selection.samples import spread_sample
+from ctc_ray.selection.samples import stratified_sample
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.show import gallery
 
@@ -128,7 +128,8 @@ def test_of_many_rows_only_some_are_looked_at_and_none_of_the_splits_is_forgotte
     assert 8 <= rows.num_rows < 24
     assert set(rows["split"].to_pylist()) == {"train", "val"}
     assert (
-        spread_sample(rows, 4, over=["split"])["split"].to_pylist() == ["train"] * 2 + ["val"] * 2
+        stratified_sample(rows, 4, over=["split"])["split"].to_pylist()
+        == ["train"] * 2 + ["val"] * 2
     )
 
 
