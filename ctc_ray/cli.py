@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from functools import cache
+from threading import Lock
 from typing import Annotated, Any, NoReturn, Optional, Union, get_args, get_origin
 
 from cyclopts import App, CycloptsError, Group, Parameter
@@ -43,6 +44,7 @@ from ctc_ray.config.inventory import (
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.console import interrupts, logs
 from ctc_ray.errors import CtcError
 from ctc_ray.files import storage_errors
 
@@ -72,24 +74,53 @@ _SOURCES: tuple[tuple[str, type[StageConfig]], ...] = (
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
-    """Run `ctc` and leave the process: 0 done, 1 a CtcError (one line on stderr), 2 wrong usage."""
+    """Run `ctc` and leave the process.
+
+    0 done, 1 a CtcError (one line on stderr), 2 wrong usage, 130 interrupted (143 by SIGTERM).
+    """
     tokens = list(sys.argv[1:] if argv is None else argv)
+    code = _EXIT_ERROR  # of an exception that no line describes
+    telling = Lock()
+
+    def tell_interrupted() -> None:
+        if telling.acquire(blocking=False):  # once
+            _tell("interrupted; the same command resumes")
+
+    with interrupts.leaving_in_time(tell_interrupted):
+        try:
+            message, code = _outcome(tokens)
+            if code == _EXIT_INTERRUPTED or (code and interrupts.received()):
+                code = interrupts.exit_code(interrupts.received())
+                tell_interrupted()
+            elif message:
+                _tell(message)
+        finally:
+            logs.end_noise(failed=code in (_EXIT_ERROR, _EXIT_USAGE))
+    raise SystemExit(code)
+
+
+def _outcome(tokens: list[str]) -> tuple[str, int]:
+    """What to tell the user at the end, and the exit code."""
     try:
         make_app()(tokens, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        _leave(f"{_one_line(error)} (see `{_help_command(tokens)}`)", _EXIT_USAGE)
+        return f"{_one_line(error)} (see `{_help_command(tokens)}`)", _EXIT_USAGE
     except CtcError as error:
-        _leave(str(error), _EXIT_ERROR)
+        return str(error), _EXIT_ERROR
     except OSError as error:  # no permission, no space, no such bucket
-        _leave(storage_errors.error_text(error), _EXIT_ERROR)
+        return storage_errors.error_text(error), _EXIT_ERROR
     except KeyboardInterrupt:
-        _leave("interrupted; the same command goes on where it was", _EXIT_INTERRUPTED)
-    raise SystemExit(0)
+        return "", _EXIT_INTERRUPTED
+    except SystemExit:
+        if not interrupts.received():
+            raise
+        return "", _EXIT_INTERRUPTED  # a library's way to answer a signal
+    return "", 0
 
 
-def _leave(message: str, code: int) -> NoReturn:
+def _tell(message: str) -> None:
     sys.stderr.write(f"ctc: {storage_errors.printable(message)}\n")
-    raise SystemExit(code)
+    sys.stderr.flush()
 
 
 def _one_line(error: CycloptsError) -> str:
@@ -182,9 +213,9 @@ _JSON_HELP = "Print the result as one line of JSON."
 
 
 def _run(stage: str, config: Config, as_json: bool) -> None:
-    from ctc_ray.console import logs, summaries  # numpy and rich, which --help does without
+    from ctc_ray.console import summaries  # numpy and rich, which --help does without
 
-    out = logs.keep_noise_in_file()
+    out = logs.keep_noise_in_file(getattr(config, "output_uri", ""))
     logs.set_up()
     module = f"{stage}.stage" if stage in _FOLDERS else stage
     made = importlib.import_module(f"ctc_ray.stages.{module}").run(config)

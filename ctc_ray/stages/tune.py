@@ -24,13 +24,14 @@ from ray.tune.search import BasicVariantGenerator
 from ctc_ray.config.base import merge, to_yaml
 from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.models.bundle import HISTORY_FILE
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.output_folder import open_run
 from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.cluster.errors import ray_work
 from ctc_ray.stages.train import stage as train
 
 logger = logging.getLogger(__name__)
@@ -53,8 +54,10 @@ def run(config: TuneConfig) -> Manifest:
     with open_run(config.output_uri, "trials", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
             return run
-        connect()
-        results = _tuner(config, dimensions).fit()
+        with ray_work():
+            connect(dashboard=True)
+            results = _tuner(config, dimensions).fit()
+        _require_all_ended(config, dimensions, results)
         return run.finish(_summarise(config, list(dimensions), results, dataset, inputs))
 
 
@@ -186,6 +189,24 @@ def _domain(dimension: Dimension) -> Any:
             return ray.tune.loguniform(*values)
         case "randint":
             return ray.tune.randint(*values)
+
+
+def _require_all_ended(
+    config: TuneConfig, dimensions: Mapping[str, Dimension], results: ray.tune.ResultGrid
+) -> None:
+    """Count the trials: that Ray Tune returns does not say that it has run them all.
+
+    Raises:
+        CtcError: some have not ended.
+    """
+    grids = [len(d.values) for d in dimensions.values() if d.kind == "grid"]
+    n_planned = config.trials * math.prod(grids)
+    n_ended = results.num_terminated + results.num_errors
+    if n_ended != n_planned or n_ended != len(results):
+        raise CtcError(
+            f"{config.output_uri}: {n_ended} of {n_planned} trials have ended; what is done is "
+            "kept, and the same command resumes"
+        )
 
 
 def _summarise(

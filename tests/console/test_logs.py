@@ -3,9 +3,13 @@ import logging
 import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from ctc_ray.console import logs
 from ctc_ray.console.progress import Progress, clock
+from ctc_ray.files import storage
 from ctc_ray.runs.failures import counts_to_text
 
 
@@ -61,24 +65,92 @@ def test_counts_in_words_leave_out_zeros() -> None:
     assert counts_to_text({}) == "none"
 
 
-def test_noise_goes_to_a_file_and_the_result_to_stdout(tmp_path):
-    code = (
-        "import os, sys\n"
-        "from ctc_ray.console import logs\n"
-        "out = logs.keep_noise_in_file()\n"
-        "print('noise 1')\n"
-        "os.write(1, b'noise 2\\n'); os.write(2, b'noise 3\\n')\n"
-        "os.system('echo noise 4')\n"
-        "sys.stderr.write('progress\\n')\n"
-        "out.write('result\\n')\n"
-    )
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+NOISY = """
+import os, sys
+from ctc_ray.console import logs
+out = logs.keep_noise_in_file(sys.argv[1])
+print('noise 1')
+os.write(1, b'noise 2\\n'); os.write(2, b'noise 3\\n')
+os.system('echo noise 4')
+sys.stderr.write('progress\\n')
+out.write('result\\n')
+"""
+MORE = """
+sys.stderr.write(logs.keep_noise_in_output() + '\\n')
+os.system('echo noise 5')
+"""
+
+
+def noisy(code: str, output: Path | str, temporary: Path) -> list[str]:
+    """Lines on stderr of a process that prints noise, a progress line and a result."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+        [sys.executable, "-c", code, str(output)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "TMPDIR": str(temporary)},
     )
-    assert (done.stdout, done.stderr) == ("result\n", "progress\n")
-    (file,) = tmp_path.glob("ctc-*.log")
-    assert sorted(file.read_text().split("\n")) == ["", *(f"noise {i}" for i in (1, 2, 3, 4))]
+    assert done.stdout == "result\n"
+    assert not list(temporary.iterdir())
+    return done.stderr.splitlines()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    return folder
+
+
+def test_noise_reaches_neither_stdout_nor_stderr_and_leaves_no_file(
+    tmp_path: Path, temporary: Path
+) -> None:
+    output = tmp_path / "output"
+    code = NOISY + MORE + "logs.end_noise(failed=True)"
+    assert noisy(code, output, temporary) == ["progress", ""]
+    assert not output.exists()  # no work has begun there
+    assert noisy(code, "", temporary) == ["progress", ""]
+
+
+def test_noise_of_a_command_that_fails_lies_in_its_output(output_uri: str, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    storage.write_bytes(storage.join(output_uri, "_work", "work.json"), b"{}")
+    _, log_uri = noisy(NOISY + MORE + "logs.end_noise(failed=True)", output_uri, temporary)
+    assert log_uri.startswith(storage.join(output_uri, "_work", "logs", "20"))
+    lines = storage.read_bytes(log_uri).decode().splitlines()
+    assert sorted(lines) == [f"noise {i}" for i in (1, 2, 3, 4, 5)]
+
+
+def test_noise_of_a_crash_lies_in_its_output(tmp_path: Path, temporary: Path) -> None:
+    (tmp_path / "_work").mkdir()
+    _, log_uri = noisy(NOISY + MORE + "os._exit(0)", tmp_path, temporary)
+    assert "noise 5" in Path(log_uri).read_text()
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_no_log_is_left_of_success_or_silence(
+    tmp_path: Path, temporary: Path, failed: bool
+) -> None:
+    (tmp_path / "_work").mkdir()
+    silent = (
+        "import sys\nfrom ctc_ray.console import logs\nout = logs.keep_noise_in_file(sys.argv[1])\n"
+    )
+    code = (
+        silent + "out.write('result\\n')\nlogs.keep_noise_in_output()\n" if failed else NOISY + MORE
+    )
+    noisy(code + f"logs.end_noise(failed={failed})", tmp_path, temporary)
+    assert not list((tmp_path / "_work").iterdir())
+
+
+def test_a_log_that_was_deleted_with_the_output_is_written_again(
+    tmp_path: Path, temporary: Path
+) -> None:
+    (tmp_path / "_work").mkdir()
+    delete = "import shutil; shutil.rmtree(sys.argv[1] + '/_work/logs')"
+    _, log, again = noisy(NOISY + MORE + delete + MORE, tmp_path, temporary)
+    assert log == again
+    assert Path(log).read_text().count("noise 5") == 2
 
 
 def test_a_message_is_one_line_whatever_names_are_in_it() -> None:

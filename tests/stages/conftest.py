@@ -14,7 +14,7 @@ from ctc_ray.stages.train import stage as train
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    connect()
+    connect(dashboard=True)  # Ray Tune needs it, and shuts a Ray without it down
     yield
     ray.shutdown()
 

@@ -6,8 +6,9 @@ import yaml
 from builders import train_config
 
 from ctc_ray.config.base import build
+from ctc_ray.config.search import parse_space
 from ctc_ray.config.training import TrainConfig, TuneConfig
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.stages import tune
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -46,6 +47,33 @@ def test_grid_over_two_fields_gives_a_table_and_a_config_that_train_accepts(
     assert chosen.loss_weights["count"] == pytest.approx(float(best["loss_weights.count"]))
     events = list((tmp_path / "tuned" / "trials").rglob("events.out.tfevents*"))
     assert len(events) == 2
+
+
+class Results:
+    """Of a search, as Ray Tune gives them."""
+
+    def __init__(self, *, terminated: int, errors: int, others: int) -> None:
+        self.num_terminated, self.num_errors = terminated, errors
+        self._n = terminated + errors + others
+
+    def __len__(self) -> int:
+        return self._n
+
+
+@pytest.mark.parametrize(
+    ("terminated", "errors", "others"), [(5, 0, 0), (5, 0, 1), (0, 0, 0), (6, 1, 0)]
+)
+def test_a_search_that_ray_tune_ends_early_is_not_complete(
+    tmp_path: Path, terminated: int, errors: int, others: int
+) -> None:
+    space = {"optimizer.learning_rate": {"grid": [0.1, 0.2, 0.3]}, "seed": {"randint": [0, 9]}}
+    search = config(tmp_path / "dataset", tmp_path / "tuned", space=space, trials=2)
+    dimensions = parse_space(search)
+    tune._require_all_ended(search, dimensions, Results(terminated=4, errors=2, others=0))
+    results = Results(terminated=terminated, errors=errors, others=others)
+    message = f"{terminated + errors} of 6 trials have ended; .* the same command resumes"
+    with pytest.raises(CtcError, match=message):
+        tune._require_all_ended(search, dimensions, results)
 
 
 def test_field_that_does_not_exist_is_named_before_the_cluster_starts(

@@ -4,6 +4,8 @@ This module does not import Ray.
 """
 
 import os
+import sys
+import tempfile
 from collections.abc import Sequence
 
 from ctc_ray.runs.executor import Executor, InProcess
@@ -23,8 +25,27 @@ def choose_executor(units: Sequence[Unit], *, gpus: float = 0) -> Executor:
 
 
 def is_on_cluster() -> bool:
-    """Whether Ray would connect to a cluster that runs already."""
-    return os.environ.get("RAY_ADDRESS", "local") != "local"
+    """Whether Ray is connected, or would connect, to a cluster that runs already.
+
+    Ray itself is asked only where there is a sign of a cluster: importing it takes seconds.
+    """
+    is_given = "ray" in sys.modules or os.environ.get("RAY_ADDRESS")
+    if not is_given and not os.path.exists(last_cluster_file()):
+        return False
+    from ctc_ray.stages.cluster.connect import is_local
+
+    return not is_local()
+
+
+def last_cluster_file() -> str:
+    """Where `ray start` notes the address of the cluster that it has begun on this machine."""
+    is_linux, is_mac = sys.platform.startswith("linux"), sys.platform == "darwin"
+    folder = (
+        os.environ.get("RAY_TMPDIR")
+        or (is_linux and os.environ.get("TMPDIR"))
+        or ("/tmp" if is_linux or is_mac else tempfile.gettempdir())
+    )
+    return os.path.join(folder, "ray", "ray_current_cluster")
 
 
 def require_gpus(per_worker: float) -> None:

@@ -10,6 +10,7 @@ from ctc_ray.console import logs
 from ctc_ray.runs.executor import Job, UnitResult, do_unit
 from ctc_ray.runs.units import Unit
 from ctc_ray.stages.cluster.connect import connect, n_cpus
+from ctc_ray.stages.cluster.errors import ray_work
 
 _MAX_BLOCKS = 4096  # of a pipeline over units; more only slow its start
 
@@ -21,22 +22,23 @@ class RayExecutor:
 
     def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
         """Do every unit once and yield its result as soon as it is there, in any order."""
-        connect()
-        rows = [asdict(unit) for unit in units]
-        dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
-        resources = {"num_cpus": job.cpus_per_worker, "num_gpus": job.gpus_per_worker}
-        if not job.keeps_workers:
-            results = dataset.map(_task(job), **resources)
-        else:
-            size = min(job.n_workers or (1 if job.gpus_per_worker else n_cpus()), len(units))
-            results = dataset.map(
-                _Worker,
-                fn_constructor_args=(job,),
-                compute=ray.data.ActorPoolStrategy(size=size),
-                **resources,
-            )
-        for row in results.iter_rows():
-            yield UnitResult(**row)
+        with ray_work():
+            connect()
+            rows = [asdict(unit) for unit in units]
+            dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
+            resources = {"num_cpus": job.cpus_per_worker, "num_gpus": job.gpus_per_worker}
+            if not job.keeps_workers:
+                results = dataset.map(_task(job), **resources)
+            else:
+                size = min(job.n_workers or (1 if job.gpus_per_worker else n_cpus()), len(units))
+                results = dataset.map(
+                    _Worker,
+                    fn_constructor_args=(job,),
+                    compute=ray.data.ActorPoolStrategy(size=size),
+                    **resources,
+                )
+            for row in results.iter_rows():
+                yield UnitResult(**row)
 
 
 def _task(job: Job) -> Callable[[Row], Row]:

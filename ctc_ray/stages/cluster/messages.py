@@ -5,16 +5,24 @@ import threading
 from typing import Self
 
 import ray
+from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 class WorkerLogRelay:
-    """Messages of workers, logged on the driver as they come; used by `with`."""
+    """Messages of workers, logged on the driver as they come; used by `with`.
+
+    They are for the eye: when their actor is lost, messages are, and the work goes on.
+    """
 
     def __init__(self, receiver: logging.Logger, every_s: float = 0.5) -> None:
         self._receiver = receiver
         self._every_s = every_s
         self._stopped = threading.Event()
-        self.mailbox = ray.remote(num_cpus=0)(_Mailbox).remote()
+        # On the driver's node: another one may be taken away while the work goes on.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        mailbox = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Mailbox)
+        self.mailbox = mailbox.remote()
         self._thread = threading.Thread(target=self._listen, daemon=True)
 
     def __enter__(self) -> Self:
@@ -23,7 +31,7 @@ class WorkerLogRelay:
 
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(timeout=10 * self._every_s)  # a lost cluster does not answer
 
     def _listen(self) -> None:
         while not self._stopped.wait(self._every_s):
@@ -31,7 +39,11 @@ class WorkerLogRelay:
         self._log_new()
 
     def _log_new(self) -> None:
-        for message in ray.get(self.mailbox.take.remote()):
+        try:
+            messages = ray.get(self.mailbox.take.remote())
+        except RayError:
+            return
+        for message in messages:
             self._receiver.info("%s", message)
 
 

@@ -31,9 +31,9 @@ from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.console.progress import clock
 from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
+from ctc_ray.runs import machine
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import Failure
-from ctc_ray.stages.cluster.connect import machine_cpus
 from ctc_ray.stages.create_dataset.inventory_rows import find_rows
 from ctc_ray.stages.create_dataset.plan import DatasetPlan, rows_by_split, whole_rows
 
@@ -75,7 +75,7 @@ def check(
         CtcError: a process was killed, probably for its memory.
     """
     rows = _sampled(config, plan, inventory)
-    n_cpus = machine_cpus()
+    n_cpus = machine.n_cpus()
     n_processes = max(1, min(n_cpus, rows.num_rows // _IMAGES_PER_PROCESS))
     logger.info("create-dataset: trying %d images in %d processes", rows.num_rows, n_processes)
     tried = _try(config, rows, decode, n_processes)

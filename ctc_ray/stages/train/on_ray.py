@@ -15,6 +15,7 @@ from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.cluster.errors import as_error, ray_work
 from ctc_ray.stages.cluster.messages import WorkerLogRelay
 from ctc_ray.stages.train.worker import Session, train_worker
 
@@ -34,15 +35,16 @@ def train_on_ray(
     Raises:
         CtcError: what a worker raised for the user.
     """
-    connect()
-    try:
-        with WorkerLogRelay(logger) as relay:
-            _trainer(config, dataset, claim, relay, callbacks).fit()
-    except ray.train.WorkerGroupError as error:
-        for failure in error.worker_failures.values():
-            if isinstance(failure, CtcError):  # for the user, not a fault of the code
-                raise failure from None
-        raise
+    with ray_work():
+        connect()
+        try:
+            with WorkerLogRelay(logger) as relay:
+                _trainer(config, dataset, claim, relay, callbacks).fit()
+        except ray.train.WorkerGroupError as error:
+            failures = error.worker_failures.values()
+            for failure in sorted(failures, key=lambda f: not isinstance(f, CtcError)):
+                raise as_error(failure) from error  # those of the others may follow from it
+            raise
 
 
 def _trainer(
