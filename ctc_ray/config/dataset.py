@@ -1,15 +1,14 @@
 """Configuration of `ctc create-dataset`."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
 from ctc_ray.config.base import Config, StageConfig
+from ctc_ray.config.choices import ObservationRule, RarestClass, TruncatedPolicy, UndatedRule
 
 DEFAULT_FRACTIONS = {"train": 0.9, "val": 0.05, "test": 0.05}  # the original's
-
-TruncatedPolicy = Literal["fail", "keep"]
 
 
 class ResizeConfig(Config):
@@ -38,7 +37,7 @@ class SplitConfig(Config):
     salt: str = ""
     """Changes a split by event or location as a whole, for cross-validation; an event's is the
     original's without."""
-    undated: Literal["error", "train", "drop"] = "error"
+    undated: UndatedRule = "error"
     """Of time only, events without a capture time: stop, put them into train, or leave them out."""
 
     @field_validator("fractions", mode="before")
@@ -93,7 +92,7 @@ class BalanceConfig(Config):
 
     head: str | None = None
     """Head whose classes are balanced; none: nothing is left out."""
-    max_events_per_class: Annotated[int, Field(gt=0)] | Literal["rarest"] = "rarest"
+    max_events_per_class: Annotated[int, Field(gt=0)] | RarestClass = "rarest"
     """Capture events of a class that stay in a split; rarest: as many as its rarest class has."""
     splits: tuple[str, ...] = ("train",)
     """Splits that are balanced."""
@@ -127,7 +126,7 @@ class CreateDatasetConfig(StageConfig):
     mapping_uri: str | None = None
     """Classes to rename or merge before all else: a csv head,from,to or a YAML head: {from: to}; a
     `to` that is empty or -1 is a missing label."""
-    observations: Literal["error", "drop", "first", "most-frequent"] = "error"
+    observations: ObservationRule = "error"
     """Events with several different observations of the heads: stop, leave them out, or take the
     first, or the one that was given most often."""
     filter: FilterConfig = FilterConfig()

@@ -1,14 +1,11 @@
 """Configuration of `ctc predict` and `ctc export`."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
 from ctc_ray.config.base import StageConfig
-from ctc_ray.config.dataset import TruncatedPolicy
-
-Aggregation = Literal["mean", "max", "min", "mean-logit"]
-ExportFormat = Literal["csv", "json"]
+from ctc_ray.config.choices import Aggregation, ExportFormat, ModelFormat, TruncatedPolicy
 
 
 class PredictConfig(StageConfig):
@@ -81,5 +78,5 @@ class ExportConfig(StageConfig):
 
     bundle_uri: str = Field(min_length=1)
     """Model written by `ctc train`."""
-    format: Literal["onnx", "torch-export"] = "onnx"
+    format: ModelFormat = "onnx"
     """onnx (onnxruntime and most others) or torch-export (torch.export, PyTorch only)."""

@@ -8,28 +8,32 @@ space:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, assert_never, get_args
 
 from ctc_ray.config.base import build, merge
+from ctc_ray.config.choices import DimensionKind
 from ctc_ray.config.training import TrainConfig, TuneConfig
 from ctc_ray.errors import ConfigError
 
-Kind = Literal["choice", "grid", "uniform", "loguniform", "randint"]
-_KINDS: tuple[str, ...] = get_args(Kind)
+_KINDS: tuple[DimensionKind, ...] = get_args(DimensionKind)
 
 
 @dataclass(frozen=True)
 class Dimension:
     """What one field may be: the options of choice and grid, or [low, high) of the others."""
 
-    kind: Kind
+    kind: DimensionKind
     values: tuple[Any, ...]
 
     def extremes(self) -> tuple[Any, ...]:
         """Values that are valid only if the whole dimension is."""
-        if self.kind == "randint":
-            return self.values[0], self.values[1] - 1
-        return self.values
+        match self.kind:
+            case "randint":
+                return self.values[0], self.values[1] - 1
+            case "choice" | "grid" | "uniform" | "loguniform":
+                return self.values
+            case _:
+                assert_never(self.kind)
 
 
 def parse_space(config: TuneConfig) -> dict[str, Dimension]:
@@ -86,12 +90,18 @@ def _parse(name: str, value: Any) -> Dimension:
     ((kind, values),) = value.items()
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
         raise ConfigError(f"space.{name}.{kind}: expected a list, found {values!r}")
-    if kind not in ("choice", "grid"):
-        _check_range(f"space.{name}.{kind}", kind, values)
-    return Dimension(kind, tuple(values))
+    dimension = Dimension(kind, tuple(values))
+    match dimension.kind:
+        case "choice" | "grid":
+            pass
+        case "uniform" | "loguniform" | "randint":
+            _check_range(f"space.{name}.{kind}", dimension.kind, values)
+        case _:
+            assert_never(dimension.kind)
+    return dimension
 
 
-def _check_range(where: str, kind: str, values: Sequence[Any]) -> None:
+def _check_range(where: str, kind: DimensionKind, values: Sequence[Any]) -> None:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if len(values) != 2 or not numbers or not values[0] < values[1]:
         raise ConfigError(f"{where}: expected [low, high] with low < high, found {list(values)}")

@@ -1,12 +1,11 @@
 """Configuration of `ctc train` and `ctc tune`."""
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Config, StageConfig
-
-Colour = Literal["none", "little", "full_fast", "full_randomized"]
+from ctc_ray.config.choices import Colour, Direction, ImageChoice, OptimizerName, ScheduleName
 
 
 class ModelConfig(Config):
@@ -55,7 +54,7 @@ class AugmentConfig(Config):
 class OptimizerConfig(Config):
     """How weights are changed."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
+    name: OptimizerName = "sgd"
     """sgd (the original's) or adamw."""
     learning_rate: float = Field(0.01, gt=0)
     """Learning rate of the first epoch."""
@@ -68,7 +67,7 @@ class OptimizerConfig(Config):
 class ScheduleConfig(Config):
     """How the learning rate changes from epoch to epoch."""
 
-    name: Literal["plateau", "cosine", "constant"] = "plateau"
+    name: ScheduleName = "plateau"
     """plateau (the original's: x factor when the validation loss stalls), cosine (to 0 at
     max_epochs), or constant."""
     factor: float = Field(0.1, gt=0, lt=1)
@@ -109,7 +108,7 @@ class TrainConfig(StageConfig):
     """Epochs at most."""
     early_stopping_patience: int = Field(3, ge=0)
     """Epochs without a better validation loss after which training ends; 0 never stops early."""
-    image_choice: Literal["random", "all"] = "random"
+    image_choice: ImageChoice = "random"
     """Of each capture event and epoch: one image at random (the original's way), or all."""
     seed: int = Field(0, ge=0)
     """Seed of weights, order and augmentation."""
@@ -161,6 +160,6 @@ class TuneConfig(StageConfig):
     """Seed of the search."""
 
     @property
-    def mode(self) -> Literal["min", "max"]:
+    def mode(self) -> Direction:
         """Whether the smallest or the largest metric is best."""
         return "min" if self.metric.startswith("val_loss") else "max"
