@@ -105,7 +105,7 @@ def _unfinished(config: ShowConfig, uri: str) -> Summary:
 
 def _classes(names: list[str]) -> str:
     more = len(names) - _CLASSES_SHOWN
-    shown = ", ".join(names[:_CLASSES_SHOWN])
+    shown = ", ".join(summaries.numbers_in_order(names)[:_CLASSES_SHOWN])
     return f"{len(names):,}: {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 
