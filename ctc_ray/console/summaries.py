@@ -17,7 +17,7 @@ from ctc_ray.files.storage_errors import printable
 from ctc_ray.runs.failures import counts_to_text
 from ctc_ray.runs.manifest import Manifest
 
-_WIDE = 100_000  # where nobody looks, in a file or a pipe: one line is one row
+_WIDE = 100_000  # in a file or a pipe one line is one row
 _ROWS_SHOWN = 60  # of a table, on a terminal
 _NUMBER = re.compile(r"(\d+)(?:[-+].*)?")  # a class that is a number, or a range: 7, 11-50, 51+
 _NO_CLASS = "(no usable image)"  # as `predict` names it
@@ -71,7 +71,7 @@ def show(summary: Summary, *, file: TextIO | None = None, width: int | None = No
 
 
 def _fact(label: str, value: str, width: int | None) -> str:
-    """Name and value; what goes on in another line stands below the value."""
+    """Name and value; further lines of a long value are indented below its first."""
     if width is None or len(label) + len(value) <= width or width < 2 * len(label):
         return label + value
     return textwrap.fill(
