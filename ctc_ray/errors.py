@@ -2,6 +2,7 @@
 
 CtcError
 ├── ConfigError            a setting is wrong, or does not fit the inputs
+│   └── UsageError         the command line or a YAML file is wrong, whatever the inputs are
 ├── SchemaError            a file does not have the columns or the version that its reader expects
 ├── LabelError             a class or a head is unknown
 ├── IncompleteDataError    the input was not finished by the stage that writes it
@@ -16,6 +17,17 @@ class CtcError(Exception):
 
 class ConfigError(CtcError):
     """A setting is wrong, or does not fit the inputs."""
+
+
+class UsageError(ConfigError):
+    """The command line or a YAML file is wrong, whatever the inputs are: exit code 2.
+
+    `mistakes` are the parts of the message where there are several.
+    """
+
+    def __init__(self, message: str, mistakes: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.mistakes = mistakes
 
 
 class SchemaError(CtcError):

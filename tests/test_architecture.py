@@ -54,7 +54,7 @@ LIBRARIES: dict[str, set[str]] = {
     "files": {*ARROW, "obstore"},
     "runs": {*ARROW, "pydantic"},
     "config": {"pydantic", "pydantic_core", "yaml"},
-    "console": {"rich"},
+    "console": {"cyclopts", "rich"},
     "inventory": ARROW,
     "selection": {*ARROW, "yaml"},
     "splits": ARROW,

@@ -1,4 +1,6 @@
 import json
+import os
+import shlex
 import subprocess
 import sys
 import time
@@ -102,40 +104,133 @@ def test_unknown_option_is_a_usage_error_with_the_nearest_name(
     assert len(err.splitlines()) == 1
 
 
-def test_required_option_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["create-dataset", "--heads", "species"]) == 1
-    assert "--inventory-uri" in capsys.readouterr().err
+def test_all_missing_options_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["create-dataset", "--heads", "species"]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "ctc: create-dataset: 2 mistakes (see `ctc create-dataset --help`)",
+        "  --output-uri is required",
+        "  --inventory-uri is required",
+    ]
 
 
-def test_wrong_value_names_the_field_and_what_is_allowed(
+def test_wrong_value_names_the_option_and_what_is_allowed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     argv = ["create-dataset", "--inventory-uri", "i", "--output-uri", "o", "--heads", "species"]
-    assert run([*argv, "--resize.quality", "300"]) == 1
+    assert run([*argv, "--resize.quality", "300"]) == 2
     err = capsys.readouterr().err
-    assert "resize.quality is 300" in err
+    assert "--resize.quality is 300; expected 100 or less" in err
     assert len(err.splitlines()) == 1
 
 
-def test_unknown_key_of_the_yaml_file_is_an_error_with_a_suggestion(
+def test_all_mistakes_of_a_yaml_file_are_told_at_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = tmp_path / "dataset.yaml"
-    file.write_text("inventory_uri: i\noutput_uri: o\nheads: [a]\nresize: {qality: 80}\n")
-    assert run(["create-dataset", "--config", str(file)]) == 1
-    err = capsys.readouterr().err
-    assert "resize.qality is not a setting; did you mean quality?" in err
-    assert str(file) in err
+    file = tmp_path / "train.yaml"
+    file.write_text("learning_rate: 1\noptimizer: {nam: sgd}\ncolur: none\nbatch_size: 0\n")
+    assert run(["train", "--config", str(file), "--max-epochs", "0"]) == 2
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == f"ctc: {file}: 8 mistakes (see `ctc train --help`)"
+    assert sorted(others) == [
+        "  --max-epochs is 0; expected more than 0",
+        "  batch_size is 0; expected more than 0",
+        "  colur is not a setting; did you mean augment.colour?",
+        "  dataset_uri is required (option --dataset-uri)",
+        "  heads is required (option --heads)",
+        "  learning_rate is not a setting; did you mean optimizer.learning_rate?",
+        "  optimizer.nam is not a setting; did you mean optimizer.name?",
+        "  output_uri is required (option --output-uri)",
+    ]
 
 
 def test_the_name_of_a_file_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", "--config", "no\x1b[2J\nwhere.yaml"]) == 1
+    assert run(["train", "--config", "no\x1b[2J\nwhere.yaml"]) == 2
     assert capsys.readouterr().err.startswith(r"ctc: no\x1b[2J\nwhere.yaml: no such")
 
 
 def test_missing_yaml_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["train", "--config", "nowhere.yaml"]) == 1
+    assert run(["train", "--config", "nowhere.yaml"]) == 2
     assert "nowhere.yaml: no such configuration file" in capsys.readouterr().err
+
+
+PREDICT = "predict --bundle-uri b --output-uri o"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", 'Unknown command "nonsense". Available commands: create-inventory, create-d'),
+        ("create-inventory cvs", 'Unknown command "cvs". Did you mean "csv"?'),
+        ("show", "URI needs a value"),
+        ("export --bundle-uri", "--bundle-uri needs a value"),
+        ("show d --imagse 3", "Unknown option: --imagse. Did you mean --images?"),
+        (f"{PREDICT} --images-uri i --csv-uri c", "give exactly one of --images-uri, --csv-uri"),
+        (f"{PREDICT} --csv-uri c", "--csv-uri needs --event-column and --image-columns"),
+        (f"{PREDICT} --images-uri i --export xml", "--export is 'xml'; expected 'csv' or 'json'"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(line.split()) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "--help`)" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_wrong_data_is_exit_code_1(tmp_path: Path) -> None:
+    argv = ["create-dataset", "--inventory-uri", str(tmp_path), "--output-uri", "o", "--heads", "a"]
+    command = [sys.executable, "-m", "ctc_ray", *argv]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no _manifest.json" in done.stderr
+
+
+PAGES = [
+    [],
+    ["create-inventory"],
+    *(["create-inventory", source] for source, _ in cli._SOURCES),
+    *([name] for name, _, _ in cli._STAGES),
+    ["show"],
+]
+
+
+@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("words", PAGES, ids=" ".join)
+def test_no_line_of_help_is_wider_than_the_terminal(
+    words: list[str], width: int, capsys: pytest.CaptureFixture[str], monkeypatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert run([*words, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert all(len(line) <= width for line in out.splitlines())
+    assert "…" not in out.replace("s3://…", "").replace("gs://…", "").replace("[…]", "")
+    assert "\nExample:\n  ctc " in out
+
+
+@pytest.mark.parametrize("words", PAGES[2:], ids=" ".join)
+def test_the_example_of_each_command_parses(
+    words: list[str], capsys: pytest.CaptureFixture[str], seen: list[tuple[str, StageConfig]]
+) -> None:
+    run([*words, "--help"])
+    example = capsys.readouterr().out.rpartition("Example:\n")[2].replace("\\\n", " ")
+    if "--config" in example:
+        pytest.skip("the file is not there")
+    ctc, *argv = shlex.split(example)
+    assert (ctc, argv[: len(words)]) == ("ctc", words)
+    assert run(argv) == 0
+    assert len(seen) == 1
+
+
+def test_completion_is_installed_for_the_shell(tmp_path: Path) -> None:
+    environment = {**os.environ, "HOME": str(tmp_path), "SHELL": "/bin/bash", "BASH_VERSION": "5"}
+    command = [sys.executable, "-m", "ctc_ray", "--install-completion"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    (script,) = (path for path in tmp_path.rglob("ctc*") if path.is_file())
+    assert str(script) in done.stdout
+    assert "--inventory-uri" in script.read_text()
+    assert str(script) in (tmp_path / ".bashrc").read_text()
 
 
 @pytest.fixture
@@ -197,11 +292,11 @@ def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]])
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--optimizer.name", "foo"], "optimizer.name is 'foo': Input should be 'sgd' or 'adamw'"),
-        (["--batch-size", "many"], "batch_size is 'many': Input should be a valid integer"),
-        (["--loss-weights.a", "x"], "loss_weights.a is 'x': Input should be a valid number"),
-        (["--loss-weights", "a=1"], "its values are given one by one, as loss_weights.NAME"),
-        (["--optimizer", "sgd"], "its values are given one by one, as optimizer.NAME"),
+        (["--optimizer.name", "foo"], "--optimizer.name is 'foo'; expected 'sgd' or 'adamw'"),
+        (["--batch-size", "many"], "--batch-size is 'many'; expected a whole number"),
+        (["--loss-weights.a", "x"], "--loss-weights.a is 'x'; expected a number"),
+        (["--loss-weights", "a=1"], "its values are given one by one, as --loss-weights.NAME"),
+        (["--optimizer", "sgd"], "Unknown option: --optimizer. Did you mean --optimizer.name?"),
     ],
 )
 def test_a_value_of_the_wrong_kind_is_told_in_the_words_of_the_user(
@@ -216,16 +311,18 @@ def test_a_value_of_the_wrong_kind_is_told_in_the_words_of_the_user(
 
 
 @pytest.mark.parametrize(
-    ("heads", "message"),
+    ("heads", "code", "message"),
     [
-        (["a.b", "c"], "no _manifest.json"),  # so the configuration is right
-        (["a", "c"], "loss_weights names a.b; heads are a, c"),
+        (["a.b", "c"], 1, "no _manifest.json"),  # so the configuration is right
+        (["a", "c"], 2, "loss_weights names a.b; heads are a, c"),
     ],
 )
-def test_a_head_may_have_a_dot_in_its_name(tmp_path: Path, heads: list[str], message: str) -> None:
+def test_a_head_may_have_a_dot_in_its_name(
+    tmp_path: Path, heads: list[str], code: int, message: str
+) -> None:
     argv = ["train", "--dataset-uri", str(tmp_path / "no"), "--output-uri", "o", "--heads", *heads]
     weights = ["--loss-weights.a.b", "0.5", "--loss-weights.c", "2"]
     command = [sys.executable, "-m", "ctc_ray", *argv, *weights]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (1, "")
+    assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr

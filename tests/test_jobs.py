@@ -65,13 +65,13 @@ def test_every_stage_reads_what_an_earlier_one_writes() -> None:
 
 
 @pytest.mark.parametrize("stage", MODELS)
-def test_a_wrong_setting_ends_a_job_with_one_line_and_exit_code_1(
+def test_a_wrong_setting_ends_a_job_with_one_line_and_exit_code_2(
     stage: str, tmp_path: Path
 ) -> None:
     config = tmp_path / "wrong.yaml"
     config.write_text((JOBS / f"{stage}.yaml").read_text() + "\noutput_urii: x\n")
     done = run_job(f"{stage}.py", "--config", str(config), cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "output_urii is not a setting; did you mean output_uri?" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -86,6 +86,6 @@ def test_the_pipeline_stops_at_the_first_failing_stage_with_its_exit_code(tmp_pa
     (tmp_path / "create_inventory.yaml").write_text("no_setting: 1\n")
     (tmp_path / "create_dataset.yaml").write_text("no_setting_either: 1\n")
     done = run_job("pipeline.py", str(tmp_path), cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "create_inventory.yaml" in done.stderr
     assert "create_dataset.yaml" not in done.stderr

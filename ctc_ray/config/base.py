@@ -1,8 +1,8 @@
-"""What all stage configurations share: strict models, reading YAML, merging, errors in one line."""
+"""What all stage configurations share: strict models, reading YAML, merging, naming mistakes."""
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar, get_args, get_origin
 
 import yaml
@@ -14,9 +14,19 @@ from pydantic import (
     ValidationInfo,
     field_validator,
 )
-from pydantic_core import ErrorDetails
 
-from ctc_ray.errors import ConfigError
+from ctc_ray.config.mistakes import describe
+from ctc_ray.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How `--help` shows a setting, where its type and its default do not say it."""
+
+    default: str = ""
+    """What it means that the setting is not given."""
+    value: str = ""
+    """What stands for a value, e.g. FILE."""
 
 
 class DottedNames(BaseModel):
@@ -45,7 +55,14 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 class Config(DottedNames):
-    """A part of a stage's configuration. Frozen; an unknown key is an error."""
+    """A part of a stage's configuration. Frozen; an unknown key is an error.
+
+    For `--help`: `example` is one command line, `option_groups` maps a title to the fields below
+    it.
+    """
+
+    example: ClassVar[str] = ""
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
@@ -63,16 +80,16 @@ class Config(DottedNames):
 class StageConfig(Config):
     """The configuration of a stage.
 
-    `operational` names the fields that change how the work is done and not what comes out; they may
-    differ between a killed run and the run that continues it.
+    `operational` names the fields that change how the work is done and not its result. They may
+    differ between a killed run and the run that resumes it.
     """
 
     operational: ClassVar[frozenset[str]] = frozenset({"output_uri", "overwrite"})
 
     output_uri: str = Field(min_length=1)
-    """Folder for the results: a local path, or s3://bucket/prefix."""
+    """Folder for the results: a local path, s3://… or gs://…."""
     overwrite: bool = False
-    """Delete what an earlier run left in the output folder, and begin anew."""
+    """Delete the results of an earlier run in the output folder and start again."""
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that determine the result, as JSON values."""
@@ -87,11 +104,11 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 
 class _Loader(yaml.SafeLoader):
-    """With 1e-5 a number, as in YAML 1.2 and JSON: in YAML 1.1 it would have to be 1.0e-5."""
+    """Reads 1e-5 as a number, as YAML 1.2 and JSON do; YAML 1.1 requires 1.0e-5."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts the text 1e-5 into quotes, so that it is read as text again."""
+    """Quotes the text 1e-5, so that it is read as text again."""
 
 
 for _one in (_Loader, _Dumper):
@@ -106,7 +123,7 @@ def read_yaml(uri: str) -> dict[str, Any]:
     """The keys of a YAML file.
 
     Raises:
-        ConfigError: there is no such file, it is not YAML, or its top level is no mapping.
+        UsageError: the file does not exist, is not YAML, or its top level is not a mapping.
     """
     from ctc_ray.files import (
         storage,  # pyarrow takes 0.2 s to import; `ctc --help` needs none of it
@@ -115,13 +132,15 @@ def read_yaml(uri: str) -> dict[str, Any]:
     try:
         value = yaml.load(storage.read_bytes(uri), _Loader)  # a SafeLoader
     except FileNotFoundError:
-        raise ConfigError(f"{uri}: no such configuration file") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        raise ConfigError(f"{uri}: not YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{uri}: no such configuration file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{uri}: is a folder; give a YAML file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{uri}: not YAML: {' '.join(str(error).split())}") from error
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ConfigError(f"{uri}: expected `key: value` lines, found a {type(value).__name__}")
+        raise UsageError(f"{uri}: expected `key: value` lines, found a {type(value).__name__}")
     return value
 
 
@@ -140,63 +159,25 @@ def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def build(model: type[ConfigT], values: Mapping[str, Any], *, where: str) -> ConfigT:
+def build(
+    model: type[ConfigT],
+    values: Mapping[str, Any],
+    *,
+    where: str,
+    spelt: Callable[[str], str] = str,
+) -> ConfigT:
     """The configuration made of these values.
 
     Args:
-        where: what the values come from, for the error message.
+        where: the file or the command that the values come from, for the error message.
+        spelt: dotted key -> how the user writes it, for the error message.
 
     Raises:
-        ConfigError: names the first wrong key, its value, what is allowed, and for an unknown key
-            the nearest known one.
+        UsageError: names every wrong, unknown and missing key, its value, what is expected, and for
+            an unknown key the nearest known one.
     """
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(f"{where}: {describe(model, error)}") from None
-
-
-def describe(model: type[BaseModel], error: ValidationError) -> str:
-    """What is wrong with the first three wrong values of the model, in words."""
-    return "; ".join(_describe(model, details) for details in error.errors()[:3])
-
-
-def _describe(model: type[BaseModel], details: ErrorDetails) -> str:
-    keys = [str(key) for key in details["loc"]]
-    name = ".".join(keys)
-    if details["type"] == "missing":
-        return f"{name} is required (option {option_name(name)})"
-    if details["type"] == "extra_forbidden":
-        known = list(_known_keys(model, keys[:-1]))
-        near = difflib.get_close_matches(keys[-1], known, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"keys are {', '.join(known)}"
-        return f"{name} is not a setting; {hint}"
-    message = details["msg"].removeprefix("Value error, ")
-    if not name:
-        return message
-    if details["type"] in ("dict_type", "model_type"):
-        message = f"its values are given one by one, as {name}.NAME"
-    return f"{name} is {details['input']!r}: {message}"
-
-
-def _known_keys(model: type[BaseModel], path: list[str]) -> Iterator[str]:
-    for key in path:
-        field = model.model_fields.get(key)
-        below = field and submodel(field.annotation)
-        if not below:
-            return
-        model = below
-    yield from model.model_fields
-
-
-def submodel(annotation: Any) -> type[BaseModel] | None:
-    """The configuration model that a field holds, also as `Model | None`."""
-    for candidate in (annotation, *get_args(annotation)):
-        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-            return candidate
-    return None
-
-
-def option_name(key: str) -> str:
-    """A dotted key as a command-line option."""
-    return "--" + key.replace("_", "-")
+        mistakes = describe(model, error, spelt)
+        raise UsageError(f"{where}: {'; '.join(mistakes)}", mistakes) from None

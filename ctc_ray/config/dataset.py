@@ -1,45 +1,56 @@
 """Configuration of `ctc create-dataset`."""
 
 import math
-from typing import Annotated, Any, ClassVar, Literal, Self
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from ctc_ray.config.base import Config, StageConfig
+from ctc_ray.config.base import Config, Shown
+from ctc_ray.config.choices import ObservationRule, RarestClass, UndatedRule
+from ctc_ray.config.reading import ReadingConfig
 
 DEFAULT_FRACTIONS = {"train": 0.9, "val": 0.05, "test": 0.05}  # the original's
 
-TruncatedPolicy = Literal["fail", "keep"]
-
 
 class ResizeConfig(Config):
-    """How images are stored in the shards."""
+    """How images are stored in the dataset."""
 
     smallest_side: int = Field(400, gt=0)
-    """Length of the smaller side in pixels; images are never enlarged."""
+    """Length of the shorter side in pixels. Smaller images are not enlarged."""
     quality: int = Field(75, ge=1, le=100)
-    """JPEG quality."""
+    """JPEG quality, from 1 to 100."""
     reencode_small: bool = False
-    """Encode also the JPEGs that need no resizing and no turning; otherwise these keep their pixels
-    bit for bit and lose their metadata."""
+    """Encode small, upright JPEGs again too. Otherwise they keep their pixels exactly and lose only
+    their metadata."""
 
 
 class SplitConfig(Config):
-    """Which images are trained on, chosen by, and tested with."""
+    """How images are divided into training, validation and test splits."""
 
-    by: str = Field("event", pattern=r"^(event|location|location-hash|time|meta:.+)$")
-    """event (the original's hash, bit for bit), location (no place is in two splits, shares and
-    classes as even as that allows), location-hash (the same by a hash alone: new images never move
-    a location), time (the earliest days first, no day in two splits), or meta:FIELD (the field's
-    value is the name of the split)."""
+    by: Annotated[str, Shown(value="RULE")] = "event"
+    """event: by a hash of the event id, as camera-trap-classifier does. location: no location is in
+    two splits; shares and classes are as balanced as possible. location-hash: by a hash of the
+    location, so new images never move a location to another split. time: the earliest days go to
+    the first split; no day is in two splits. meta:FIELD: the value of a metadata field is the name
+    of the split."""
     fractions: dict[str, float] = DEFAULT_FRACTIONS
-    """Share of each split, in the order in which they take their part of the hashes or of the days;
-    they add up to 1. Not used by meta:FIELD."""
+    """Share of each split; the shares add up to 1. The order matters: the first split gets the
+    lowest hashes or the earliest days. Not used with --split.by meta:FIELD."""
     salt: str = ""
-    """Changes a split by event or location as a whole, for cross-validation; an event's is the
-    original's without."""
-    undated: Literal["error", "train", "drop"] = "error"
-    """Of time only, events without a capture time: stop, put them into train, or leave them out."""
+    """Text added to each id before it is hashed. Another text gives another split, for example for
+    cross-validation. The empty text gives the split of camera-trap-classifier."""
+    undated: UndatedRule = "error"
+    """Used with --split.by time: capture events without a time. error: stop. train: put them into
+    the split train. drop: leave them out."""
+
+    @field_validator("by")
+    @classmethod
+    def _is_a_known_way(cls, value: str) -> str:
+        if not re.fullmatch(r"event|location|location-hash|time|meta:.+", value):
+            raise ValueError("expected event, location, location-hash, time or meta:FIELD")
+        return value
 
     @field_validator("fractions", mode="before")
     @classmethod
@@ -51,13 +62,13 @@ class SplitConfig(Config):
 
     @field_serializer("fractions", when_used="json")
     def _as_pairs(self, fractions: dict[str, float]) -> list[tuple[str, float]]:
-        # the keys of a JSON object have no order, and by another one the events go elsewhere
+        # the keys of a JSON object have no order, and in another order events change their split
         return list(fractions.items())
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
         if any(not 0 <= share <= 1 for share in self.fractions.values()):
-            raise ValueError("split.fractions must lie between 0 and 1")
+            raise ValueError("split.fractions must be between 0 and 1")
         total = math.fsum(self.fractions.values())
         if abs(total - 1) > 1e-9:
             raise ValueError(f"split.fractions add up to {total:g}, not to 1")
@@ -67,16 +78,16 @@ class SplitConfig(Config):
 class FilterConfig(Config):
     """Which capture events are left out."""
 
-    keep: tuple[str, ...] = ()
-    """Only events with one of these labels, as head=class."""
-    remove: tuple[str, ...] = ()
-    """No events with any of these labels, as head=class."""
+    keep: Annotated[tuple[str, ...], Shown(value="HEAD=CLASS")] = ()
+    """Keep only events with at least one of these labels."""
+    remove: Annotated[tuple[str, ...], Shown(value="HEAD=CLASS")] = ()
+    """Leave out events with any of these labels."""
     drop_missing_labels: bool = False
-    """Leave out events that lack a label of any of the heads."""
+    """Leave out events that lack a label of one of the heads."""
     min_events_per_class: int = Field(0, ge=0)
-    """Leave out the events of classes that have fewer."""
+    """Leave out events of classes with fewer events."""
     min_images_per_class: int = Field(0, ge=0)
-    """Leave out the events of classes that have fewer images, however many events these are of."""
+    """Leave out events of classes with fewer images."""
 
     @field_validator("keep", "remove")
     @classmethod
@@ -89,62 +100,53 @@ class FilterConfig(Config):
 
 
 class BalanceConfig(Config):
-    """How frequent classes are sampled down, event by event."""
+    """How many capture events of frequent classes are kept."""
 
-    head: str | None = None
-    """Head whose classes are balanced; none: nothing is left out."""
-    max_events_per_class: Annotated[int, Field(gt=0)] | Literal["rarest"] = "rarest"
-    """Capture events of a class that stay in a split; rarest: as many as its rarest class has."""
+    head: Annotated[str | None, Shown("no balancing")] = None
+    """Head whose classes are balanced."""
+    max_events_per_class: Annotated[int, Field(gt=0)] | RarestClass = "rarest"
+    """Largest number of capture events per class and split. rarest: the number of events of the
+    rarest class in the split."""
     splits: tuple[str, ...] = ("train",)
     """Splits that are balanced."""
     salt: str = ""
-    """Changes which events stay."""
+    """Another text chooses other events."""
 
 
-class CreateDatasetConfig(StageConfig):
-    """Decode and resize the images of an inventory into Parquet shards, split for training."""
+class CreateDatasetConfig(ReadingConfig):
+    """Resize the images of an inventory and write them to Parquet shards, split for training."""
 
-    operational: ClassVar[frozenset[str]] = StageConfig.operational | {
-        "append",
-        "max_failure_fraction",
-        "threads_per_task",
-        "check",
+    example: ClassVar[str] = """\
+ctc create-dataset --inventory-uri inventory --output-uri dataset \\
+    --heads species count --split.by location"""
+    operational: ClassVar[frozenset[str]] = ReadingConfig.operational | {"append", "check"}
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Labels": ("mapping_uri", "observations"),
+        **ReadingConfig.option_groups,
     }
 
     inventory_uri: str = Field(min_length=1)
     """Folder written by `ctc create-inventory`."""
     heads: tuple[str, ...] = Field(min_length=1)
-    """Heads to keep as labels."""
+    """Heads whose labels are stored, for example species count."""
     append: bool = False
-    """Add the new events of this inventory to the finished dataset in output_uri. With overwrite,
-    what another append has left unfinished is deleted first, and nothing else."""
-    image_root_uri: str | None = None
-    """Folder that the inventory's image paths are relative to."""
+    """Add the new events of this inventory to the finished dataset in --output-uri. With
+    --overwrite, an unfinished append is deleted first; the finished dataset is kept."""
     resize: ResizeConfig = ResizeConfig()
-    """How images are stored."""
+    """How images are stored in the dataset."""
     split: SplitConfig = SplitConfig()
-    """Which images are trained on, chosen by, and tested with."""
-    mapping_uri: str | None = None
-    """Classes to rename or merge before all else: a csv head,from,to or a YAML head: {from: to}; a
-    `to` that is empty or -1 is a missing label."""
-    observations: Literal["error", "drop", "first", "most-frequent"] = "error"
-    """Events with several different observations of the heads: stop, leave them out, or take the
-    first, or the one that was given most often."""
+    """How images are divided into training, validation and test splits."""
+    mapping_uri: Annotated[str | None, Shown("no renaming")] = None
+    """File that renames or merges classes before anything else: a csv with the columns
+    head,from,to, or YAML of the form head: {from: to}. An empty `to`, or -1, means no label."""
+    observations: ObservationRule = "error"
+    """Capture events with several different observations. error: stop. drop: leave them out. first:
+    use the first observation. most-frequent: use the one given most often."""
     filter: FilterConfig = FilterConfig()
     """Which capture events are left out."""
     balance: BalanceConfig = BalanceConfig()
-    """How frequent classes are sampled down."""
-    max_pixels: int = Field(100_000_000, gt=0)
-    """Pixels above which an image is a `too_large` failure; checked before it is decoded."""
-    truncated: TruncatedPolicy = "fail"
-    """An image of which a part is lost: a `truncated` failure, or kept with the lost part gray."""
+    """How many capture events of frequent classes are kept."""
     images_per_unit: int = Field(1000, gt=0)
-    """Images per shard, about: events are never divided."""
-    max_failure_fraction: float = Field(0.1, ge=0, le=1)
-    """Share of images that may fail before the stage ends in an error; done work is kept."""
-    threads_per_task: int | None = Field(None, gt=0)
-    """Files that a task reads at once, and holds, before they are decoded; the default is 4, or 16
-    from an object store."""
-    check: int | None = Field(None, gt=0)
-    """Try this many images of the plan, tell what the whole would cost and lose, and write
-    nothing."""
+    """Approximate number of images per shard. A capture event is never divided."""
+    check: Annotated[int | None, Field(gt=0), Shown("off")] = None
+    """Try this many images, report time, size and failures to expect for all, and write nothing."""

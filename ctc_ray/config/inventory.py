@@ -1,104 +1,145 @@
 """Configuration of `ctc create-inventory`: one model per kind of source."""
 
-from typing import ClassVar, Self
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from ctc_ray.config.base import StageConfig
+from ctc_ray.config.base import Shown, StageConfig
 
 
 class InventoryConfig(StageConfig):
-    """What every source of an inventory has."""
+    """Settings of every kind of source."""
 
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {"read_threads"}
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Capture events, where the source does not define them": (
+            "event_gap_s",
+            "max_images_per_event",
+        ),
+        "Checks": ("image_root_uri", "check_files", "same_content", "rare_class_events"),
+    }
 
     source_uri: str = Field(min_length=1)
-    """Where the rows come from."""
+    """File or folder to read."""
     event_gap_s: float = Field(60, ge=0)
-    """Where the source names no events: seconds between an image and the one before it, at the same
-    deployment, up to which both are of one capture event."""
-    max_images_per_event: int | None = Field(None, gt=0)
-    """Where the source names no events: a longer event is cut."""
-    image_root_uri: str | None = None
-    """Folder that the source's image paths are relative to; only used to look at the files."""
+    """Longest time in seconds between two neighbouring images of one event, at one deployment."""
+    max_images_per_event: Annotated[int | None, Field(gt=0), Shown("no limit")] = None
+    """Divide events that have more images than this."""
+    image_root_uri: Annotated[str | None, Shown("paths as they are")] = None
+    """Folder that the image paths of the source are relative to. Used only by the checks."""
     check_files: bool = False
-    """Look whether every image is there; those that are not are findings."""
+    """Check that every image file exists. Report missing files as findings."""
     same_content: bool = False
-    """Read every image whole and find those that are the same file twice."""
+    """Read every image and report identical files as findings."""
     rare_class_events: int = Field(10, ge=0)
-    """A class of fewer capture events is a finding."""
+    """Report classes with fewer capture events than this as findings."""
     read_threads: int = Field(32, gt=0)
-    """Files that are read at once."""
+    """Number of files that are read at the same time."""
 
 
 class CsvInventoryConfig(InventoryConfig):
-    """A csv with one row per capture event or per image.
+    """Read a csv file with one row per capture event or per image.
 
-    UTF-8 with or without BOM; a header line; comma, semicolon or tab.
+    The file is UTF-8, has a header line, and is separated by comma, semicolon or tab.
     """
+
+    example: ClassVar[str] = """\
+ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
+    --event-column id --image-columns image1 image2 image3 \\
+    --head-columns species count --location-column site"""
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Columns of the csv": (
+            "event_column",
+            "head_columns",
+            "meta_columns",
+            "location_column",
+            "deployment_column",
+            "captured_at_column",
+        ),
+        **InventoryConfig.option_groups,
+    }
 
     source_uri: str = Field(min_length=1)
     """The csv file."""
-    event_column: str | None = None
-    """Column with the id of the capture event; rows with the same id are one event. Without it,
-    events are made of the gaps in time (--event-gap-s) between the images of a deployment."""
+    event_column: Annotated[str | None, Shown("events by time, see --event-gap-s")] = None
+    """Column with the id of the capture event. Rows with the same id are one event. Without this
+    column, --captured-at-column and --deployment-column or --location-column are needed."""
     image_columns: tuple[str, ...] = Field(min_length=1)
-    """Columns with the images, in the order in which they were taken; empty cells are skipped."""
+    """Columns with the images, in the order in which they were taken. Empty cells are skipped."""
     head_columns: tuple[str, ...] = ()
-    """Columns with labels; each becomes a head. An empty cell or -1 is a missing label."""
+    """Columns with labels. Each column becomes a head. An empty cell or -1 is a missing label."""
     meta_columns: tuple[str, ...] = ()
-    """Further columns to carry along to the predictions."""
+    """Other columns to copy to the dataset and the predictions."""
     location_column: str | None = None
-    """Column with the place, for --split.by location."""
+    """Column with the location, for --split.by location in create-dataset."""
     deployment_column: str | None = None
-    """Column with the deployment (one camera at one place for a period)."""
+    """Column with the deployment: one camera at one location for a period."""
     captured_at_column: str | None = None
-    """Column with the local time of capture, ISO 8601 or the EXIF form 2021:04:11 20:43:09."""
+    """Column with the local capture time: ISO 8601, or as in EXIF, 2021:04:11 20:43:09."""
 
     @model_validator(mode="after")
     def _events_can_be_made(self) -> Self:
         camera = self.deployment_column or self.location_column
         if self.event_column is None and (self.captured_at_column is None or camera is None):
             raise ValueError(
-                "a csv needs event_column, or captured_at_column and one of deployment_column and"
-                " location_column, of which events are made"
+                "capture events need --event-column, or --captured-at-column together with "
+                "--deployment-column or --location-column"
             )
         return self
 
 
 class DirInventoryConfig(InventoryConfig):
-    """Class folders: ROOT/<class>/<image>; the head is called `class`."""
+    """Read class folders, ROOT/CLASS/IMAGE. The head is called `class`."""
+
+    example: ClassVar[str] = """\
+ctc create-inventory dir --source-uri photos --output-uri inventory"""
 
     source_uri: str = Field(min_length=1)
-    """The root folder; each folder directly below it is a class, searched to any depth."""
+    """The root folder. Each folder in it is a class; its subfolders belong to the class."""
 
 
 class ImagesInventoryConfig(InventoryConfig):
-    """A tree of images without labels; times from EXIF, capture events by gap."""
+    """Read a folder of images without labels, with capture times from EXIF."""
+
+    example: ClassVar[str] = """\
+ctc create-inventory images --source-uri photos --output-uri inventory \\
+    --layout "{location}/{deployment}\""""
 
     source_uri: str = Field(min_length=1)
-    """The root folder, searched to any depth."""
-    layout: str | None = None
-    """What the folders mean, from the root on, e.g. "{location}/{deployment}"; a part in no braces
-    must be there as it is, * stands for any one folder."""
+    """The root folder, with subfolders of any depth."""
+    layout: Annotated[str | None, Shown("folders mean nothing", value="PATTERN")] = None
+    """Meaning of the folders below the root, for example "{location}/{deployment}". A name without
+    braces must match exactly; * matches any one folder."""
 
 
 class CocoInventoryConfig(InventoryConfig):
-    """COCO Camera Traps, or plain COCO, as one JSON file."""
+    """Read COCO Camera Traps or plain COCO, one JSON file."""
+
+    example: ClassVar[str] = """\
+ctc create-inventory coco --source-uri coco.json --output-uri inventory"""
 
     source_uri: str = Field(min_length=1)
     """The JSON file."""
 
 
 class CamtrapDpInventoryConfig(InventoryConfig):
-    """A Camtrap DP package, version 0.1 to 1.0.2."""
+    """Read a Camtrap DP package, version 0.1 to 1.0.2."""
+
+    example: ClassVar[str] = """\
+ctc create-inventory camtrap-dp --source-uri package.zip \\
+    --output-uri inventory"""
 
     source_uri: str = Field(min_length=1)
-    """The package: its folder, its datapackage.json, or the whole as one zip file."""
+    """The package: its folder, its datapackage.json, or one zip file."""
 
 
 class MegadetectorInventoryConfig(InventoryConfig):
-    """An inventory with the boxes of a MegaDetector result file added, by file name."""
+    """Add the boxes of a MegaDetector result file to an inventory, by file name."""
+
+    example: ClassVar[str] = """\
+ctc create-inventory megadetector --source-uri detections.json \\
+    --inventory-uri inventory --output-uri inventory-with-boxes"""
 
     source_uri: str = Field(min_length=1)
     """The MegaDetector JSON file."""
@@ -107,7 +148,10 @@ class MegadetectorInventoryConfig(InventoryConfig):
 
 
 class JsonInventoryConfig(InventoryConfig):
-    """The inventory JSON of camera-trap-classifier 2019."""
+    """Read an inventory JSON file of camera-trap-classifier (2019)."""
+
+    example: ClassVar[str] = """\
+ctc create-inventory json --source-uri old.json --output-uri inventory"""
 
     source_uri: str = Field(min_length=1)
     """The JSON file."""

@@ -8,35 +8,39 @@ space:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, assert_never, get_args
 
 from ctc_ray.config.base import build, merge
+from ctc_ray.config.choices import DimensionKind
 from ctc_ray.config.training import TrainConfig, TuneConfig
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import UsageError
 
-Kind = Literal["choice", "grid", "uniform", "loguniform", "randint"]
-_KINDS: tuple[str, ...] = get_args(Kind)
+_KINDS: tuple[DimensionKind, ...] = get_args(DimensionKind)
 
 
 @dataclass(frozen=True)
 class Dimension:
     """What one field may be: the options of choice and grid, or [low, high) of the others."""
 
-    kind: Kind
+    kind: DimensionKind
     values: tuple[Any, ...]
 
     def extremes(self) -> tuple[Any, ...]:
         """Values that are valid only if the whole dimension is."""
-        if self.kind == "randint":
-            return self.values[0], self.values[1] - 1
-        return self.values
+        match self.kind:
+            case "randint":
+                return self.values[0], self.values[1] - 1
+            case "choice" | "grid" | "uniform" | "loguniform":
+                return self.values
+            case _:
+                assert_never(self.kind)
 
 
 def parse_space(config: TuneConfig) -> dict[str, Dimension]:
     """The dimensions of the search, each tried against the train configuration.
 
     Raises:
-        ConfigError: names the field, and what is wrong with it or its values.
+        UsageError: names the field, and what is wrong with it or its values.
     """
     dimensions = {
         name: _parse(name, value) for name, value in _leaves(config.space) if value is not None
@@ -57,7 +61,7 @@ def train_config(
         sample: dotted field -> value.
 
     Raises:
-        ConfigError: it is not valid.
+        UsageError: it is not valid.
     """
     values = merge(config.train, {"output_uri": output_uri})
     for name, value in sample.items():
@@ -82,20 +86,26 @@ def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 def _parse(name: str, value: Any) -> Dimension:
     if not isinstance(value, Mapping) or len(value) != 1:
-        raise ConfigError(f"space.{name}: expected one of {', '.join(_KINDS)}, found {value!r}")
+        raise UsageError(f"space.{name}: expected one of {', '.join(_KINDS)}, found {value!r}")
     ((kind, values),) = value.items()
     if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise ConfigError(f"space.{name}.{kind}: expected a list, found {values!r}")
-    if kind not in ("choice", "grid"):
-        _check_range(f"space.{name}.{kind}", kind, values)
-    return Dimension(kind, tuple(values))
+        raise UsageError(f"space.{name}.{kind}: expected a list, found {values!r}")
+    dimension = Dimension(kind, tuple(values))
+    match dimension.kind:
+        case "choice" | "grid":
+            pass
+        case "uniform" | "loguniform" | "randint":
+            _check_range(f"space.{name}.{kind}", dimension.kind, values)
+        case _:
+            assert_never(dimension.kind)
+    return dimension
 
 
-def _check_range(where: str, kind: str, values: Sequence[Any]) -> None:
+def _check_range(where: str, kind: DimensionKind, values: Sequence[Any]) -> None:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if len(values) != 2 or not numbers or not values[0] < values[1]:
-        raise ConfigError(f"{where}: expected [low, high] with low < high, found {list(values)}")
+        raise UsageError(f"{where}: expected [low, high] with low < high, found {list(values)}")
     if kind == "loguniform" and values[0] <= 0:
-        raise ConfigError(f"{where}: low must be above 0, found {values[0]}")
+        raise UsageError(f"{where}: low must be above 0, found {values[0]}")
     if kind == "randint" and not all(isinstance(v, int) for v in values):
-        raise ConfigError(f"{where}: expected whole numbers, found {list(values)}")
+        raise UsageError(f"{where}: expected whole numbers, found {list(values)}")

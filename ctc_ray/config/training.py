@@ -1,30 +1,33 @@
 """Configuration of `ctc train` and `ctc tune`."""
 
-from typing import Any, ClassVar, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from ctc_ray.config.base import Config, StageConfig
-
-Colour = Literal["none", "little", "full_fast", "full_randomized"]
+from ctc_ray.config.base import Config, Shown, StageConfig
+from ctc_ray.config.choices import Colour, Direction, ImageChoice, OptimizerName, ScheduleName
 
 
 class ModelConfig(Config):
     """The network."""
 
-    backbone: str = "small_cnn"
-    """small_cnn, or any model name of timm, e.g. resnet18, tf_efficientnet_lite0, convnext_tiny."""
-    pretrained: str | bool = False
-    """Weights to begin with: a .safetensors or .pth file of the backbone, true (timm's, which are
-    downloaded), or false."""
+    backbone: Annotated[str, Shown(value="NAME")] = "small_cnn"
+    """small_cnn, or the name of any timm model, for example resnet18, tf_efficientnet_lite0 or
+    convnext_tiny."""
+    pretrained: Annotated[str | bool, Shown(value="FILE|true|false")] = False
+    """Weights to start from. A .safetensors or .pth file of the backbone; true: download the
+    weights of timm; false: random weights."""
     freeze_backbone: bool = False
-    """Train only the heads; the backbone's batch statistics stay fixed too."""
-    image_size: int | None = Field(None, ge=16, le=2048)
-    """Side of the network's square input in pixels; the default is the backbone's own."""
+    """Train only the heads. The batch statistics of the backbone do not change either."""
+    image_size: Annotated[
+        int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
+    ] = None
+    """Width and height of the network's input in pixels."""
     keep_aspect: bool = False
-    """Cut the centre to a square before scaling, instead of squeezing the whole image."""
+    """Crop images to a centred square before they are resized. Otherwise they are squeezed."""
     dropout: float = Field(0.0, ge=0, lt=1)
-    """Share of features dropped before the heads while training."""
+    """Share of features that are dropped before the heads during training."""
 
     @field_validator("pretrained", mode="before")
     @classmethod
@@ -37,88 +40,97 @@ class ModelConfig(Config):
 
 
 class AugmentConfig(Config):
-    """Random changes of training images; the defaults are the original's."""
+    """Random changes of training images. The defaults are those of camera-trap-classifier."""
 
     zoom: float = Field(0.1, ge=0, le=0.5)
-    """Scale drawn from 1 ± zoom; 0 is off."""
+    """Enlarge or shrink by a random factor between 1 - zoom and 1 + zoom. 0: off."""
     crop: float = Field(0.1, ge=0, le=0.5)
-    """Share of the side cut off, drawn from 0 to crop, at a random place; 0 is off."""
+    """Cut off a random share of the width and height, at most this. 0: off."""
     rotate: float = Field(5.0, ge=0, le=180)
-    """Degrees, drawn from ± rotate; 0 is off."""
+    """Rotate by a random angle in degrees, at most this to either side. 0: off."""
     flip: bool = True
-    """Mirror left and right half of the time."""
+    """Mirror half of the images, left to right."""
     colour: Colour = "full_randomized"
-    """Colour changes: none, little (brightness, saturation), full_fast (brightness and chroma) or
-    full_randomized (brightness, saturation, hue, contrast in random order)."""
+    """none: no change. little: brightness and saturation. full_fast: brightness and tint.
+    full_randomized: brightness, saturation, hue and contrast, in random order."""
 
 
 class OptimizerConfig(Config):
-    """How weights are changed."""
+    """How weights are updated."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd (the original's) or adamw."""
+    name: OptimizerName = "sgd"
+    """sgd (as in camera-trap-classifier) or adamw."""
     learning_rate: float = Field(0.01, gt=0)
     """Learning rate of the first epoch."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Momentum of sgd."""
+    """Used with --optimizer.name sgd: momentum."""
     weight_decay: float = Field(1e-4, ge=0)
-    """L2 penalty on weight matrices; biases and norms have none."""
+    """Weight decay (L2). Biases and normalisation layers have none."""
 
 
 class ScheduleConfig(Config):
     """How the learning rate changes from epoch to epoch."""
 
-    name: Literal["plateau", "cosine", "constant"] = "plateau"
-    """plateau (the original's: x factor when the validation loss stalls), cosine (to 0 at
-    max_epochs), or constant."""
+    name: ScheduleName = "plateau"
+    """plateau: multiply by --schedule.factor when the validation loss stops improving. cosine:
+    decrease to 0 at --max-epochs. constant: no change."""
     factor: float = Field(0.1, gt=0, lt=1)
-    """Of plateau: what the learning rate is multiplied with."""
+    """Used with --schedule.name plateau: factor of each reduction."""
     patience: int = Field(2, ge=0)
-    """Of plateau: epochs without a better validation loss before that."""
+    """Used with --schedule.name plateau: epochs without improvement before the learning rate is
+    reduced."""
     min_learning_rate: float = Field(1e-5, ge=0)
-    """The learning rate is never made smaller than this."""
+    """The schedule never goes below this learning rate."""
     warmup_epochs: int = Field(0, ge=0)
-    """Of cosine: epochs in which the learning rate rises linearly."""
+    """Used with --schedule.name cosine: epochs in which the learning rate rises linearly."""
 
 
 class TrainConfig(StageConfig):
     """Train a model with one output per head, on one or many workers."""
 
+    example: ClassVar[str] = """\
+ctc train --dataset-uri dataset --output-uri model --heads species count \\
+    --model.backbone resnet18 --model.pretrained true"""
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {
         "decode_threads",
         "cpu_per_worker",
+    }
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Options": (),
+        "Workers": ("workers", "gpu_per_worker", "cpu_per_worker", "decode_threads"),
     }
 
     dataset_uri: str = Field(min_length=1)
     """Folder written by `ctc create-dataset`."""
     heads: tuple[str, ...] = Field(min_length=1)
-    """Heads to learn; each must be a head of the dataset."""
-    loss_weights: dict[str, float] = Field({})
-    """Weight of each head's loss; 1 where none is given."""
+    """Heads to learn, for example species count. Each must be a head of the dataset."""
+    loss_weights: Annotated[dict[str, float], Shown("1 for every head")] = Field({})
+    """Weight of the loss of each head."""
     model: ModelConfig = ModelConfig()
     """The network."""
     augment: AugmentConfig = AugmentConfig()
     """Random changes of training images."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """How weights are changed."""
+    """How weights are updated."""
     schedule: ScheduleConfig = ScheduleConfig()
-    """How the learning rate changes."""
+    """How the learning rate changes from epoch to epoch."""
     batch_size: int = Field(128, gt=0)
-    """Images per training step and worker."""
+    """Images per training step on each worker."""
     max_epochs: int = Field(70, gt=0)
-    """Epochs at most."""
+    """Largest number of epochs."""
     early_stopping_patience: int = Field(3, ge=0)
-    """Epochs without a better validation loss after which training ends; 0 never stops early."""
-    image_choice: Literal["random", "all"] = "random"
-    """Of each capture event and epoch: one image at random (the original's way), or all."""
+    """Stop after this many epochs without a better validation loss. 0: never stop early."""
+    image_choice: ImageChoice = "random"
+    """Images used per capture event and epoch. random: one (as in camera-trap-classifier). all:
+    every image."""
     seed: int = Field(0, ge=0)
-    """Seed of weights, order and augmentation."""
+    """Seed of the first weights, the order of images and the augmentation."""
     workers: int = Field(1, gt=0)
-    """Training processes, on one or many nodes."""
+    """Number of training processes, on one or many nodes."""
     gpu_per_worker: float = Field(0, ge=0)
     """GPUs per worker: 0 or 1."""
     cpu_per_worker: float = Field(1, gt=0)
-    """CPUs that Ray sets aside per worker."""
+    """CPUs that Ray reserves for each worker."""
     decode_threads: int = Field(2, gt=0)
     """Threads per worker that decode images."""
 
@@ -135,32 +147,33 @@ class TrainConfig(StageConfig):
 
 
 class TuneConfig(StageConfig):
-    """Search for the fields of a train config that give the best model."""
+    """Search for the training settings that give the best model."""
 
+    example: ClassVar[str] = "ctc tune --config tune.yaml"
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {
         "concurrent_trials",
     }
 
     train: dict[str, Any]
-    """A train configuration, without output_uri."""
+    """Settings of `ctc train`, without output_uri. Best given in the --config file."""
     space: dict[str, Any] = Field(min_length=1)
-    """Dotted field of the train configuration -> {choice: […]}, {grid: […]},
-    {uniform: [low, high]}, {loguniform: [low, high]} or {randint: [low, high]}."""
-    metric: str = "val_loss"
-    """What to compare trials by: val_loss, or e.g. val_accuracy_species. Of a loss the smallest is
-    best, of all others the largest."""
+    """Settings to search and their values: {choice: […]}, {grid: […]}, {uniform: [low, high]},
+    {loguniform: [low, high]} or {randint: [low, high]}. Best given in the --config file."""
+    metric: Annotated[str, Shown(value="METRIC")] = "val_loss"
+    """Metric that compares trials: val_loss, or for example val_accuracy_species. The smallest loss
+    is best; for other metrics the largest value."""
     trials: int = Field(10, gt=0)
-    """Trials; with grid, repeats of the whole grid."""
+    """Number of trials. With grid: number of times that the whole grid is tried."""
     concurrent_trials: int = Field(1, gt=0)
-    """Trials at the same time."""
+    """Number of trials at the same time."""
     grace_epochs: int = Field(1, gt=0)
-    """ASHA: epochs that every trial gets before it may be stopped."""
+    """Epochs that every trial gets before it can be stopped (ASHA)."""
     reduction_factor: int = Field(4, ge=2)
-    """ASHA: one trial in this many goes on at each rung."""
+    """At each stage of the search, one trial in this many continues (ASHA)."""
     seed: int = Field(0, ge=0)
     """Seed of the search."""
 
     @property
-    def mode(self) -> Literal["min", "max"]:
+    def mode(self) -> Direction:
         """Whether the smallest or the largest metric is best."""
         return "min" if self.metric.startswith("val_loss") else "max"

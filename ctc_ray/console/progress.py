@@ -46,7 +46,7 @@ class Progress:
             self._show("\n")
 
     def line(self) -> str:
-        """E.g. `create-dataset 1 200/5 000 images (24 %), 81.3/s, 3 failed, 0:46 to go`."""
+        """E.g. `create-dataset 1 200/5 000 images (24 %), 81.3/s, 3 failed, 46 s to go`."""
         seconds = max(time.monotonic() - self._began, 1e-9)
         rate = (self.done - self._earlier) / seconds
         left = self.total - self.done
@@ -67,7 +67,11 @@ class Progress:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes or hours, e.g. 0:46 or 3:05:00."""
+    """A duration with its units, e.g. 0.3 s, 46 s, 4 min 10 s or 3 h 05 min."""
+    if round(seconds) < 10:
+        return f"{seconds:.1g} s" if seconds < 1 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    if hours:
+        return f"{hours:,} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -14,13 +14,15 @@ Shape letters: B batch, C channels (3, RGB), H height, W width.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
+from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ctc_ray.config.training import AugmentConfig, Colour
+from ctc_ray.config.choices import Colour
+from ctc_ray.config.training import AugmentConfig
 
 BRIGHTNESS = 0.2
 SATURATION = (0.8, 1.2)
@@ -125,7 +127,7 @@ def apply_params(
             field.name: column for field, column in zip(fields(AugmentParams), columns, strict=True)
         }
         moved_BCHW = _move(images_BCHW[part], batch_params, size)
-        painted_BCHW = _PAINT[colour](moved_BCHW, batch_params)
+        painted_BCHW = _paint(moved_BCHW, batch_params, colour)
         result_BCHW[part] = painted_BCHW.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
     return result_BCHW
 
@@ -203,16 +205,19 @@ _LITTLE_ORDERS: tuple[tuple[_Operation, ...], ...] = (
 )
 
 
-def _paint_nothing(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
-    return images_BCHW
-
-
-def _paint_little(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
-    return _in_orders(images_BCHW, params, _LITTLE_ORDERS)
-
-
-def _paint_full(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
-    return _in_orders(images_BCHW, params, _FULL_ORDERS)
+def _paint(images_BCHW: Tensor, params: _BatchParams, colour: Colour) -> Tensor:
+    """Change the colours; the result may be the input itself."""
+    match colour:
+        case "none":
+            return images_BCHW
+        case "little":
+            return _in_orders(images_BCHW, params, _LITTLE_ORDERS)
+        case "full_fast":
+            return _paint_fast(images_BCHW, params)
+        case "full_randomized":
+            return _in_orders(images_BCHW, params, _FULL_ORDERS)
+        case _:
+            assert_never(colour)
 
 
 def _paint_fast(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
@@ -228,14 +233,6 @@ def _paint_fast(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
         [1.402 * red, -0.344136 * blue - 0.714136 * red, 1.772 * blue], dim=1
     ) + params["brightness"].unsqueeze(1)
     return images_BCHW + added_BC[:, :, None, None]
-
-
-_PAINT: dict[Colour, _Operation] = {
-    "none": _paint_nothing,
-    "little": _paint_little,
-    "full_fast": _paint_fast,
-    "full_randomized": _paint_full,
-}
 
 
 def _in_orders(

@@ -21,13 +21,14 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
 from PIL import ExifTags, Image, ImageFile, TiffImagePlugin
 
-from ctc_ray.config.dataset import TruncatedPolicy
+from ctc_ray.config.choices import TruncatedPolicy
 from ctc_ray.images import exif, signatures
 from ctc_ray.schemas import Failure
 
@@ -106,7 +107,15 @@ def decode_scaled(
         return Failure.UNSUPPORTED
     with _pillow.lenient():
         lenient = _decode_with_pillow(raw, smallest_side, max_pixels)
-    return lenient if truncated == "keep" or isinstance(lenient, Failure) else Failure.TRUNCATED
+    if isinstance(lenient, Failure):
+        return lenient
+    match truncated:
+        case "keep":
+            return lenient
+        case "fail":
+            return Failure.TRUNCATED
+        case _:
+            assert_never(truncated)
 
 
 def decode_plain_jpeg(

@@ -13,7 +13,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from ctc_ray.config.dataset import TruncatedPolicy
+from ctc_ray.config.choices import TruncatedPolicy
 from ctc_ray.images import exif
 from ctc_ray.images.bare_jpeg import strip_jpeg_metadata
 from ctc_ray.images.decode import (

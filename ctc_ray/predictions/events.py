@@ -3,7 +3,7 @@
 N image rows, M of them with a prediction, E events, F of them with a predicted image, K classes.
 """
 
-from typing import Literal
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.event_runs import run_starts
+from ctc_ray.config.choices import Aggregation
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.scores import head_columns, probs_matrix
 from ctc_ray.schemas import conform, event_prediction_schema, meta_fields, prediction_schema
 
-Method = Literal["mean", "max", "min", "mean-logit"]
-
 _TINY = float(np.finfo(np.float32).tiny)  # log(0) would let one image exclude a class
 
 
-def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Method) -> pa.Table:
+def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Aggregation) -> pa.Table:
     """Predictions per capture event: one row per event, in the order of the rows.
 
     Failed images are counted, but their probabilities are missing from the aggregation. An event
@@ -94,20 +93,33 @@ def _first_valid(column: pa.ChunkedArray, n_images_E: npt.NDArray[np.int64]) -> 
 
 
 def _aggregate(
-    probs_MK: npt.NDArray[np.float32], n_ok_F: npt.NDArray[np.int64], method: Method
+    probs_MK: npt.NDArray[np.float32], n_ok_F: npt.NDArray[np.int64], method: Aggregation
 ) -> npt.NDArray[np.float32]:
     if len(n_ok_F) == 0:
         return probs_MK
     starts_F = np.cumsum(n_ok_F) - n_ok_F
     wide_MK = probs_MK.astype(np.float64)  # float32 sums would depend on the order of the images
-    if method == "max":
-        return np.maximum.reduceat(wide_MK, starts_F).astype(np.float32)
-    if method == "min":
-        return np.minimum.reduceat(wide_MK, starts_F).astype(np.float32)
-    if method == "mean":
-        return (np.add.reduceat(wide_MK, starts_F) / n_ok_F[:, None]).astype(np.float32)
-    logs_MK = np.log(np.maximum(wide_MK, _TINY))
+    match method:
+        case "max":
+            probs_FK = np.maximum.reduceat(wide_MK, starts_F)
+        case "min":
+            probs_FK = np.minimum.reduceat(wide_MK, starts_F)
+        case "mean":
+            probs_FK = np.add.reduceat(wide_MK, starts_F) / n_ok_F[:, None]
+        case "mean-logit":
+            probs_FK = _mean_logit(wide_MK, starts_F, n_ok_F)
+        case _:
+            assert_never(method)
+    return probs_FK.astype(np.float32)
+
+
+def _mean_logit(
+    probs_MK: npt.NDArray[np.float64],
+    starts_F: npt.NDArray[np.int64],
+    n_ok_F: npt.NDArray[np.int64],
+) -> npt.NDArray[np.float64]:
+    logs_MK = np.log(np.maximum(probs_MK, _TINY))
     logs_FK = np.add.reduceat(logs_MK, starts_F) / n_ok_F[:, None]
     odds_FK = np.exp(logs_FK - logs_FK.max(axis=1, keepdims=True))
     probs_FK: npt.NDArray[np.float64] = odds_FK / odds_FK.sum(axis=1, keepdims=True)
-    return probs_FK.astype(np.float32)
+    return probs_FK

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from ctc_ray.columns.factorize import factorize_to_list, first_rows
 from ctc_ray.columns.seeds import hash_to_unit
+from ctc_ray.config.choices import RarestClass
 from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import LABEL_PREFIX, label_column
 
@@ -19,7 +20,7 @@ class ClassCap:
     """How many events of each class of a head may be kept."""
 
     head: str
-    max_events_per_class: int | Literal["rarest"]
+    max_events_per_class: int | RarestClass
     """Per split; `rarest`: as many as the rarest class of the split has."""
     splits: Collection[str] = ("train",)
     """The splits that are capped; every event of the other splits is kept."""
@@ -75,7 +76,11 @@ def _max_events(
     cap: ClassCap, split_G: npt.NDArray[np.int64], n_events_G: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.int64]:
     """How many events may be kept in each of G groups of a split and a class."""
-    if cap.max_events_per_class != "rarest":
-        return np.full(len(split_G), cap.max_events_per_class, np.int64)
-    rarest = {split: n_events_G[split_G == split].min() for split in np.unique(split_G)}
-    return np.array([rarest[split] for split in split_G], np.int64)
+    match cap.max_events_per_class:
+        case int():
+            return np.full(len(split_G), cap.max_events_per_class, np.int64)
+        case "rarest":
+            rarest = {split: n_events_G[split_G == split].min() for split in np.unique(split_G)}
+            return np.array([rarest[split] for split in split_G], np.int64)
+        case _:
+            assert_never(cap.max_events_per_class)

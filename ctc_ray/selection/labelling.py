@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import Ints, as_dictionary, factorize
+from ctc_ray.config.choices import ObservationRule
 from ctc_ray.errors import LabelError
 from ctc_ray.observations import head_names, labels_of
 from ctc_ray.schemas import label_column
@@ -20,8 +21,6 @@ _REPLACED = (
     "observation_counts",
     "boxes",
 )  # replaced by the label columns, or not needed any more
-
-Policy = Literal["error", "drop", "first", "most-frequent"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,9 @@ class LabelledRows:
     """Whether each input row is in `rows`."""
 
 
-def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -> LabelledRows:
+def label_rows(
+    table: pa.Table, heads: Sequence[str], *, observations: ObservationRule
+) -> LabelledRows:
     """The images with a column `label_<head>` per head, in the same order; null is not labelled.
 
     The label columns are dictionary-encoded. The other columns are kept, except `observations`,
@@ -63,11 +64,19 @@ def label_rows(table: pa.Table, heads: Sequence[str], *, observations: Policy) -
         rows = rows.append_column(label_column(head), values)
     ambiguous = table.filter(pa.array(several_N)) if several_N.any() else table.slice(0, 0)
     n_events = len(factorize(ambiguous["capture_event_id"], sort=True)[1])
-    if observations == "error" and n_events:
-        raise LabelError(_several_message(ambiguous, n_events, heads))
-    if observations != "drop" or not n_events:
+    if not n_events:
         return LabelledRows(rows, 0, 0, np.ones(table.num_rows, bool))
-    return LabelledRows(rows.filter(pa.array(~several_N)), n_events, ambiguous.num_rows, ~several_N)
+    match observations:
+        case "error":
+            raise LabelError(_several_message(ambiguous, n_events, heads))
+        case "first" | "most-frequent":
+            return LabelledRows(rows, 0, 0, np.ones(table.num_rows, bool))
+        case "drop":
+            return LabelledRows(
+                rows.filter(pa.array(~several_N)), n_events, ambiguous.num_rows, ~several_N
+            )
+        case _:
+            assert_never(observations)
 
 
 def _labels(

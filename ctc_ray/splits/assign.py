@@ -11,10 +11,11 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import factorize, from_codes
 from ctc_ray.columns.seeds import hash_to_unit
+from ctc_ray.config.choices import UndatedRule
 from ctc_ray.errors import ConfigError
 from ctc_ray.schemas import META_PREFIX, meta_column, meta_columns
 from ctc_ray.splits.by_location import split_by_location
-from ctc_ray.splits.by_time import Undated, split_by_time
+from ctc_ray.splits.by_time import split_by_time
 from ctc_ray.splits.fractions import cumulative_shares, md5_fraction, require_folder_names
 
 Fractions = npt.NDArray[np.float64]  # in [0, 1]
@@ -28,7 +29,7 @@ def assign_splits(
     fractions: Mapping[str, float],
     salt: str,
     fixed: Mapping[str, str] | None = None,
-    undated: Undated = "error",
+    undated: UndatedRule = "error",
 ) -> pa.Array:
     """The split of each image; null only for undated events with `undated="drop"`.
 

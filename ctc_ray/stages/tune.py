@@ -12,9 +12,9 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import ray.tune
 from ray.tune.integration.ray_train import TuneReportCallback
@@ -22,6 +22,7 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
 
 from ctc_ray.config.base import merge, to_yaml
+from ctc_ray.config.choices import Direction
 from ctc_ray.config.search import Dimension, parse_space, train_config
 from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError, CtcError
@@ -189,6 +190,19 @@ def _domain(dimension: Dimension) -> Any:
             return ray.tune.loguniform(*values)
         case "randint":
             return ray.tune.randint(*values)
+        case _:
+            assert_never(dimension.kind)
+
+
+def _best(direction: Direction) -> Callable[..., Any]:
+    """The function that finds the best of several values."""
+    match direction:
+        case "min":
+            return min
+        case "max":
+            return max
+        case _:
+            assert_never(direction)
 
 
 def _require_all_ended(
@@ -221,8 +235,7 @@ def _summarise(
     if not done:
         reasons = {str(result.error).strip().splitlines()[-1] for result in results if result.error}
         raise ConfigError(f"no trial gave {config.metric!r}: {'; '.join(sorted(reasons))}")
-    choose = min if config.mode == "min" else max
-    best = choose(done, key=lambda row: row[config.metric])
+    best = _best(config.mode)(done, key=lambda row: row[config.metric])
     sample = {name: best[name] for name in names}
     chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
     text = to_yaml(chosen.model_dump(mode="json"))
@@ -249,7 +262,7 @@ def _row(config: TuneConfig, names: list[str], result: ray.tune.Result) -> dict[
     return {
         "trial": trial,
         **{name: (result.config or {}).get(name) for name in names},
-        config.metric: (min if config.mode == "min" else max)(values) if values else None,
+        config.metric: _best(config.mode)(values) if values else None,
         "epochs": len(values) or metrics.get("epoch", 0),
         "seconds": round(metrics.get("time_total_s", 0.0), 1),
         "state": "error" if result.error else "done",

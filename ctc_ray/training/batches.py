@@ -10,6 +10,7 @@ B batch, C channels, H height, W width.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +21,13 @@ from torch import Tensor
 
 from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.columns.seeds import stable_hash
+from ctc_ray.config.choices import ImageChoice
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import parquet
 from ctc_ray.files.prefetch import prefetch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
-from ctc_ray.training.plans import EpochPlan, ImageChoice, ItemRange, batch_sizes
+from ctc_ray.training.plans import EpochPlan, ItemRange, batch_sizes
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
@@ -137,11 +139,19 @@ def choose_images(
     Args:
         usable: rows without failure; rows of an event are neighbours.
     """
-    if image_choice == "all":
-        return np.arange(usable.num_rows)
-    events = usable["capture_event_id"]
+    match image_choice:
+        case "all":
+            return np.arange(usable.num_rows)
+        case "random":
+            return _one_per_event(usable["capture_event_id"], seed=seed, epoch=epoch)
+        case _:
+            assert_never(image_choice)
+
+
+def _one_per_event(events: pa.ChunkedArray, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Index of one row of each capture event, ascending."""
     starts = run_starts(events)
-    n_images = np.diff(starts, append=usable.num_rows)
+    n_images = np.diff(starts, append=len(events))
     hashes = [stable_hash(name, seed, epoch) for name in events.take(starts).to_pylist()]
     chosen = [value % n for value, n in zip(hashes, n_images.tolist(), strict=True)]
     return starts + np.array(chosen, np.int64)

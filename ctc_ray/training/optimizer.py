@@ -1,7 +1,7 @@
 """The optimiser, the schedule of its learning rate, and early stopping."""
 
 import math
-from typing import Any
+from typing import Any, assert_never
 
 from torch import nn, optim
 
@@ -18,9 +18,13 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer
         {"params": [w for w in weights if w.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
     ]
-    if config.name == "adamw":
-        return optim.AdamW(groups, lr=config.learning_rate)
-    return optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+    match config.name:
+        case "sgd":
+            return optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+        case "adamw":
+            return optim.AdamW(groups, lr=config.learning_rate)
+        case _:
+            assert_never(config.name)
 
 
 def set_learning_rate(optimizer: optim.Optimizer, learning_rate: float) -> None:
@@ -53,10 +57,15 @@ class LearningRateSchedule:
             epoch: number of the epoch, from 0.
             val_loss: its validation loss; may be NaN.
         """
-        if self._config.name == "cosine":
-            self.value = self._cosine(epoch + 1)
-        elif self._config.name == "plateau":
-            self._plateau(val_loss)
+        match self._config.name:
+            case "plateau":
+                self._plateau(val_loss)
+            case "cosine":
+                self.value = self._cosine(epoch + 1)
+            case "constant":
+                pass
+            case _:
+                assert_never(self._config.name)
 
     def _cosine(self, epoch: int) -> float:
         n_warmup = self._config.warmup_epochs

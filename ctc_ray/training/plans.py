@@ -8,15 +8,14 @@ range of item numbers.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import assert_never
 
 import numpy as np
 
+from ctc_ray.config.choices import ImageChoice
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.runs.records import ShardRecord
-
-ImageChoice = Literal["random", "all"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,13 @@ class RowGroup:
 
     def n_items(self, image_choice: ImageChoice) -> int:
         """Number of items in the row group."""
-        return self.n_events if image_choice == "random" else self.n_images
+        match image_choice:
+            case "random":
+                return self.n_events
+            case "all":
+                return self.n_images
+            case _:
+                assert_never(image_choice)
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def test_order_of_the_splits_is_part_of_the_work_and_survives_it():
     [
         ({"train": 0.9, "val": 0.05}, "add up to 0.95, not to 1"),
         ({}, "add up to 0, not to 1"),
-        ({"train": 1.5, "val": -0.5}, "must lie between 0 and 1"),
+        ({"train": 1.5, "val": -0.5}, "must be between 0 and 1"),
         ({"train": float("nan"), "val": 1}, "split.fractions.train is nan"),
     ],
 )

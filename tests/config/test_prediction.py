@@ -29,11 +29,14 @@ def test_each_source_alone_is_enough(source):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({}, "give exactly one of images_uri, .*; given: none"),
-        ({"images_uri": "a", **CSV}, "given: images_uri, csv_uri"),
-        ({"csv_uri": "a"}, "csv_uri needs event_column and image_columns"),
-        ({"csv_uri": "a", "event_column": "id"}, "csv_uri needs event_column and image_columns"),
-        ({"images_uri": "a", "split": "test"}, "split goes with dataset_uri"),
+        ({}, "give exactly one of --images-uri, .*; given: none"),
+        ({"images_uri": "a", **CSV}, "given: --images-uri, --csv-uri"),
+        ({"csv_uri": "a"}, "--csv-uri needs --event-column and --im"),
+        (
+            {"csv_uri": "a", "event_column": "id"},
+            "--csv-uri needs --event-column and --im",
+        ),
+        ({"images_uri": "a", "split": "test"}, "--split needs --dataset-uri"),
     ],
 )
 def test_other_sources_are_refused(source, message):

@@ -51,7 +51,7 @@ def test_nested_makes_mappings_in_mappings() -> None:
         ({"batch_size": {"randint": [8, 2]}}, "low < high"),
         ({"batch_size": {"randint": [1.5, 4]}}, "whole numbers"),
         ({"optimizer.learning_rate": {"loguniform": [0, 1]}}, "low must be above 0"),
-        ({"augment.rotate": {"uniform": [0, 500]}}, "less than or equal to 180"),
+        ({"augment.rotate": {"uniform": [0, 500]}}, "expected 180 or less"),
         ({"augment.colour": {"choice": ["little", "lots"]}}, "colour"),
         ({"loss_weights.genus": {"uniform": [0, 1]}}, "loss_weights names genus"),
     ],

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import pytest
+
 from ctc_ray.console import logs
 from ctc_ray.console.progress import Progress, clock
 from ctc_ray.files import storage
@@ -18,7 +20,7 @@ def test_progress_line_tells_rate_failures_and_time_to_go() -> None:
     progress._began -= 10
     progress.add(500, failed=3)
     assert progress.line().startswith("predict 500/1,000 images (50 %), ")
-    assert "3 failed, 0:10 to go" in progress.line()
+    assert "3 failed, 10 s to go" in progress.line()
 
 
 def test_what_an_earlier_run_did_does_not_count_for_the_rate() -> None:
@@ -55,9 +57,21 @@ def test_setting_up_twice_adds_no_second_handler() -> None:
     assert len(logging.getLogger("ctc_ray").handlers) == n_handlers
 
 
-def test_clock_shows_hours_only_where_there_are_some() -> None:
-    assert clock(46) == "0:46"
-    assert clock(3 * 3600 + 5 * 60) == "3:05:00"
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.00034, "0.0003 s"),
+        (0.34, "0.3 s"),
+        (1.26, "1.3 s"),
+        (9.6, "10 s"),
+        (46, "46 s"),
+        (250, "4 min 10 s"),
+        (3 * 3600 + 5 * 60, "3 h 05 min"),
+        (9000 * 3600, "9,000 h 00 min"),
+    ],
+)
+def test_durations_have_the_units_that_suit_them(seconds: float, words: str) -> None:
+    assert clock(seconds) == words
 
 
 def test_counts_in_words_leave_out_zeros() -> None:

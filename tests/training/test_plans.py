@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ctc_ray.config.choices import ImageChoice
 from ctc_ray.errors import ConfigError
 from ctc_ray.runs.records import RowGroupRecord, ShardRecord
 from ctc_ray.training.plans import (
     EpochPlan,
-    ImageChoice,
     RowGroup,
     batch_sizes,
     list_row_groups,

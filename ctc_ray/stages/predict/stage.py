@@ -11,7 +11,7 @@ out: PREDICTION as images/part-NNNNN.parquet, EVENT_PREDICTION as events/part-NN
 import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, assert_never
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -133,10 +133,16 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
 def _write_exports(
     config: PredictConfig, labels: LabelSpace, meta: Sequence[str], units: list[Unit]
 ) -> None:
-    chunks = {"csv": csv_chunks, "json": json_chunks}
     for kind in config.export:
-        uri = storage.join(config.output_uri, f"predictions.{kind}")
-        storage.write_chunks(uri, chunks[kind](_parts(config, units), labels, meta))
+        parts = _parts(config, units)
+        match kind:
+            case "csv":
+                chunks = csv_chunks(parts, labels, meta)
+            case "json":
+                chunks = json_chunks(parts, labels, meta)
+            case _:
+                assert_never(kind)
+        storage.write_chunks(storage.join(config.output_uri, f"predictions.{kind}"), chunks)
 
 
 def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table, pa.Table]]:

@@ -46,7 +46,10 @@ def run(config: ShowConfig) -> Summary:
         *((f"classes of {head}", _classes(names)) for head, names in manifest.classes.items()),
         *((("metadata", ", ".join(manifest.meta)),) if manifest.meta else ()),
         *(("made from", f"{source} {digest}") for source, digest in manifest.inputs.items()),
-        *(("append not finished", f"of {source}; the same command goes on") for source in growing),
+        *(
+            ("append not finished", f"of {source}; run the same command again to resume")
+            for source in growing
+        ),
         *((name.replace("_", " "), str(value)) for name, value in sheet.items()),
     ]
     cases: list[Mapping[str, Any]] = [
@@ -77,7 +80,7 @@ def _unfinished(config: ShowConfig, uri: str) -> Summary:
         begun = None
     if begun is None or begun.kind not in MADE_BY:  # another program's, or of a later ctc
         raise ConfigError(
-            f"{uri}: no {MANIFEST_NAME} and no work that a ctc command has begun; name the folder "
+            f"{uri}: no {MANIFEST_NAME} and no unfinished run of a ctc command; give the folder "
             "that was its --output-uri"
         )
     if config.contact_sheet or config.failures:
@@ -89,7 +92,7 @@ def _unfinished(config: ShowConfig, uri: str) -> Summary:
     there = f"{begun.n_files:,}" + ("" if begun.n_planned is None else f" of {begun.n_planned:,}")
     facts = [
         (begun.kind, uri),
-        ("not finished", f"`{command}` has begun it; the same command goes on where it was"),
+        ("not finished", f"started by `{command}`; run the same command again to resume"),
         ("files there", there),
     ]
     values = {
@@ -105,7 +108,7 @@ def _unfinished(config: ShowConfig, uri: str) -> Summary:
 
 def _classes(names: list[str]) -> str:
     more = len(names) - _CLASSES_SHOWN
-    shown = ", ".join(names[:_CLASSES_SHOWN])
+    shown = ", ".join(summaries.numbers_in_order(names)[:_CLASSES_SHOWN])
     return f"{len(names):,}: {shown}" + (f" and {more:,} more" if more > 0 else "")
 
 

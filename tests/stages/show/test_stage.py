@@ -72,7 +72,7 @@ def test_a_dataset_that_grows_tells_by_what(folder: Path, tmp_path: Path) -> Non
     done = read_manifest(str(tmp_path / "dataset")).inputs
     begin_append(str(tmp_path / "dataset"), {"more": "digest"}, done=done)
     summary = of(tmp_path / "dataset")
-    assert ("append not finished", "of more; the same command goes on") in summary.facts
+    assert ("append not finished", "of more; run the same command again to resume") in summary.facts
     assert (summary.values["growing_by"], of(folder / "dataset").values["growing_by"]) == (
         ["more"],
         [],
@@ -154,7 +154,7 @@ def test_unfinished_folder_says_which_command_goes_on(
     }
     out = printed(summary, capsys)
     assert f"2 of {n_shards}" in out
-    assert "`ctc create-dataset` has begun it; the same command goes on" in out
+    assert "started by `ctc create-dataset`; run the same command again to resume" in out
     with pytest.raises(ConfigError, match="is not finished"):
         of(tmp_path / "dataset", failures=True)
     dataset_in_process(folder / "inventory", folder / "photos", tmp_path / "dataset")
@@ -166,11 +166,11 @@ def test_what_is_no_folder_of_ours_is_told(folder: Path, tmp_path: Path) -> None
         of(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match=r"manifest\.json: is a file"):
         of(folder / "dataset" / "_manifest.json")
-    with pytest.raises(ConfigError, match="no work that a ctc command has begun"):
+    with pytest.raises(ConfigError, match="no unfinished run of a ctc command"):
         of(folder / "photos")
     (tmp_path / "_work").mkdir()
     (tmp_path / "_work" / "work.json").write_text("[]")
-    with pytest.raises(ConfigError, match="no work that a ctc command has begun"):
+    with pytest.raises(ConfigError, match="no unfinished run of a ctc command"):
         of(tmp_path)
     (tmp_path / "_manifest.json").write_text('{"name": "a web page"}')
     with pytest.raises(SchemaError, match="schema version None"):
@@ -205,7 +205,7 @@ def test_every_kind_of_folder_is_shown(
     split = {"dataset_uri": str(dataset), "split": "val", "max_failure_fraction": 1.0}
     predict.run(PredictConfig(bundle_uri=str(bundle), output_uri=str(answers), **split))
     export.run(ExportConfig(bundle_uri=str(bundle), output_uri=str(exported)))
-    words = {bundle: "macro_f1", exported: "model.onnx", answers: "events predicted as species"}
+    words = {bundle: "macro f1", exported: "model.onnx", answers: "events predicted as species"}
     for place, word in words.items():
         assert word in printed(of(place), capsys)
     sheet = of(answers, contact_sheet=str(tmp_path / "a.png")).values

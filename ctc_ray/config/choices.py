@@ -1,0 +1,46 @@
+"""The values that a setting may have, each list declared once.
+
+Code takes a choice apart with `match` and `assert_never`: a value that is added here and has no
+branch somewhere does not type-check (`tests/config/test_choices.py` tries it).
+"""
+
+from typing import Literal
+
+TruncatedPolicy = Literal["fail", "keep"]
+"""What becomes of an image whose file ends early."""
+
+ObservationRule = Literal["error", "drop", "first", "most-frequent"]
+"""What becomes of a capture event with several different observations."""
+
+UndatedRule = Literal["error", "train", "drop"]
+"""What becomes of a capture event without a time in a split by time."""
+
+RarestClass = Literal["rarest"]
+"""As many capture events per class as the rarest class has."""
+
+OptimizerName = Literal["sgd", "adamw"]
+"""How weights are updated."""
+
+ScheduleName = Literal["plateau", "cosine", "constant"]
+"""How the learning rate changes from epoch to epoch."""
+
+ImageChoice = Literal["random", "all"]
+"""The images of a capture event that one epoch of training uses."""
+
+Colour = Literal["none", "little", "full_fast", "full_randomized"]
+"""How the colours of training images are changed."""
+
+Aggregation = Literal["mean", "max", "min", "mean-logit"]
+"""How the probabilities of a capture event follow from those of its images."""
+
+ExportFormat = Literal["csv", "json"]
+"""File formats of event predictions beside Parquet."""
+
+ModelFormat = Literal["onnx", "torch-export"]
+"""File formats of a model."""
+
+DimensionKind = Literal["choice", "grid", "uniform", "loguniform", "randint"]
+"""How a search draws the values of one field."""
+
+Direction = Literal["min", "max"]
+"""Whether the smallest or the largest value of a metric is best."""
