@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import pytest
-
 from ctc_ray.console import logs
 from ctc_ray.console.progress import Progress, clock
 from ctc_ray.files import storage
