@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from measure import machine
@@ -93,6 +93,8 @@ def inventory(folder: Path, n_rows: int) -> Callable[[], int]:
 
 def plan(folder: Path, n_rows: int) -> Callable[[], int]:
     from ctc_ray.config.dataset import CreateDatasetConfig
+    from ctc_ray.runs.executor import Job, UnitResult
+    from ctc_ray.runs.units import Unit
     from ctc_ray.stages.create_dataset import stage as create_dataset
 
     config = CreateDatasetConfig(
@@ -101,9 +103,19 @@ def plan(folder: Path, n_rows: int) -> Callable[[], int]:
         heads=("species",),
     )
 
+    class PlannedError(Exception):
+        """Planning is over: the first unit would begin now."""
+
+    class NoUnits:
+        def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
+            raise PlannedError(sum(unit.n_rows for unit in units))
+
     def work() -> int:
-        begun = create_dataset.prepare(config)
-        return 0 if begun is None else sum(unit.n_rows for unit in begun.units)
+        try:
+            create_dataset.run(config, executor=NoUnits())
+        except PlannedError as planned:
+            return int(planned.args[0])
+        return 0
 
     return work
 
