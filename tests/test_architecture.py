@@ -193,6 +193,14 @@ def test_no_rule_is_left_behind() -> None:
         assert some <= set().union(*(libraries(name) for name in files)), place
 
 
+def test_only_files_touches_a_store_or_a_disk() -> None:
+    """Whatever bypasses `files/storage.operation` is missed by the test of failing operations."""
+    users = {
+        name for name, path in modules().items() if {"obstore", "pyarrow.fs"} & set(imported(path))
+    }
+    assert users <= {name for name in modules() if name.startswith("files.")}
+
+
 def test_no_module_is_longer_than_400_lines() -> None:
     long = {
         name: n
