@@ -11,11 +11,11 @@ from collections.abc import Sequence
 from ctc_ray.runs.executor import Executor, InProcess
 from ctc_ray.runs.units import Unit
 
-FEW_UNITS = 4
+FEW_UNITS = 6
 """Units that this process finishes sooner than a Ray that must first start.
 
-Measured by tests/benchmarks/bench_small_jobs.py: on 2 cores up to 6 units of 1,000 photographs of
-about 3 megapixels, 31 s and 37 s; fewer, because more cores help Ray more than threads.
+Measured by tests/benchmarks/bench_small_jobs.py on 2 cores: 6 units of 1,000 photographs of about
+3 megapixels take 31 s in this process, and 37 s on a Ray that must start.
 """
 
 
