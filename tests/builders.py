@@ -10,12 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import simplejpeg
+import torch
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
 from ctc_ray.files import storage
+from ctc_ray.labels import LabelSpace
+from ctc_ray.models.backbones import make_backbone
+from ctc_ray.models.bundle import Bundle, Provenance, save_bundle
+from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.runs.executor import InProcess, Job, UnitResult
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.records import BundleRecord
 from ctc_ray.runs.units import Unit
 from ctc_ray.splits.location_assignment import Assignment
 from ctc_ray.stages.create_dataset import stage as create_dataset
@@ -118,6 +125,26 @@ def train_config(dataset: Path, output: Path) -> TrainConfig:
         image_choice="all",
         early_stopping_patience=0,
     )
+
+
+def untrained_bundle(output: Path, *, image_size: int = 32, keep_aspect: bool = False) -> Path:
+    """A finished bundle of random weights with the heads of `write_events`: no time to train."""
+    torch.manual_seed(0)
+    label_space = LabelSpace({"species": ("blue", "green", "red"), "count": ("1", "2")})
+    bundle = Bundle(
+        model=MultiHeadModel(make_backbone("small_cnn"), label_space),
+        image_size=image_size,
+        keep_aspect=keep_aspect,
+        provenance=Provenance(config={}, data_fingerprint="", metrics={}, n_training_images={}),
+    )
+    save_bundle(str(output), bundle)
+    Manifest(
+        kind="bundle",
+        config={},
+        classes=label_space.to_json(),
+        bundle=BundleRecord(image_size=image_size, keep_aspect=keep_aspect),
+    ).write(str(output))
+    return output
 
 
 def trashnet_dataset(labelled: Path, folder: Path) -> Path:

@@ -140,27 +140,56 @@ def decode_plain_jpeg(
     return _decoded(image_HWC, exif.orientation(raw), (width, height))
 
 
+def decode_pillow_image(
+    image: Image.Image, *, smallest_side: int | None, max_pixels: int
+) -> Pixels | Failure:
+    """The image as upright RGB pixels (H, W, 3), as from a lossless file, or its failure.
+
+    An image that is not loaded yet is loaded; `unreadable` if that fails. For the arguments see
+    `decode_scaled`.
+    """
+    with _pillow.shared(), _one_caller:  # the same image may be in a list twice
+        decoded = _decode_image(image, None, smallest_side, max_pixels)
+    return decoded if isinstance(decoded, Failure) else as_rgb(decoded.pixels)
+
+
 def _decode_with_pillow(
     raw: bytes, smallest_side: int | None, max_pixels: int
 ) -> Decoded | Failure:
     """Decode with Pillow; `unreadable` if Pillow raises an exception."""
     try:
         with Image.open(io.BytesIO(raw), formats=PILLOW_FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                return Failure.TOO_LARGE
-            if smallest_side is not None:
-                image.draft(None, (smallest_side, smallest_side))  # scales a JPEG
-            image.load()
-            small = _shrink(image, smallest_side)
-            return _decoded(np.array(small), _orientation(image, raw), (width, height))
+            return _decode_image(image, raw, smallest_side, max_pixels)
     except Image.DecompressionBombError:
         return Failure.TOO_LARGE
     except _PILLOW_ERRORS:
         return Failure.UNREADABLE
 
 
-def _orientation(image: ImageFile.ImageFile, raw: bytes) -> int:
+def _decode_image(
+    image: Image.Image, raw: bytes | None, smallest_side: int | None, max_pixels: int
+) -> Decoded | Failure:
+    """Load an opened image and scale it down.
+
+    Args:
+        raw: the bytes of the file. None: the image may be the caller's, and keeps all its pixels.
+    """
+    width, height = image.size
+    if width * height > max_pixels:
+        return Failure.TOO_LARGE
+    try:
+        if raw is not None and smallest_side is not None:
+            image.draft(None, (smallest_side, smallest_side))  # scales a JPEG
+        image.load()
+        small = _shrink(image, smallest_side)
+        return _decoded(np.array(small), _orientation(image, raw or b""), (width, height))
+    except Image.DecompressionBombError:
+        return Failure.TOO_LARGE
+    except _PILLOW_ERRORS:
+        return Failure.UNREADABLE
+
+
+def _orientation(image: Image.Image, raw: bytes) -> int:
     """EXIF orientation of a loaded image; 1 for a TIFF, which Pillow has turned already."""
     if raw.startswith(b"\xff\xd8"):
         return exif.orientation(raw)
@@ -287,3 +316,4 @@ class _PillowState:
 
 
 _pillow = _PillowState()
+_one_caller = threading.Lock()

@@ -1,7 +1,7 @@
 """Resize an image for a shard, or for the input of a network.
 
-in:  bytes of an image file
-out: a small JPEG (`to_shard_jpeg`), or a square of pixels (`to_input`)
+in:  bytes of an image file, or a Pillow image
+out: a small JPEG (`to_shard_jpeg`), or a square of pixels (`to_input`, `pillow_to_input`)
 
 Shape letters: H height, W width, C channels.
 """
@@ -20,6 +20,7 @@ from ctc_ray.images.decode import (
     Decoded,
     Pixels,
     decode,
+    decode_pillow_image,
     decode_plain_jpeg,
     decode_scaled,
 )
@@ -94,6 +95,20 @@ def to_input(
     `max_pixels` and `truncated` see `decode_scaled`.
     """
     image_HWC = decode(raw, smallest_side=image_size, max_pixels=max_pixels, truncated=truncated)
+    if isinstance(image_HWC, Failure):
+        return image_HWC
+    return square(image_HWC, image_size=image_size, keep_aspect=keep_aspect)
+
+
+def pillow_to_input(
+    image: Image.Image, *, image_size: int, keep_aspect: bool, max_pixels: int
+) -> Pixels | Failure:
+    """A Pillow image as RGB pixels (image_size, image_size, 3), or its failure.
+
+    The result equals that of `to_input` for a lossless file with these pixels. A JPEG file gives
+    slightly other pixels, because `to_input` scales it while it is decoded.
+    """
+    image_HWC = decode_pillow_image(image, smallest_side=image_size, max_pixels=max_pixels)
     if isinstance(image_HWC, Failure):
         return image_HWC
     return square(image_HWC, image_size=image_size, keep_aspect=keep_aspect)
