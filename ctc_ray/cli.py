@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
 
     def tell_interrupted() -> None:
         if telling.acquire(blocking=False):  # once
-            _tell("interrupted; run the same command again to resume")
+            _tell("interrupted; the same command resumes")
 
     with interrupts.leaving_in_time(tell_interrupted):
         try:

@@ -66,7 +66,7 @@ def test_metrics_of_two_workers_are_those_of_the_saved_model(dataset: Path, tmp_
         config, read_manifest(str(dataset), "dataset"), rank=0, n_workers=1, device="cpu"
     )
     alone._model.load_state_dict(bundle.model.state_dict())
-    metrics = alone._evaluate().summary()
+    metrics = alone._evaluate().compute()
     assert metrics["n_species"] > metrics["n_count"] > 0
     assert metrics == pytest.approx(bundle.provenance.metrics, rel=1e-5)
 
