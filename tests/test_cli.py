@@ -259,7 +259,7 @@ def test_options_win_over_the_file(tmp_path: Path, seen: list[tuple[str, StageCo
     assert values["model"]["image_size"] == 96
 
 
-def test_every_command_of_the_readme_parses(seen: list[tuple[str, StageConfig]]) -> None:
+def test_every_command_parses(seen: list[tuple[str, StageConfig]]) -> None:
     lines = [
         "create-inventory csv --source-uri F --output-uri I --event-column id"
         " --image-columns image1 image2 --head-columns species count --meta-columns site",

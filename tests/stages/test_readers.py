@@ -1,4 +1,4 @@
-"""A dataset opens in other programs by the very lines of the README."""
+"""A dataset opens in other programs by the very lines of docs/formats.md."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, shard_schema
 from ctc_ray.stages.create_inventory import stage as create_inventory
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+FORMATS = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 COLUMNS = shard_schema(("species", "count"), ["site"]).names
 
 
@@ -34,17 +34,17 @@ def manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     return read_manifest("dataset", "dataset")
 
 
-def run_block_of_readme(importing: str) -> dict[str, Any]:
-    """The names that the block of Python in the README with this import defines."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def run_block(importing: str) -> dict[str, Any]:
+    """The names that the block of Python in the page with this import defines."""
+    blocks = re.findall(r"```python\n(.*?)```", FORMATS.read_text(), flags=re.DOTALL)
     (block,) = (block for block in blocks if importing in block)
     names: dict[str, Any] = {}
     exec(block, names)
     return names
 
 
-def test_pandas_reads_all_splits_with_the_line_of_the_readme(manifest: Manifest) -> None:
-    frame = run_block_of_readme("import pandas")["frame"]
+def test_pandas_reads_all_splits_with_the_lines_of_the_page(manifest: Manifest) -> None:
+    frame = run_block("import pandas")["frame"]
     assert list(frame.columns) == [*COLUMNS, "split"]
     assert len(frame) == manifest.rows_out
     usable = frame[frame["failure"].isna()]
@@ -54,8 +54,8 @@ def test_pandas_reads_all_splits_with_the_line_of_the_readme(manifest: Manifest)
         assert counts == heads["species"]
 
 
-def test_duckdb_counts_classes_with_the_line_of_the_readme(manifest: Manifest) -> None:
-    counts = run_block_of_readme("import duckdb")["counts"].fetchall()
+def test_duckdb_counts_classes_with_the_lines_of_the_page(manifest: Manifest) -> None:
+    counts = run_block("import duckdb")["counts"].fetchall()
     assert {(split, label): n for split, label, n in counts} == {
         (split, label): n
         for split, heads in manifest.labels.items()
@@ -63,14 +63,14 @@ def test_duckdb_counts_classes_with_the_line_of_the_readme(manifest: Manifest) -
     }
 
 
-def test_datasets_shows_images_with_the_line_of_the_readme(
+def test_datasets_shows_images_with_the_lines_of_the_page(
     manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import datasets  # takes 2 s
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)  # or it counts its users online
-    images = run_block_of_readme("import Image")["images"]["train"]
+    images = run_block("import Image")["images"]["train"]
     assert images.column_names == COLUMNS
     n_rows = {split.split: split.images for split in manifest.splits}
     assert images.num_rows == n_rows["train"]
