@@ -80,7 +80,7 @@ def test_field_that_does_not_exist_is_named_before_the_cluster_starts(
     dataset: Path, tmp_path: Path
 ) -> None:
     space = {"optimizer.learning_rat": {"choice": [0.1]}}
-    with pytest.raises(ConfigError, match="did you mean optimizer.learning_rate"):
+    with pytest.raises(ConfigError, match=r"did you mean optimizer\.learning_rate"):
         tune.run(config(dataset, tmp_path / "tuned", space=space))
     assert not (tmp_path / "tuned").exists()
 
