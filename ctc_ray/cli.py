@@ -185,12 +185,12 @@ def make_app() -> App:
         sort_key=0,
     )
     inventory["--help"].group = inventory["--version"].group = Group("", show=False)
-    for place, (source, model) in enumerate(_SOURCES):
+    for index, (source, model) in enumerate(_SOURCES):
         name = f"create-inventory {source}"
-        _add(inventory, _command(name, "create_inventory", model), name, model, sort_key=place)
+        _add(inventory, _command(name, "create_inventory", model), name, model, sort_key=index)
     app.command(inventory)
-    for place, (name, stage, model) in enumerate(_STAGES, start=1):
-        _add(app, _command(name, stage, model), name, model, sort_key=place)
+    for index, (name, stage, model) in enumerate(_STAGES, start=1):
+        _add(app, _command(name, stage, model), name, model, sort_key=index)
     _add(app, _show_command(), "show", ShowConfig, sort_key=len(_STAGES) + 1)
     return app
 
@@ -306,8 +306,8 @@ def _as_typed(model: type[Config], *, without: str = "") -> tuple[type[BaseModel
         The model, and the last group of its options.
     """
     fields: dict[str, Any] = {}
-    for place, about in enumerate(option_groups(model, without=without)):
-        group = Group(about.title, help=about.about, sort_key=place)
+    for index, about in enumerate(option_groups(model, without=without)):
+        group = Group(about.title, help=about.about, sort_key=index)
         for option in about.options:
             fields[option.key.replace(".", _DOT)] = (_typed(option, group), None)
     return create_model(f"Typed{model.__name__}", __base__=_Typed, **fields), group

@@ -150,7 +150,7 @@ def to_yaml(values: Mapping[str, Any]) -> str:
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The base with the changes laid over it, mappings key by key."""
+    """The base with the changes applied, mappings key by key."""
     merged = dict(base)
     for key, value in changes.items():
         below = merged.get(key)

@@ -46,7 +46,7 @@ class _Noise:
     def __init__(self, output_uri: str) -> None:
         self.output_uri = output_uri
         self.uri = ""
-        """Of the log in the output; empty as long as no work has begun there."""
+        """URI of the log in the output; empty as long as no work has begun there."""
         with tempfile.TemporaryFile() as file:  # it has no name, so nothing of it is left behind
             _lead_to(file.fileno())
 
@@ -73,7 +73,7 @@ def keep_noise_in_file(output_uri: str = "") -> TextIO:
 
 
 def keep_noise_in_output() -> str:
-    """Let the file lie in `_work/logs` of the output, where work has begun; its URI, or nothing.
+    """Move the file into `_work/logs` of an output where work has begun; its URI, or nothing.
 
     A local file is there from now on, so it outlives a crash; a remote one is written at the end of
     a command that fails.

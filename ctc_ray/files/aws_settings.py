@@ -44,14 +44,14 @@ def bucket_settings(bucket: str, *, aws: str = "https://s3.amazonaws.com") -> S3
     """
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    if endpoint:  # not every store that speaks S3 tells a region when it is asked
+    if endpoint:  # not every store that speaks S3 reports a region
         return {"endpoint": endpoint, "region": region or "us-east-1", **_credentials()}
     found = bucket_region(f"{aws}/{bucket}")
     return {"region": found or region or "us-east-1", **_credentials()}
 
 
 def bucket_region(url: str) -> str | None:
-    """The region of a bucket; AWS tells it to everybody, whatever else it answers.
+    """The region of a bucket; AWS reports it without credentials.
 
     Raises:
         FileNotFoundError: there is no such bucket.

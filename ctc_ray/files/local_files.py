@@ -167,7 +167,7 @@ def _warn_left_out(error: OSError) -> None:
 
 
 def _leads_back(root: str, name: str) -> bool:
-    """Whether a folder is a link to one that it lies in: its files would be listed for ever."""
+    """Whether a folder is a link to a folder above it: its files would be listed without end."""
     real = os.path.realpath(os.path.join(root, name))
     return os.path.commonpath([real, os.path.realpath(root)]) == real
 

@@ -89,7 +89,7 @@ def _bucket(scheme: str, bucket: str, n_retries: int) -> Store:
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise ConnectionError(
-            f"{scheme}://{bucket}: AWS does not tell its region: {reason}"
+            f"{scheme}://{bucket}: AWS does not report its region: {reason}"
         ) from error
     except (exceptions.BaseError, ValueError) as error:
         raise ConfigError(f"{scheme}://{bucket}: {short(error)}") from error

@@ -28,21 +28,21 @@ _CAUSE = re.compile(r'message: "([^"]+)"|error: "([^"]+)"|(TimedOut|IncompleteBo
 def explained(uri: str, error: Exception) -> Exception:
     """The error of Python that says the same as this one of obstore; see `object_store.request`."""
     text = short(error)
-    told: Exception
+    translated: Exception
     match error:
         case _ if text.startswith("NoSuchBucket"):
-            told = FileNotFoundError(f"{uri}: no such bucket")
+            translated = FileNotFoundError(f"{uri}: no such bucket")
         case FileNotFoundError():
-            told = FileNotFoundError(f"{uri}: no such object")
+            translated = FileNotFoundError(f"{uri}: no such object")
         case exceptions.AlreadyExistsError() | exceptions.PreconditionError():
-            told = FileExistsError(f"{uri}: {text}")
+            translated = FileExistsError(f"{uri}: {text}")
         case exceptions.InvalidPathError():  # of a listed object; that of a URI is a ValueError
-            told = ConfigError(f"{uri}: {text}")
+            translated = ConfigError(f"{uri}: {text}")
         case ValueError():
-            told = OSError(f"{uri!r}: {text}")
+            translated = OSError(f"{uri!r}: {text}")
         case _:
-            told = _failed(uri, error, text)
-    return told
+            translated = _failed(uri, error, text)
+    return translated
 
 
 def _failed(uri: str, error: Exception, text: str) -> OSError:
@@ -62,8 +62,8 @@ def _failed(uri: str, error: Exception, text: str) -> OSError:
 def short(error: Exception) -> str:
     """What the store says, or why there was no answer, without the request and its headers."""
     text, _, source = " ".join(str(error).split()).partition(" Debug source: ")
-    if told := _TOLD.search(text):
-        return ": ".join(filter(None, told.groups()))
+    if translated := _TOLD.search(text):
+        return ": ".join(filter(None, translated.groups()))
     reason = _REQUEST.sub("", _REQUEST.sub("", text.rpartition(_STATUS)[2])).rstrip(": ")
     causes = [next(filter(None, found)) for found in _CAUSE.findall(source)]
     return f"{reason}: {causes[0]}" if causes and "error" in reason else reason

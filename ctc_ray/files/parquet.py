@@ -12,13 +12,13 @@ from ctc_ray.files import storage
 
 @dataclass(frozen=True)
 class Encodings:
-    """How columns lie in a Parquet file, where the default costs time for nothing."""
+    """How columns are stored in a Parquet file, where the default costs time for nothing."""
 
-    unrepeated: Collection[str] = ()
+    no_dictionary: Collection[str] = ()
     """Columns without a dictionary: their values are nearly all different, or come in runs."""
-    stepwise: Collection[str] = ()
+    delta: Collection[str] = ()
     """Numbers and times of which most are near the one before them: stored as differences."""
-    bounded: Collection[str] | None = None
+    statistics: Collection[str] | None = None
     """Columns by whose bounds readers skip row groups; None: all."""
 
 
@@ -42,8 +42,8 @@ def table_bytes(
 ) -> pa.Buffer:
     """A table as the content of a Parquet file; the same table gives the same bytes."""
     sink = pa.BufferOutputStream()
-    plain = {*encodings.unrepeated, *encodings.stepwise}
-    bounded = encodings.bounded
+    plain = {*encodings.no_dictionary, *encodings.delta}
+    statistics = encodings.statistics
     pq.write_table(
         table,
         sink,
@@ -52,14 +52,14 @@ def table_bytes(
         use_dictionary=[
             leaf for name in table.schema for leaf in _leaves(name) if leaf not in plain
         ],
-        column_encoding=dict.fromkeys(encodings.stepwise, "DELTA_BINARY_PACKED") or None,
-        write_statistics=True if bounded is None else list(bounded),
+        column_encoding=dict.fromkeys(encodings.delta, "DELTA_BINARY_PACKED") or None,
+        write_statistics=True if statistics is None else list(statistics),
     )
     return sink.getvalue()
 
 
 def _leaves(field: pa.Field, path: str = "") -> list[str]:
-    """The columns of a Parquet file in which a field lies."""
+    """The columns of a Parquet file that store a field."""
     path += field.name
     if pa.types.is_struct(field.type):
         return [leaf for child in field.type for leaf in _leaves(child, f"{path}.")]
@@ -94,20 +94,22 @@ def row_group_bytes(
     return sink.getvalue()
 
 
-def open_parquet(uri: str, *, coded: Sequence[str] = ()) -> pq.ParquetFile:
+def open_parquet(uri: str, *, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
     """A Parquet file, opened: footer read, rows not yet.
 
     Args:
-        coded: columns that come dictionary-encoded, as they lie in the file.
+        read_dictionary: columns to read as dictionaries, as the file stores them.
 
     Raises:
         FileNotFoundError: there is no such file.
         SchemaError: it is no Parquet file.
     """
     try:
-        # Of an object, columns that lie side by side are one request.
+        # Neighbouring columns of an object are read by one request.
         return pq.ParquetFile(
-            storage.open_file(uri), read_dictionary=coded, pre_buffer=storage.is_remote(uri)
+            storage.open_file(uri),
+            read_dictionary=read_dictionary,
+            pre_buffer=storage.is_remote(uri),
         )
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{uri}: {error}") from error
@@ -153,11 +155,11 @@ def write_batches(uri: str, batches: Sequence[pa.Table]) -> None:
     storage.write_bytes(uri, sink.getvalue())
 
 
-def read_batch(uri: str, place: int) -> pa.Table:
+def read_batch(uri: str, index: int) -> pa.Table:
     """One of the tables that `write_batches` has written; the rest is not read."""
 
     def read() -> pa.Table:
-        return pa.Table.from_batches([reader.get_batch(place)])
+        return pa.Table.from_batches([reader.get_batch(index)])
 
     with storage.open_file(uri) as source, pa.ipc.open_file(source) as reader:
         return storage.operation("read", uri, read)

@@ -36,7 +36,7 @@ _owner = uuid.uuid4().hex
 
 
 def operation(name: str, uri: str, call: Callable[[], Answer]) -> Answer:
-    """Do one operation on a disk or a store; a test puts its own in this one's place.
+    """Do one operation on a disk or a store; a test replaces this function.
 
     Args:
         name: read, open, write (aside, or the whole object), rename, create, stat, list or delete.
@@ -87,7 +87,7 @@ def join(uri: str, *parts: str) -> str:
 
 
 def under_root(root_uri: str | None, uri: str) -> str:
-    """Where the file `uri` of a source lies: absolute paths and URIs stay inside `root_uri` too.
+    """The URI of the file `uri` of a source: absolute paths and URIs stay inside `root_uri` too.
 
     As in the original, a leading separator is stripped before joining, so that `/data/a.jpg` of a
     csv can be found below another root; a full URI (`s3://…`) is left alone.
@@ -279,7 +279,7 @@ def list_files(
     """The URIs of all files below a folder, sorted by their bytes; nothing is left out.
 
     Args:
-        on_closed: is told of each folder inside that cannot be listed; None: only a warning is.
+        on_closed: is called for each folder inside that cannot be listed; None: logs a warning.
 
     Raises:
         ConfigError: there is no such folder.

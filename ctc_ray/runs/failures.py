@@ -25,7 +25,7 @@ class Footer:
 
 
 def read_footers(output_uri: str, units: list[Unit]) -> list[Footer]:
-    """The footers of all units' files, in their order: what lies there, not what tasks reported."""
+    """The footers of all units' files, in their order; read from the files themselves."""
 
     def read(unit: Unit) -> Footer:
         with parquet.open_parquet(storage.join(output_uri, unit.name)) as file:
@@ -41,7 +41,7 @@ def read_footers(output_uri: str, units: list[Unit]) -> list[Footer]:
 
 
 def _n_null_failures(row_group: Any) -> int:
-    columns = (row_group.column(place) for place in range(row_group.num_columns))
+    columns = (row_group.column(index) for index in range(row_group.num_columns))
     column = next(column for column in columns if column.path_in_schema == "failure")
     return int(column.statistics.null_count)
 

@@ -264,7 +264,7 @@ def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 
 
 def _flatten(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted key and JSON of each value: what is equal in Python, like 1 and true, is not here."""
+    """Dotted key -> value as JSON, so that 1 and true differ."""
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
             yield from _flatten(item, f"{prefix}{key}.")

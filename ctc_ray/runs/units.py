@@ -1,7 +1,7 @@
 """A stage's work as numbered units of whole capture events; what is still missing.
 
 A unit's rows wait in a plan file below `_work/` of the output folder; its result is one file of the
-same name. A run does the units whose file is missing, so a killed run goes on where it was.
+same name. A run does the units whose file is missing, so a killed run resumes.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from ctc_ray.columns.event_runs import (
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.layout import WORK_FOLDER
 
-_FILES_WAITING = 8  # laid by another thread, so memory must not grow with them
+_FILES_WAITING = 8  # written by another thread; a limit for the memory that they take
 _UNITS_PER_PLAN_FILE = 64  # a task reads the file's footer, and then its own rows
 
 
@@ -28,12 +28,12 @@ class Unit:
 
     name: str  # e.g. split=train/part-00000.parquet
     plan_file: str  # below the output folder
-    place: int  # in the plan file
+    index: int  # in the plan file, from 0
     n_rows: int
 
 
 class PlanWriter:
-    """Cuts rows into units and lays them ready, part by part; units count in the order of the rows.
+    """Cuts rows into units and writes their plan files, part by part, in the order of the rows.
 
     Rows of an event must be neighbours, also from part to part.
     """
@@ -51,7 +51,7 @@ class PlanWriter:
         """Nothing is written yet.
 
         Args:
-            columns: those that are laid ready; None: all.
+            columns: the columns to write; None: all.
             folder: where the units' results go, below the output folder, e.g. `split=train`.
             first: number of the first unit.
             plans: folder for the plan files, below the output folder.
@@ -66,38 +66,38 @@ class PlanWriter:
         self.units: list[Unit] = []
 
     def add(self, rows: pa.Table) -> None:
-        """Lay ready all units that no later row can change."""
+        """Write plan files for all units that are complete."""
         if self._rest is not None:
             rows = pa.concat_tables([self._rest, rows]).combine_chunks()
         starts = run_starts(rows["capture_event_id"])
-        last_event = int(starts[-1]) if len(starts) else 0  # it may go on
+        last_event = int(starts[-1]) if len(starts) else 0  # later rows may belong to it
         done = 0
         for start, stop in cut_at_starts(starts, rows.num_rows, self._images_per_unit):
             if stop > last_event:
                 break
-            self._lay(rows.slice(start, stop - start))
+            self._add_unit(rows.slice(start, stop - start))
             done = stop
         self._rest = rows.slice(done)
 
     def finish(self) -> list[Unit]:
-        """Lay the rest ready, and give all units."""
+        """Write plan files for the remaining rows; return all units."""
         if self._rest is not None:
             ids = self._rest["capture_event_id"]
             for start, stop in cut_by_events(ids, self._images_per_unit):
-                self._lay(self._rest.slice(start, stop - start))
+                self._add_unit(self._rest.slice(start, stop - start))
         self._flush()
         self._pool.shutdown()
         for writing in self._writing:
             writing.result()
         return self.units
 
-    def _lay(self, rows: pa.Table) -> None:
+    def _add_unit(self, rows: pa.Table) -> None:
         number = len(self.units)
         self.units.append(
             Unit(
                 name=f"{self._folder}/part-{self._first + number:05d}.parquet",
                 plan_file=self._plan_file(number),
-                place=number % _UNITS_PER_PLAN_FILE,
+                index=number % _UNITS_PER_PLAN_FILE,
                 n_rows=rows.num_rows,
             )
         )
@@ -118,12 +118,12 @@ class PlanWriter:
 
 
 def _write_once(uri: str, batches: list[pa.Table]) -> None:
-    if not storage.exists(uri):  # a killed run has laid it: the work is the same
+    if not storage.exists(uri):  # written by a killed run of the same job
         parquet.write_batches(uri, batches)
 
 
 def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: int) -> list[Unit]:
-    """Cut all rows into units and lay them ready; see `PlanWriter`."""
+    """Cut all rows into units and write their plan files; see `PlanWriter`."""
     plan = PlanWriter(output_uri, folder, images_per_unit)
     plan.add(rows)
     return plan.finish()
@@ -131,7 +131,7 @@ def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: in
 
 def read_unit(output_uri: str, unit: Unit) -> pa.Table:
     """The rows of a unit."""
-    return parquet.read_batch(storage.join(output_uri, unit.plan_file), unit.place)
+    return parquet.read_batch(storage.join(output_uri, unit.plan_file), unit.index)
 
 
 def missing_units(output_uri: str, units: list[Unit]) -> list[Unit]:

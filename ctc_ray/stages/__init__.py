@@ -1,1 +1,1 @@
-"""The verbs: one module per command; the only place where Ray is imported."""
+"""The verbs: one module or folder per command. Only `cluster`, `train` and `tune` import Ray."""

@@ -86,7 +86,7 @@ def test_encodings_change_the_bytes_and_no_value(tmp_path):
             "counts": [[1, 2]] * 100,
         }
     )
-    encodings = parquet.Encodings(unrepeated=["name"], stepwise=["time"], bounded=["time"])
+    encodings = parquet.Encodings(no_dictionary=["name"], delta=["time"], statistics=["time"])
     parquet.write_table(str(tmp_path / "rows.parquet"), rows, encodings=encodings)
     assert parquet.read_table(str(tmp_path / "rows.parquet")).equals(rows)
     with parquet.open_parquet(str(tmp_path / "rows.parquet")) as file:

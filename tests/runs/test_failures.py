@@ -23,7 +23,7 @@ def unit_file(folder: Path, name: str, failures: list[str | None]) -> Unit:
     )
     content = parquet.row_group_bytes([rows], metadata={"key": name})
     storage.write_bytes(str(folder / name), content)
-    return Unit(name=name, plan_file="", place=0, n_rows=n)
+    return Unit(name=name, plan_file="", index=0, n_rows=n)
 
 
 def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def cluster_address() -> str | None:
 
 
 def _node() -> Node | None:
-    """Of Ray's, where this process is connected; None also for a client (`ray://`)."""
+    """Ray's node object of this process; None if it is not connected, or by a client (`ray://`)."""
     return ray._private.worker._global_node
 
 
@@ -167,9 +167,9 @@ def _quiet() -> None:
 
 
 def require(what: str, *, cpus: float, gpus: float = 0) -> None:
-    """Check that the CPUs and GPUs are there that work needs all at once, before it is begun.
+    """Check that the CPUs and GPUs are there that work needs all at once, before it begins.
 
-    Ray itself waits without end. A cluster may still grow: there a message tells what is lacking.
+    Ray itself waits without end. A cluster may still grow: there a warning says what is missing.
 
     Args:
         what: the options that ask for them, as the user may change them.

@@ -58,7 +58,7 @@ def reason(error: Exception) -> str:
 
 
 def logs_of_ray() -> str:
-    """Where Ray's logs lie, and the log of this command if it has one."""
+    """The folder of Ray's logs, and the log of this command if it has one."""
     node = ray._private.worker._global_node
     session = node.get_session_dir_path() if node is not None else _latest_session()
     of_command = logs.keep_noise_in_output()

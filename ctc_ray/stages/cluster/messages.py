@@ -12,14 +12,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 class WorkerLogRelay:
     """Messages of workers, logged on the driver as they come; used by `with`.
 
-    They are for the eye: when their actor is lost, messages are, and the work goes on.
+    They are for people only: when their actor is lost, messages are lost and the work continues.
     """
 
     def __init__(self, receiver: logging.Logger, every_s: float = 0.5) -> None:
         self._receiver = receiver
         self._every_s = every_s
         self._stopped = threading.Event()
-        # On the driver's node: another one may be taken away while the work goes on.
+        # On the driver's node: another node may be removed during the work.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         mailbox = ray.remote(num_cpus=0, max_restarts=-1, scheduling_strategy=here)(_Mailbox)
         self.mailbox = mailbox.remote()

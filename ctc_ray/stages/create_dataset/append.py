@@ -83,7 +83,7 @@ class ExistingDataset:
     def units(self) -> list[Unit]:
         """Its shards, as units that are done."""
         return [
-            Unit(name=shard.path, plan_file="", place=0, n_rows=shard.n_images)
+            Unit(name=shard.path, plan_file="", index=0, n_rows=shard.n_images)
             for shard in self.manifest.shards
         ]
 

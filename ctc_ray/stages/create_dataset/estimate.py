@@ -58,15 +58,15 @@ class _Tried:
     cpu_s: float
     peak_bytes: int
     n_bytes: list[int]
-    """Of each image that did not fail: bytes of its JPEG."""
+    """Bytes of the JPEG of each image that did not fail."""
     failures: list[str | None]
-    """Of each image: why it failed, or null."""
+    """Why each image failed; null if it did not."""
 
 
 def check(
     config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest, decode: Decode
 ) -> Manifest:
-    """The estimate as counts of a manifest that lies nowhere; its failures are those of the sample.
+    """The estimate as a manifest that is not written; its failures are those of the sample.
 
     Args:
         decode: the images of some rows, as the real run makes them; a function of a module.
@@ -101,11 +101,13 @@ def check(
 
 def _sampled(config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest) -> pa.Table:
     """The sample's rows as the units have them."""
-    places = pa.array(sample_rows(plan, config.check or plan.rows.num_rows))
-    few = replace(plan, rows=plan.rows.take(places), splits=plan.splits.take(places))
-    lie = find_rows(config.inventory_uri)
+    chosen = pa.array(sample_rows(plan, config.check or plan.rows.num_rows))
+    few = replace(plan, rows=plan.rows.take(chosen), splits=plan.splits.take(chosen))
+    inventory_rows = find_rows(config.inventory_uri)
     parts = (rows for _, rows in rows_by_split(few))
-    return pa.concat_tables(whole_rows(p, lie, config.heads, inventory.meta) for p in parts)
+    return pa.concat_tables(
+        whole_rows(p, inventory_rows, config.heads, inventory.meta) for p in parts
+    )
 
 
 def sample_rows(plan: DatasetPlan, n_images: int) -> npt.NDArray[np.int64]:
@@ -149,7 +151,7 @@ def _try(
 
 def _wait(together: Any) -> None:
     """Begin when all processes have started: a process alone is faster than it will be."""
-    with contextlib.suppress(threading.BrokenBarrierError):  # one is late: the rest goes on
+    with contextlib.suppress(threading.BrokenBarrierError):  # one is late: the others begin
         together.wait(_WAIT_S)
 
 
@@ -251,9 +253,9 @@ def _expected(
             {
                 "image_uri": row["image_uri"],
                 "event": row["capture_event_id"],
-                "failure": failures[place],
+                "failure": failures[index],
             }
-            for place, row in zip(failed.tolist(), named, strict=True)
+            for index, row in zip(failed.tolist(), named, strict=True)
         ],
     }
 

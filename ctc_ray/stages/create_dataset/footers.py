@@ -80,7 +80,7 @@ def label_counts(
 
 
 def label_tables(labels: dict[str, dict[str, dict[str, int]]]) -> dict[str, Any]:
-    """The same as tables for the summary."""
+    """Usable images per class and split, as tables for the summary."""
     heads = next(iter(labels.values()))
     return {
         f"usable images per class of {head}": [

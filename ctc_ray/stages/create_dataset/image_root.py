@@ -16,7 +16,7 @@ _IMAGES_ASKED_FOR = 8  # of an object store
 
 
 def require_image_root(config: CreateDatasetConfig) -> None:
-    """Stop before every image is found missing, and stays so: a wrong path, a disk not mounted.
+    """Fail early if no image can be read (wrong path, disk not mounted), before all are `missing`.
 
     Raises:
         ConfigError: there is no such folder, or an object store refuses all images asked for.

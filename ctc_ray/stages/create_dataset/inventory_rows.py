@@ -29,14 +29,14 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class InventoryRows:
-    """Where the rows of an inventory lie."""
+    """The files of an inventory, and which rows each of them holds."""
 
     inventory_uri: str
     fingerprint: str
-    """Of the manifest: rows have these numbers only as long as it is the same inventory."""
+    """SHA-256 of the manifest: row numbers are valid for this inventory only."""
     part_uris: tuple[str, ...]
     part_ends: tuple[int, ...]
-    """Number of the row behind the last one of each part."""
+    """Exclusive end row of each part (cumulative row count)."""
 
     def require_unchanged(self) -> None:
         """Check that the inventory is still the one that was planned with.
@@ -49,7 +49,7 @@ class InventoryRows:
         except FileNotFoundError:
             is_same = False
         if not is_same:
-            read_manifest(self.inventory_uri, "inventory")  # tells what is there instead
+            read_manifest(self.inventory_uri, "inventory")  # raises if none is there
             raise IncompleteDataError(
                 f"{self.inventory_uri}: the inventory has changed since this command began; "
                 "run it again with another --output-uri, or with --overwrite"
@@ -67,7 +67,7 @@ class InventoryRows:
 
 
 def find_rows(inventory_uri: str) -> InventoryRows:
-    """Where the rows of a finished inventory lie; the footers of its files are read."""
+    """The files of a finished inventory; reads their footers."""
     uris = parquet.list_tables(inventory_uri)
     with ThreadPoolExecutor(_FOOTERS_AT_ONCE) as pool:
         n_rows = list(pool.map(_n_rows, uris))
@@ -105,7 +105,7 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
     wanted |= {"observation_counts"} if config.observations == "most-frequent" else set()
 
     def read(uri: str) -> pa.Table:
-        with parquet.open_parquet(uri, coded=("location_id",)) as file:
+        with parquet.open_parquet(uri, read_dictionary=("location_id",)) as file:
             names = [name for name in file.schema_arrow.names if name in wanted]
             if by.startswith("meta:") and meta_column(by.partition(":")[2]) not in names:
                 names += meta_columns(file.schema_arrow)  # for the message that names them
@@ -123,6 +123,6 @@ def read_columns(config: CreateDatasetConfig) -> pa.Table:
 def _numbered(table: pa.Table) -> pa.Table:
     """The table with events and locations as numbers: every step counts by them."""
     for name in _NUMBERED:
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, as_dictionary(table[name]))
+        index = table.schema.get_field_index(name)
+        table = table.set_column(index, name, as_dictionary(table[name]))
     return table

@@ -55,7 +55,7 @@ class DatasetPlan:
     """The images of a dataset, each with its labels and its split."""
 
     rows: pa.Table
-    """In the order of the inventory: `_row`, its place there, the columns that the plan was made
+    """In the order of the inventory: `_row`, its index there, the columns that the plan was made
     by, and `label_<head>`."""
     splits: pa.Array
     labels: LabelSpace
@@ -179,7 +179,7 @@ def rows_by_split(plan: DatasetPlan) -> Iterator[tuple[str, pa.Table]]:
 def whole_rows(
     waiting: pa.Table, inventory: InventoryRows, heads: Sequence[str], meta: Sequence[str]
 ) -> pa.Table:
-    """Rows that have waited, with all their columns: `planned_schema`."""
+    """Planned rows with the inventory columns joined back (`planned_schema`)."""
     schema = planned_schema(heads, meta)
     labels = [label_column(head) for head in heads]
     columns = [name for name in schema.names if name not in labels]

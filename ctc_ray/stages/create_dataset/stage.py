@@ -74,7 +74,7 @@ class PreparedDataset:
     config: CreateDatasetConfig
     run: Run
     manifest: Manifest
-    """As it will be, but for what only the shards tell."""
+    """The manifest without the counts that are read from the shards."""
     units: list[Unit]
 
 

@@ -36,7 +36,7 @@ class FoundImages:
 
     files: list[FoundFile]
     captured_at: pa.Array
-    """Of each, timestamp[us]; null is not known."""
+    """Capture time of each file, timestamp[us]; null if unknown."""
     findings: Findings
 
 
@@ -126,11 +126,11 @@ def same_content(image_uris: pa.Array | pa.ChunkedArray, hashes: pa.Array) -> Fi
     The first of equal ones is not listed. Files that cannot be read are equal to none.
     """
     codes = hashes.dictionary_encode().indices
-    places = np.flatnonzero(codes.is_valid().to_numpy(zero_copy_only=False))
-    numbers = codes.take(pa.array(places)).to_numpy()
+    indices = np.flatnonzero(codes.is_valid().to_numpy(zero_copy_only=False))
+    numbers = codes.take(pa.array(indices)).to_numpy()
     _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     later = first[inverse] != np.arange(len(numbers))
-    equal, firsts = places[later], places[first[inverse][later]]
+    equal, firsts = indices[later], indices[first[inverse][later]]
     return Findings().listed(
         "same_content", image_uris.take(pa.array(equal)), image_uris.take(pa.array(firsts))
     )
@@ -154,7 +154,7 @@ def _read_header(file: FoundFile, *, with_times: bool) -> _Header:
 def _by_threads(
     look: Callable[[In], Out], items: Sequence[In], n_threads: int, *, doing: str
 ) -> Iterator[Out]:
-    """The answer for each item, in order; progress is told."""
+    """The answer for each item, in order; logs progress."""
     with ThreadPoolExecutor(n_threads) as pool:
         for start in range(0, len(items), _FILES_PER_REPORT):
             yield from pool.map(look, items[start : start + _FILES_PER_REPORT])

@@ -57,9 +57,9 @@ _ROWS_PER_GROUP = 1 << 16  # what a task of create-dataset reads to get its thou
 _WRITERS = 2
 _ENCODINGS = (
     parquet.Encodings(  # a part is written in half the time of the default, at half the size
-        unrepeated=("image_id", "image_uri", "capture_event_id"),
-        stepwise=("captured_at",),
-        bounded=("capture_event_id", "location_id", "captured_at"),
+        no_dictionary=("image_id", "image_uri", "capture_event_id"),
+        delta=("captured_at",),
+        statistics=("capture_event_id", "location_id", "captured_at"),
     )
 )
 
@@ -125,9 +125,9 @@ def _absolute(config: InventoryConfig) -> InventoryConfig:
 
 
 def _inputs_if_begun(config: InventoryConfig) -> dict[str, str]:
-    """The bytes of a source that is a file, if its inventory may be there; else nothing.
+    """Fingerprint of a source file if an inventory may already exist in the output; else empty.
 
-    What a folder holds is known only when it has been read.
+    The content of a folder is known only when it has been read.
     """
     may_be_there = not config.overwrite and is_begun(config.output_uri)
     return _inputs_of_files(config) if may_be_there and storage.is_file(config.source_uri) else {}
@@ -188,7 +188,7 @@ def _read_dir(config: DirInventoryConfig) -> Inventory:
 
 def _read_tree(config: ImagesInventoryConfig) -> Inventory:
     if config.layout is not None:
-        layout_pattern(config.layout)  # a wrong one is told before any file is read
+        layout_pattern(config.layout)  # a wrong one is an error before any file is read
     found = _images_below(config, with_times=True)
     inventory = read_tree(
         config.source_uri, found.files, found.captured_at, layout=config.layout, **_gaps(config)
@@ -246,7 +246,7 @@ def _with(inventory: Inventory, *findings: Findings) -> Inventory:
 
 
 def _inputs_of_files(config: InventoryConfig) -> dict[str, str]:
-    """URI -> what changes with the source's content, its bytes; empty for a folder of images."""
+    """Source URI -> SHA-256 of its content; empty for image folders."""
     if isinstance(config, DirInventoryConfig | ImagesInventoryConfig):
         return {}
     if isinstance(config, CamtrapDpInventoryConfig):
@@ -259,7 +259,7 @@ def _inputs_of_files(config: InventoryConfig) -> dict[str, str]:
 
 
 def _inputs_of_folder(config: InventoryConfig, source: SourceRows) -> dict[str, str]:
-    """The same of a folder: its file names, and times where they are read."""
+    """Fingerprint of an image folder: its file names and, if read, capture times."""
     times = source.captured_at
     known = None if times is None else times.cast(pa.int64()).to_pylist()
     return {config.source_uri: fingerprint([source.image_uris.to_pylist(), known])}

@@ -23,7 +23,7 @@ from ctc_ray.inventory.sources.image_tree import read_images
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import Failure, conform, image_fields, meta_fields
 
-_SHARD = "_shard"  # column of a plan: where an image lies that comes from a dataset
+_SHARD = "_shard"  # column of a plan: the shard that holds the image
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Source:
     rows: pa.Table
     """The images, an event's images as neighbours."""
     empty_events: pa.Table | None = None
-    """Events of a csv that name no image: id, place and metadata."""
+    """Events of a csv that name no image: id, location and metadata."""
     findings: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -72,7 +72,7 @@ def _csv_columns(config: PredictConfig) -> CsvColumns:
 
 
 def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
-    """The rows of the shards without their images, and the shard where each image lies."""
+    """The rows of the shards without their images, and the shard that holds each image."""
     manifest = read_manifest(dataset_uri, "dataset")
     splits = sorted({shard.split for shard in manifest.shards})
     if split is not None and split not in splits:
@@ -116,10 +116,10 @@ def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
     for shard in pc.unique(rows[_SHARD]).to_pylist():  # in the order of the rows
         jpegs = parquet.read_table(shard, ["image_id", "jpeg", "failure"])
         wanted = rows.filter(pc.equal(rows[_SHARD], shard))["image_id"].to_pylist()
-        place = {image_id: i for i, image_id in enumerate(jpegs["image_id"].to_pylist())}
+        row_of = {image_id: i for i, image_id in enumerate(jpegs["image_id"].to_pylist())}
         for image_id in wanted:
-            failure = jpegs["failure"][place[image_id]].as_py()
-            yield Failure(failure) if failure else jpegs["jpeg"][place[image_id]].as_py()
+            failure = jpegs["failure"][row_of[image_id]].as_py()
+            yield Failure(failure) if failure else jpegs["jpeg"][row_of[image_id]].as_py()
 
 
 def decode_batches(

@@ -29,7 +29,7 @@ _CANDIDATE = pa.schema(
     [
         *(pa.field(name, pa.float32() if name == "score" else pa.string()) for name in _SHARED),
         pa.field("split", pa.string()),
-        pa.field("part", pa.string()),  # where the row lies: file, row group, row of the group
+        pa.field("part", pa.string()),  # position of the row: file, row group, row of the group
         pa.field("group", pa.int64()),
         pa.field("row", pa.int64()),
     ]
@@ -97,7 +97,7 @@ def _files(uri: str, manifest: Manifest) -> list[str]:
 
 
 def _in_turn(names: list[str]) -> list[str]:
-    """The files in an order that is no order, but from every split one in turn."""
+    """Files in hashed order, round-robin over the splits."""
     in_order = sorted(names, key=lambda name: (name.rpartition("/")[0], fingerprint(name)))
     turns: list[tuple[int, str]] = []
     for _, group in groupby(in_order, key=lambda name: name.rpartition("/")[0]):
@@ -112,13 +112,13 @@ def _read_part(uri: str, name: str, manifest: Manifest, head: str | None) -> pa.
     with parquet.open_parquet(storage.join(uri, name)) as file:
         for group in sorted(range(file.num_row_groups), key=lambda g: fingerprint([name, g])):
             rows = _as_shared(file.read_row_group(group, columns=columns), manifest, head)
-            places = {
+            position = {
                 "split": pa.array([split] * rows.num_rows, pa.string()),
                 "part": pa.array([name] * rows.num_rows, pa.string()),
                 "group": pa.array(np.full(rows.num_rows, group)),
                 "row": pa.array(np.arange(rows.num_rows)),
             }
-            columns_of = {name: rows[name] for name in _SHARED} | places
+            columns_of = {name: rows[name] for name in _SHARED} | position
             found.append(pa.table(columns_of, schema=_CANDIDATE))
             n_rows += rows.num_rows
             if n_rows >= _CANDIDATES:
@@ -153,22 +153,22 @@ def _as_shared(rows: pa.Table, manifest: Manifest, head: str | None) -> pa.Table
 def _from_shards(uri: str, rows: list[dict[str, Any]], side: int) -> list[Thumbnail]:
     """Each row group that holds a chosen image is read once."""
     by_group: dict[tuple[str, int], list[int]] = {}
-    for place, row in enumerate(rows):
-        by_group.setdefault((row["part"], row["group"]), []).append(place)
+    for index, row in enumerate(rows):
+        by_group.setdefault((row["part"], row["group"]), []).append(index)
 
     def read(at: tuple[tuple[str, int], list[int]]) -> list[tuple[int, Thumbnail]]:
-        (name, group), places = at
+        (name, group), indices = at
         with parquet.open_parquet(storage.join(uri, name)) as file:
             jpegs = file.read_row_group(group, columns=["jpeg"])["jpeg"]
-        jpegs = jpegs.take(pa.array([rows[place]["row"] for place in places])).to_pylist()
+        jpegs = jpegs.take(pa.array([rows[index]["row"] for index in indices])).to_pylist()
         return [
-            (place, Failure(rows[place]["failure"]) if raw is None else thumbnail(raw, side))
-            for place, raw in zip(places, jpegs, strict=True)
+            (index, Failure(rows[index]["failure"]) if raw is None else thumbnail(raw, side))
+            for index, raw in zip(indices, jpegs, strict=True)
         ]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         found = dict(pair for pairs in pool.map(read, by_group.items()) for pair in pairs)
-    return [found[place] for place in range(len(rows))]
+    return [found[index] for index in range(len(rows))]
 
 
 def _from_files(root_uri: str | None, rows: list[dict[str, Any]], side: int) -> list[Thumbnail]:

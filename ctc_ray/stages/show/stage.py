@@ -29,7 +29,7 @@ def run(config: ShowConfig) -> Summary:
     """Read the manifest, and of the tables only what was asked for."""
     uri = storage.absolute(config.uri)
     if not storage.is_folder(uri):
-        found = "is a file; name the folder it lies in" if storage.exists(uri) else "no such folder"
+        found = "is a file; name its folder" if storage.exists(uri) else "no such folder"
         raise ConfigError(f"{uri}: {found}")
     if not is_complete(uri):
         return _unfinished(config, uri)
@@ -75,10 +75,10 @@ def run(config: ShowConfig) -> Summary:
 
 def _unfinished(config: ShowConfig, uri: str) -> Summary:
     try:
-        begun = run_progress(uri)
+        found_run = run_progress(uri)
     except ConfigError:  # says what to do with an output folder, which this is not
-        begun = None
-    if begun is None or begun.kind not in MADE_BY:  # another program's, or of a later ctc
+        found_run = None
+    if found_run is None or found_run.kind not in MADE_BY:  # another program's, or of a later ctc
         raise ConfigError(
             f"{uri}: no {MANIFEST_NAME} and no unfinished run of a ctc command; give the folder "
             "that was its --output-uri"
@@ -86,22 +86,24 @@ def _unfinished(config: ShowConfig, uri: str) -> Summary:
     if config.contact_sheet or config.failures:
         raise ConfigError(
             f"{uri}: is not finished, so it has no contact sheet and no failures yet; "
-            f"run `{MADE_BY[begun.kind]}` again"
+            f"run `{MADE_BY[found_run.kind]}` again"
         )
-    command = MADE_BY[begun.kind]
-    there = f"{begun.n_files:,}" + ("" if begun.n_planned is None else f" of {begun.n_planned:,}")
+    command = MADE_BY[found_run.kind]
+    there = f"{found_run.n_files:,}" + (
+        "" if found_run.n_planned is None else f" of {found_run.n_planned:,}"
+    )
     facts = [
-        (begun.kind, uri),
+        (found_run.kind, uri),
         ("not finished", f"started by `{command}`; run the same command again to resume"),
         ("files there", there),
     ]
     values = {
         "uri": uri,
         "complete": False,
-        "kind": begun.kind,
+        "kind": found_run.kind,
         "command": command,
-        "files": begun.n_files,
-        "files_planned": begun.n_planned,
+        "files": found_run.n_files,
+        "files_planned": found_run.n_planned,
     }
     return Summary(facts, values)
 
@@ -162,5 +164,5 @@ def _failed_images(uri: str, manifest: Manifest) -> list[Mapping[str, Any]]:
 def _row_groups(uri: str) -> Iterator[pa.Table]:
     if storage.exists(uri):
         with parquet.open_parquet(uri) as file:
-            for place in range(file.num_row_groups):
-                yield file.read_row_group(place)
+            for index in range(file.num_row_groups):
+                yield file.read_row_group(index)

@@ -126,7 +126,7 @@ def check_workers(config: TrainConfig, *, more_cpus: float = 0) -> None:
 
 
 def check_model(config: TrainConfig) -> None:
-    """Make the backbone once, here: a wrong name or wrong weights are told before Ray starts.
+    """Make the backbone once, here: a wrong name or wrong weights are an error before any work.
 
     Raises:
         ConfigError: there is no such backbone, or its weights or image size do not fit it.
