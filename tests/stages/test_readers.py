@@ -5,14 +5,19 @@ import re
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from builders import dataset_in_process, inventory_config, write_events
 
 from ctc_ray import __version__
+from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.runs.executor import InProcess
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import SCHEMA_VERSION, shard_schema
 from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.predict import stage as predict
 
 FORMATS = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 COLUMNS = shard_schema(("species", "count"), ["site"]).names
@@ -52,6 +57,29 @@ def test_pandas_reads_all_splits_with_the_lines_of_the_page(manifest: Manifest) 
     for split, heads in manifest.labels.items():
         counts = usable[usable["split"] == split]["label_species"].value_counts().to_dict()
         assert counts == heads["species"]
+
+
+@pytest.mark.parametrize("name", ["inventory", "dataset", "predictions/events"])
+def test_pandas_and_duckdb_open_a_folder_without_being_told_what_to_ignore(
+    manifest: Manifest, bundle: Path, name: str
+) -> None:
+    if name.startswith("predictions"):
+        config = PredictConfig(
+            bundle_uri=str(bundle),
+            output_uri="predictions",
+            inventory_uri="inventory",
+            image_root_uri="photos",
+            images_per_unit=5,
+            max_failure_fraction=1,
+        )
+        predict.run(config, executor=InProcess())
+    n_rows = 12 if name == "predictions/events" else manifest.rows_out
+    frame = pd.read_parquet(name)
+    assert len(frame) == n_rows
+    assert frame["capture_event_id"].nunique() == 12
+    files = f"{name}/**/[!_]*.parquet"  # a pattern of DuckDB names files itself
+    rows = duckdb.sql(f"SELECT count(*), count(DISTINCT capture_event_id) FROM '{files}'")
+    assert rows.fetchall() == [(n_rows, 12)]
 
 
 def test_duckdb_counts_classes_with_the_lines_of_the_page(manifest: Manifest) -> None:
