@@ -97,6 +97,15 @@ def under_root(root_uri: str | None, uri: str) -> str:
     return join(root_uri, uri.removeprefix("./"))
 
 
+def is_inside(uri: str, folder_uri: str) -> bool:
+    """Whether a file below a folder is stored in it, and not behind a link that leads elsewhere."""
+    if is_remote(uri):
+        return True
+    folder = os.path.realpath(local_path(folder_uri))
+    parent = os.path.realpath(os.path.dirname(os.path.abspath(local_path(uri))))
+    return os.path.commonpath([folder, parent]) == folder
+
+
 def as_text(path: str) -> str:
     """A local path as a string that Arrow can hold; see the module's docstring."""
     try:

@@ -92,12 +92,14 @@ def claimed(output_uri: str, command: str) -> Iterator[Claim]:
         OutputInUseError: another run holds it.
     """
     me = _this_process(command)
+    former_owner = storage.owner()
     _held.add(me.token)
     storage.set_owner(me.token)
     try:
         claim = _take(output_uri, me)
     except BaseException:
         _held.discard(me.token)
+        storage.set_owner(former_owner)
         raise
     stopped = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claim, stopped), daemon=True)
@@ -109,6 +111,7 @@ def claimed(output_uri: str, command: str) -> Iterator[Claim]:
         renewing.join()
         _held.discard(claim.token)
         _release(claim)
+        storage.set_owner(former_owner)
 
 
 def _take(output_uri: str, me: Owner) -> Claim:
@@ -164,8 +167,8 @@ def _renew(claim: Claim, stopped: threading.Event) -> None:
 
 
 def _is_dead(output_uri: str, number: int, owner: Owner) -> bool:
-    if owner.host_id == _host_id():
-        return _has_ended(owner.token)
+    if owner.host_id == _host_id() and _has_ended(owner.token):
+        return True
     try:
         renewed = storage.modified_at(_uri(output_uri, number))
     except FileNotFoundError:  # released in this moment
@@ -235,7 +238,7 @@ def _this_process(command: str) -> Owner:
 
 def _new_token() -> str:
     process = os.getpid()
-    return f"{_host_code()}{process:08x}{_process_start(process):012x}{uuid.uuid4().hex[:4]}"
+    return f"{_host_code()}{process:08x}{_process_start(process) or 0:012x}{uuid.uuid4().hex[:4]}"
 
 
 def _has_ended(token: str) -> bool:
@@ -245,7 +248,16 @@ def _has_ended(token: str) -> bool:
     process, start = int(token[8:16], 16), int(token[16:28], 16)
     if process == os.getpid():  # an earlier run of it, whose claim it could not delete
         return token not in _held
-    return _process_start(process) != start
+    found = _process_start(process)
+    if found is not None:
+        return found != start
+    try:  # there is no /proc, or it hides the processes of other users
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _host_code() -> str:
@@ -262,11 +274,11 @@ def _host_id() -> str:
         return socket.gethostname()
 
 
-def _process_start(process: int) -> int:
-    """When a process began, in ticks since the boot; 0 if there is no such process."""
+def _process_start(process: int) -> int | None:
+    """When a process began, in ticks since the boot; 0 if it has ended, None if that is unknown."""
     try:
         with open(f"/proc/{process}/stat", encoding="utf-8", errors="replace") as file:
             state, *values = file.read().rpartition(")")[2].split()
     except OSError:
-        return 0
+        return None
     return 0 if state in ("Z", "X") else int(values[18])

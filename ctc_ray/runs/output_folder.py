@@ -13,7 +13,7 @@ from typing import Any
 
 from ctc_ray.errors import ConfigError, OutputInUseError
 from ctc_ray.files import parquet, storage
-from ctc_ray.runs.append_journal import end_append
+from ctc_ray.runs.append_journal import end_append, growing_by
 from ctc_ray.runs.claim import Claim, claimed, is_claim
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import (
@@ -92,9 +92,14 @@ def _tidy(output_uri: str, kind: Kind) -> None:
     work_uri = storage.join(output_uri, WORK_FOLDER)
     if list(storage.list_files(work_uri)) == [storage.join(work_uri, _WORK_FILE)]:
         return
-    with contextlib.suppress(OutputInUseError), claimed(output_uri, MADE_BY[kind]) as claim:
+    # Another run may tidy now, or this user may only read: the output is complete all the same.
+    with (
+        contextlib.suppress(OutputInUseError, OSError),
+        claimed(output_uri, MADE_BY[kind]) as claim,
+    ):
         storage.delete_half_written(output_uri, claim.is_over)
-        end_append(output_uri)
+        if not growing_by(output_uri, done=read_manifest(output_uri, kind).inputs):
+            end_append(output_uri)
 
 
 def finished_run(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> Manifest | None:
@@ -132,7 +137,7 @@ def _clear(output_uri: str) -> None:
     storage.delete_file(storage.join(output_uri, MANIFEST_NAME))
     work_uri = storage.join(output_uri, WORK_FOLDER, _WORK_FILE)
     for uri in list(storage.list_files(output_uri)):
-        if uri != work_uri and not is_claim(uri):
+        if uri != work_uri and not is_claim(uri) and storage.is_inside(uri, output_uri):
             storage.delete_file(uri)
     storage.delete_file(work_uri)  # the last: until then the folder is known to be ours
 
@@ -156,7 +161,8 @@ def _require_free(
         return None
     if found["kind"] != kind:
         raise ConfigError(
-            f"{output_uri}: holds the work of `{MADE_BY[found['kind']]}`, which `{MADE_BY[kind]}` "
+            f"{output_uri}: holds the work of `{MADE_BY.get(found['kind'], 'another ctc')}`, "
+            f"which `{MADE_BY[kind]}` "
             "neither continues nor overwrites; choose another --output-uri"
         )
     if fields is not None and found["fingerprint"] != fingerprint(fields):
@@ -215,7 +221,8 @@ def _found_work(output_uri: str) -> dict[str, Any] | None:
 def _holds_files(uri: str) -> bool:
     """Whether there is a file that is not the claim of a run that has only just begun."""
     try:
-        return not all(map(is_claim, storage.list_files(uri)))
+        files = storage.list_files(uri)
+        return any(not is_claim(file) and storage.is_inside(file, uri) for file in files)
     except ConfigError:
         return False
 

@@ -177,6 +177,20 @@ def test_only_files_of_ended_owners_are_deleted(tmp_path):
 
 
 def test_the_process_that_asks_is_alive_and_one_that_never_was_is_not():
-    assert claim._process_start(os.getpid()) > 0
-    assert claim._process_start(2**22 + 1) == 0
+    assert claim._process_start(os.getpid())
+    assert claim._process_start(2**22 + 1) is None
+    assert claim._has_ended(f"{claim._host_code()}{2**22 + 1:08x}{1:012x}0000")
     assert Path("/proc").exists()
+
+
+def test_an_owner_whose_process_cannot_be_looked_at_is_alive(tmp_path, monkeypatch):
+    job = start(str(tmp_path), seed="1", pause_s=60)
+    assert job.stdout is not None
+    assert job.stdout.readline() == "mine\n"
+    monkeypatch.setattr(claim, "_process_start", lambda _: None)  # as /proc with hidepid
+    with pytest.raises(OutputInUseError), claimed(str(tmp_path), "ctc train"):
+        pass
+    job.kill()
+    job.wait()
+    with claimed(str(tmp_path), "ctc train"):
+        pass

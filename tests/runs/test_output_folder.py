@@ -241,3 +241,14 @@ def test_begun_work_without_a_plan_counts_all_results(output_uri):
     put_file(output_uri, "models/trial-0/bundle.json")
     put_file(output_uri, "_work/checkpoint")
     assert run_progress(output_uri) == RunProgress("trials", 1, None)
+
+
+def test_overwriting_deletes_nothing_behind_a_link(tmp_path):
+    photo = tmp_path / "photos" / "a.jpg"
+    photo.parent.mkdir()
+    photo.write_bytes(b"mine")
+    out = tmp_path / "out"
+    begin_work(str(out), "bundle", WORK, overwrite=False)
+    (out / "link").symlink_to(photo.parent)
+    begin_work(str(out), "bundle", {**WORK, "seed": 7}, overwrite=True)
+    assert photo.read_bytes() == b"mine"

@@ -18,7 +18,7 @@ from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.runs.append_journal import begin_append, end_append
+from ctc_ray.runs.append_journal import begin_append, end_append, growing_by
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import difference
@@ -152,8 +152,8 @@ def extended_manifest(
         ConfigError: an append of another inventory is not finished.
     """
     own = {config.inventory_uri: manifest_fingerprint(config.inventory_uri)}
-    if config.overwrite:
-        _delete_unfinished(existing)
+    if config.overwrite or not growing_by(existing.uri, done=existing.manifest.inputs):
+        _delete_unfinished(existing)  # no journal tells whose these shards are
     name = begin_append(config.output_uri, own, done=existing.manifest.inputs)
     classes = {
         head: sorted({*names, *plan.labels.classes[head]})
@@ -175,7 +175,7 @@ def _delete_unfinished(existing: ExistingDataset) -> None:
     """Delete the shards that an append has left without finishing, and its plan."""
     known = {storage.join(existing.uri, shard.path) for shard in existing.manifest.shards}
     for uri in parquet.list_tables(existing.uri):
-        if uri not in known:
+        if uri not in known and storage.is_inside(uri, existing.uri):
             storage.delete_file(uri)
     end_append(existing.uri)
 

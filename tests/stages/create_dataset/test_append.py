@@ -166,6 +166,21 @@ def test_an_append_whose_inventory_has_changed_can_be_given_up(
     assert bytes_below(dataset).keys() >= {shard.path for shard in left.shards}
 
 
+def test_the_first_command_run_again_leaves_an_unfinished_append_alone(
+    grown: tuple[Path, CreateDatasetConfig], tmp_path: Path
+) -> None:
+    dataset, config = grown
+    create(config, at_most=2)
+    first = config.replaced(inventory_uri=str(tmp_path / "first"), append=False)
+    assert create(first) is None
+    other = inventory_of(tmp_path, {"x": ("red", "s")}, "x")
+    with pytest.raises(ConfigError, match="is not finished"):
+        create(config.replaced(inventory_uri=str(other)))
+    made = create(config)
+    assert made is not None
+    assert len(rows_of(dataset)) == made.rows_out == 48
+
+
 def test_an_append_killed_after_its_manifest_is_finished(
     grown: tuple[Path, CreateDatasetConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
