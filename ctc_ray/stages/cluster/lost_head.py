@@ -4,6 +4,7 @@ When Ray's head has been gone for a minute, or the processes of a local Ray have
 C++ core ends this process: no exception, no line.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -17,6 +18,7 @@ from ctc_ray.stages.cluster.errors import logs_of_ray
 from ctc_ray.stages.cluster.reach import answers
 
 _EVERY_S = 3.0
+_SHUTDOWN_S = 2.0
 _BEFORE_RAY_S = 20.0  # sooner than Ray itself, which measures less evenly
 _PATIENCE = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own setting
 _VITAL = ("gcs_server", "raylet")
@@ -24,17 +26,20 @@ _VITAL = ("gcs_server", "raylet")
 
 def watch_head(node: Node) -> None:
     """End this process with a line when Ray's head is lost for good, as Ray does without one."""
-    threading.Thread(target=_watch, args=(node,), daemon=True).start()
+    ended = threading.Event()
+    atexit.register(ended.set)  # runs before Ray's own, which was registered earlier
+    threading.Thread(target=_watch, args=(node, ended), daemon=True).start()
 
 
-def _watch(node: Node) -> None:
+def _watch(node: Node, ended: threading.Event) -> None:
     patience_s = float(os.environ.get(_PATIENCE, "60")) - _BEFORE_RAY_S
     lost_since = None
-    while True:
-        time.sleep(_EVERY_S)
+    while not ended.wait(_EVERY_S):
         died = [name for name, _ in node.dead_processes() if name in _VITAL]
         reached = answers(node.gcs_address)
-        if ray._private.worker._global_node is not node:  # shut down, as it should be
+        if died:  # by Ray's own shutdown, which ends in this time?
+            ended.wait(_SHUTDOWN_S)
+        if ended.is_set() or ray._private.worker._global_node is not node:
             return
         if died:
             _leave(f"Ray's {died[0]} was killed, perhaps for lack of memory; the same command")
