@@ -1,7 +1,7 @@
 """Files and folders on a disk, by their paths: what `object_store` does for the objects of a store.
 
-A rename on a journalling file system survives the end of a process; whether it survives the loss of
-power is up to the file system, as nothing here waits for the disk (fsync).
+A file is on the disk (fsync) before it gets its name: after a loss of power it is whole, or it is
+not there.
 """
 
 import contextlib
@@ -108,6 +108,17 @@ def write(path: str, chunks: Iterable[bytes]) -> None:
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
         file.writelines(chunks)
+        file.flush()
+        os.fsync(file.fileno())  # a name that outlives a loss of power names the whole content
+
+
+def touch(path: str) -> bool:
+    """Give a file the present time, by the clock of its file server: False if there is none."""
+    try:
+        os.utime(path)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def name_target(error: OSError, aside: str, path: str) -> None:
@@ -193,6 +204,14 @@ def delete_below(folder: str) -> None:
             shutil.rmtree(entry.path)
         else:
             os.unlink(entry.path)
+
+
+def delete_empty_folders(folder: str) -> None:
+    """Delete the folders below a folder that hold no file, the folder itself never."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        if path != folder:
+            with contextlib.suppress(OSError):  # it holds something
+                os.rmdir(path)
 
 
 def delete_folder(folder: str) -> None:

@@ -155,6 +155,28 @@ def create(uri: str, content: bytes) -> bool:
     raise ConnectionError(f"{uri}: the store says that it exists, and that it does not")
 
 
+def touch(uri: str) -> bool:
+    """Write an object again as it is: False if it is gone, or was written by another meanwhile."""
+    content = b""
+
+    def send(store: Store, key: str) -> None:
+        nonlocal content
+        found = store.get(key)
+        version, content = found.meta["e_tag"], bytes(found.bytes())
+        store.put(key, content, mode={"e_tag": version}, use_multipart=False)
+
+    try:
+        request(uri, send)
+    except FileNotFoundError:
+        return False
+    except FileExistsError:  # another version: this call's own, if the first answer was lost
+        try:
+            return read(uri) == content
+        except FileNotFoundError:
+            return False
+    return True
+
+
 def modified_at(uri: str) -> datetime:
     """When the object was written, by the store's clock; to the second."""
     found: datetime = request(uri, lambda store, key: store.head(key)["last_modified"])

@@ -106,6 +106,26 @@ def is_inside(uri: str, folder_uri: str) -> bool:
     return os.path.commonpath([folder, parent]) == folder
 
 
+def is_same_or_inside(uri: str, folder_uri: str) -> bool:
+    """Whether a file or folder is this folder or below it, whichever links their names go through.
+
+    A local path is taken for what its links lead to.
+    """
+    if is_remote(uri) or is_remote(folder_uri):
+        return f"{uri.rstrip('/')}/".startswith(f"{folder_uri.rstrip('/')}/")
+    inner, folder = os.path.realpath(local_path(uri)), os.path.realpath(local_path(folder_uri))
+    return os.path.commonpath([inner, folder]) == folder
+
+
+def broken_link(uri: str) -> str | None:
+    """Where a local link leads if nothing is there; None for everything else."""
+    if is_remote(uri):
+        return None
+    path = local_path(uri)
+    is_broken = os.path.islink(path) and not os.path.exists(path)
+    return as_text(os.path.realpath(path)) if is_broken else None
+
+
 def as_text(path: str) -> str:
     """A local path as a string that Arrow can hold; see the module's docstring."""
     try:
@@ -274,6 +294,16 @@ def create_bytes(uri: str, content: bytes) -> bool:
     return is_mine
 
 
+def touch(uri: str) -> bool:
+    """Give a file the present time of its store: False if it is gone, or not what it was.
+
+    A file that another process has deleted, or written meanwhile, is not brought back.
+    """
+    if is_remote(uri):
+        return operation("write", uri, lambda: object_store.touch(uri))
+    return operation("write", uri, lambda: local_files.touch(local_path(uri)))
+
+
 def write_json(uri: str, value: Any) -> None:
     """Write a value as indented JSON, keys in their order."""
     write_bytes(uri, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
@@ -331,6 +361,12 @@ def delete_folder(uri: str) -> None:
         operation("delete", uri, lambda: object_store.delete_below(uri))
     else:
         operation("delete", uri, lambda: local_files.delete_folder(local_path(uri)))
+
+
+def delete_empty_folders(uri: str) -> None:
+    """Delete the folders below a local folder that hold no file; links stay, and what they name."""
+    if not is_remote(uri):
+        operation("delete", uri, lambda: local_files.delete_empty_folders(local_path(uri)))
 
 
 def delete_half_written(folder_uri: str, is_over: Callable[[str], bool]) -> None:

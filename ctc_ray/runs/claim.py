@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ctc_ray.errors import CtcError, OutputInUseError
+from ctc_ray.errors import OutputInUseError
 from ctc_ray.files import storage
 from ctc_ray.runs.layout import WORK_FOLDER
 
@@ -101,6 +101,8 @@ def claimed(output_uri: str, command: str) -> Iterator[Claim]:
         _held.discard(me.token)
         storage.set_owner(former_owner)
         raise
+    if claim.dead_tokens:
+        storage.delete_half_written(output_uri, claim.is_over)  # their names are known only now
     stopped = threading.Event()
     renewing = threading.Thread(target=_renew, args=(claim, stopped), daemon=True)
     renewing.start()
@@ -155,14 +157,16 @@ def _release(claim: Claim) -> None:
 
 
 def _renew(claim: Claim, stopped: threading.Event) -> None:
-    """Write the claim again and again: its time in the store is the sign of life."""
-    uri = _uri(claim.output_uri, claim.number)
+    """Touch the claim again and again: its time in the store is the sign of life.
+
+    A claim that was taken over is not renewed: `require_owner` tells the run.
+    """
+    uri, next_uri = (_uri(claim.output_uri, claim.number + k) for k in (0, 1))
     while not stopped.wait(RENEW_S):
         try:
-            content = storage.read_bytes(uri)
-            if json.loads(content).get("token") == claim.token:
-                storage.write_bytes(uri, content)
-        except (OSError, ValueError) as error:  # the next renewal may succeed
+            if storage.exists(next_uri) or not storage.touch(uri):
+                return
+        except OSError as error:  # the next renewal may succeed
             logger.debug("%s: not renewed: %s", uri, error)
 
 
@@ -187,6 +191,19 @@ def _in_use(output_uri: str, owner: Owner | None) -> OutputInUseError:
     )
 
 
+def end_claims_below(folder_uri: str) -> None:
+    """Delete all claims below a folder, which runs hold that worked for an owner that is dead.
+
+    Only for whoever holds the claim on the folder itself. A run that lives all the same finds its
+    claim gone, and stops before it writes.
+    """
+    if storage.is_folder(folder_uri):
+        for uri in list(storage.list_files(folder_uri)):
+            folder, _, name = uri.rpartition("/")
+            if folder.endswith(f"/{WORK_FOLDER}") and _CLAIM.fullmatch(name):
+                storage.delete_file(uri)
+
+
 def is_claim(uri: str) -> bool:
     """Whether a file below an output folder is a claim, or becomes or became one."""
     folder, _, name = uri.rpartition("/")
@@ -209,8 +226,8 @@ def _uri(output_uri: str, number: int) -> str:
 def _read(output_uri: str, number: int) -> Owner | None:
     """The owner that a claim names; None if the claim is gone.
 
-    Raises:
-        CtcError: the file is no claim.
+    A claim that is not whole may be in the making, or was cut off by a loss of power: it names
+    nobody, and counts as an owner elsewhere, who is dead when nothing happens for `EXPIRES_S`.
     """
     uri = _uri(output_uri, number)
     try:
@@ -218,8 +235,8 @@ def _read(output_uri: str, number: int) -> Owner | None:
         return Owner(**values)
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError) as error:
-        raise CtcError(f"{uri}: is no claim of a ctc command; delete it if none runs") from error
+    except (ValueError, TypeError):
+        return Owner(f"{number:032x}", "a command", "an unknown machine", "", 0, "an unknown time")
 
 
 def _this_process(command: str) -> Owner:

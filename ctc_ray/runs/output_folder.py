@@ -71,7 +71,7 @@ def open_run(
         OutputInUseError: another run is writing into the folder.
     """
     if overwrite:
-        _require_no_input(output_uri, fields.get("inputs", {}))
+        _require_no_input(output_uri, fields)
         _require_free(output_uri, kind, None)
     elif (finished := finished_run(output_uri, kind, fields)) is not None:
         yield finished
@@ -87,8 +87,18 @@ def open_run(
         yield finished or Run(output_uri, claim)
 
 
+def complete_already(output_uri: str, kind: Kind) -> Manifest:
+    """Say so, and delete what a run has left that was killed after its manifest.
+
+    Returns:
+        The manifest.
+    """
+    _tidy(output_uri, kind)
+    logger.info("%s is complete already", output_uri)
+    return read_manifest(output_uri, kind)
+
+
 def _tidy(output_uri: str, kind: Kind) -> None:
-    """Delete what a run has left that was killed after its manifest; most often nothing."""
     work_uri = storage.join(output_uri, WORK_FOLDER)
     if list(storage.list_files(work_uri)) == [storage.join(work_uri, _WORK_FILE)]:
         return
@@ -110,11 +120,8 @@ def finished_run(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> Mani
     Raises:
         ConfigError: the folder is not free for such a run; see `open_run`.
     """
-    manifest = _found_manifest(output_uri, kind, fields)
-    if manifest is not None:
-        _tidy(output_uri, kind)
-        logger.info("%s is complete already", output_uri)
-    return manifest
+    found = _found_manifest(output_uri, kind, fields)
+    return None if found is None else complete_already(output_uri, kind)
 
 
 def _found_manifest(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> Manifest | None:
@@ -139,6 +146,7 @@ def _clear(output_uri: str) -> None:
     for uri in list(storage.list_files(output_uri)):
         if uri != work_uri and not is_claim(uri) and storage.is_inside(uri, output_uri):
             storage.delete_file(uri)
+    storage.delete_empty_folders(output_uri)
     storage.delete_file(work_uri)  # the last: until then the folder is known to be ours
 
 
@@ -155,6 +163,8 @@ def _require_free(
     """
     if storage.is_file(output_uri):
         raise ConfigError(f"{output_uri}: is a file; --output-uri names a folder")
+    if (target := storage.broken_link(output_uri)) is not None:
+        raise ConfigError(f"{output_uri}: is a link to {target}, which does not exist")
     found = _found_work(output_uri)
     if found is None:
         _require_empty(output_uri)
@@ -183,10 +193,10 @@ def is_begun(output_uri: str) -> bool:
     return storage.is_folder(output_uri) and _found_work(output_uri) is not None
 
 
-def _require_no_input(output_uri: str, inputs: Mapping[str, Any]) -> None:
-    folder = output_uri.rstrip("/") + "/"
-    for uri in inputs:
-        if f"{uri.rstrip('/')}/".startswith(folder):
+def _require_no_input(output_uri: str, fields: Mapping[str, Any]) -> None:
+    named = [uri for name, uri in fields.items() if name.endswith("_uri") and uri]
+    for uri in [*fields.get("inputs", {}), *named]:
+        if storage.is_same_or_inside(uri, output_uri):
             raise ConfigError(
                 f"{output_uri}: --overwrite would delete the input {uri}; "
                 "choose another --output-uri"

@@ -29,6 +29,7 @@ from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.models.bundle import HISTORY_FILE
+from ctc_ray.runs.claim import end_claims_below
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.output_folder import open_run
 from ctc_ray.stages.cluster.connect import connect
@@ -38,6 +39,7 @@ from ctc_ray.stages.train import stage as train
 logger = logging.getLogger(__name__)
 
 _TRIALS = "trials"
+_MODELS = "models"
 _CPU_PER_TRIAL = 0.25  # of the process that waits for the workers
 _OF_WORKERS = ("workers", "cpu_per_worker", "gpu_per_worker")
 
@@ -55,6 +57,7 @@ def run(config: TuneConfig) -> Manifest:
     with open_run(config.output_uri, "trials", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
             return run
+        end_claims_below(storage.join(config.output_uri, _MODELS))  # of a search that was killed
         with ray_work():
             connect(dashboard=True)
             results = _tuner(config, dimensions).fit()
@@ -169,7 +172,7 @@ class _TellProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped 
 def _trial(config: TuneConfig) -> Any:
     def trial(sample: dict[str, Any]) -> None:
         name = ray.tune.get_context().get_trial_id()
-        output_uri = storage.join(config.output_uri, "models", name)
+        output_uri = storage.join(config.output_uri, _MODELS, name)
         connect()
         own = train_config(config, sample, output_uri=output_uri)
         train.run(own, callbacks=[TuneReportCallback()])
@@ -271,7 +274,7 @@ def _row(config: TuneConfig, names: list[str], result: ray.tune.Result) -> dict[
 
 def _values(config: TuneConfig, trial: str, result: ray.tune.Result) -> list[float]:
     """The metric after each epoch; what Ray Tune knows of a killed run may be older than that."""
-    uri = storage.join(config.output_uri, "models", trial, HISTORY_FILE)
+    uri = storage.join(config.output_uri, _MODELS, trial, HISTORY_FILE)
     if trial and storage.exists(uri):
         rows = list(csv.DictReader(io.StringIO(storage.read_bytes(uri).decode())))
         found = [float(row[config.metric]) for row in rows if row.get(config.metric)]

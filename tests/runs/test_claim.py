@@ -194,3 +194,76 @@ def test_an_owner_whose_process_cannot_be_looked_at_is_alive(tmp_path, monkeypat
     job.wait()
     with claimed(str(tmp_path), "ctc train"):
         pass
+
+
+def test_a_claim_that_was_taken_over_is_not_brought_back(folder_uri, monkeypatch):
+    monkeypatch.setattr(claim, "RENEW_S", 0.1)
+    uri = f"{folder_uri}/_work/claim-00000.json"
+    with claimed(folder_uri, "ctc train"):
+        storage.delete_file(uri)  # as the run does that has taken over, at its end
+        time.sleep(0.5)
+        assert not storage.exists(uri)
+
+
+def test_a_claim_is_not_renewed_once_there_is_a_later_one(folder_uri, monkeypatch):
+    monkeypatch.setattr(claim, "RENEW_S", 0.1)
+    uri = f"{folder_uri}/_work/claim-00000.json"
+    with claimed(folder_uri, "ctc train"):
+        of_another_host(folder_uri, 1)
+        time.sleep(0.3)  # a renewal may be on its way
+        first = storage.modified_at(uri)
+        time.sleep(1.6)
+        assert storage.modified_at(uri) == first
+
+
+@pytest.mark.parametrize("content", [b"", b'{"token": "0'], ids=["empty", "cut off"])
+def test_a_claim_cut_off_by_a_loss_of_power_is_replaced_when_nothing_happens(
+    folder_uri, monkeypatch, content
+):
+    uri = f"{folder_uri}/_work/claim-00000.json"
+    storage.write_bytes(uri, content)
+    with pytest.raises(OutputInUseError, match="an unknown machine"), claimed(folder_uri, "x"):
+        pass
+    monkeypatch.setattr(claim, "EXPIRES_S", 0.5)
+    time.sleep(2.1)  # an object store tells whole seconds
+    with claimed(folder_uri, "ctc train") as mine:
+        mine.require_owner()
+    assert not storage.exists(uri)
+
+
+def test_half_written_files_of_a_dead_owner_go_even_if_the_first_run_after_it_fails(
+    tmp_path, monkeypatch
+):
+    folder = str(tmp_path)
+    token = of_another_host(folder, 0)
+    half = tmp_path / "split=train" / f".part-0.parquet.{token}-00000000"
+    half.parent.mkdir()
+    half.write_bytes(b"half")
+    monkeypatch.setattr(claim, "EXPIRES_S", -1.0)
+    with pytest.raises(RuntimeError), claimed(folder, "ctc train"):
+        raise RuntimeError("the run after it fails")
+    assert not half.exists()
+
+
+def test_after_a_run_within_a_run_files_are_the_outer_ones_again(tmp_path):
+    before = storage.owner()
+    with claimed(str(tmp_path / "outer"), "ctc demo") as outer:
+        with claimed(str(tmp_path / "inner"), "ctc train") as inner:
+            assert storage.owner() == inner.token
+        assert storage.owner() == outer.token
+        with pytest.raises(OutputInUseError), claimed(str(tmp_path / "outer"), "ctc train"):
+            pass
+        assert storage.owner() == outer.token
+    assert storage.owner() == before
+
+
+def test_whoever_owns_a_folder_ends_the_claims_below_it(folder_uri):
+    with claimed(folder_uri, "ctc tune") as mine:
+        with claimed(f"{folder_uri}/models/a", "ctc train") as late:
+            of_another_host(f"{folder_uri}/models/b", 0)
+            claim.end_claims_below(f"{folder_uri}/models")
+            with claimed(f"{folder_uri}/models/b", "ctc train"):
+                pass
+            with pytest.raises(OutputInUseError):
+                late.require_owner()
+        mine.require_owner()

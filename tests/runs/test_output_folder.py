@@ -252,3 +252,53 @@ def test_overwriting_deletes_nothing_behind_a_link(tmp_path):
     (out / "link").symlink_to(photo.parent)
     begin_work(str(out), "bundle", {**WORK, "seed": 7}, overwrite=True)
     assert photo.read_bytes() == b"mine"
+
+
+def test_overwriting_leaves_no_empty_folder(tmp_path):
+    out = tmp_path / "out"
+    begin_work(str(out), "bundle", WORK, overwrite=False)
+    put_file(str(out), "split=train/deep/part-00000.parquet")
+    begin_work(str(out), "bundle", {**WORK, "seed": 7}, overwrite=True)
+    assert [path.name for path in out.iterdir()] == ["_work"]
+
+
+@pytest.mark.parametrize("name", ["inputs", "image_root_uri"])
+def test_overwrite_never_deletes_an_input_behind_a_link(tmp_path, name):
+    out = tmp_path / "out"
+    begin_work(str(out), "bundle", WORK, overwrite=False)
+    (out / "photos").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to(out / "photos")
+    named = {"inputs": {str(link): "f"}} if name == "inputs" else {name: str(link)}
+    with pytest.raises(ConfigError, match="would delete the input"):
+        begin_work(str(out), "bundle", {**WORK, **named}, overwrite=True)
+    assert (out / "_work" / "work.json").is_file()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_output_that_is_a_broken_link_is_one_clear_line(tmp_path, overwrite):
+    out = tmp_path / "out"
+    out.symlink_to(tmp_path / "gone")
+    with pytest.raises(ConfigError, match=r"out: is a link to .*gone, which does not exist"):
+        begin_work(str(out), "bundle", WORK, overwrite=overwrite)
+
+
+def test_a_finished_output_whose_work_folder_cannot_be_written_is_complete(tmp_path, monkeypatch):
+    uri = str(tmp_path / "out")
+    begin_work(uri, "bundle", WORK, overwrite=False)
+    finish_work(uri, Manifest(kind="bundle", config=WORK))
+    put_file(uri, "_work/plan/plan-00000.arrow")  # what a killed run has left
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(storage, "create_bytes", refused)
+    assert begin_work(uri, "bundle", WORK, overwrite=False) is True
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_work_of_a_kind_of_a_later_version_is_refused(output_uri, overwrite):
+    work = b'{"kind": "later", "fingerprint": "f", "work": {}}'
+    put_file(output_uri, "_work/work.json", work)
+    with pytest.raises(ConfigError, match="holds the work of `another ctc`"):
+        begin_work(output_uri, "bundle", WORK, overwrite=overwrite)
