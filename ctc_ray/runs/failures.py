@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from ctc_ray.errors import CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.units import Unit
-from ctc_ray.schemas import FAILURES_FILE, Failure, failure_schema
+from ctc_ray.schemas import Failure, failure_schema
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,19 @@ def _n_null_failures(row_group: Any) -> int:
     return int(column.statistics.null_count)
 
 
-def write_failures(output_uri: str, footers: list[Footer]) -> dict[str, int]:
-    """Write the failures table from the units' files; the count of each failure code."""
+def read_failures(output_uri: str, footers: list[Footer]) -> pa.Table:
+    """The failed rows of the units' files, as the failures table lists them."""
     schema = failure_schema()
     parts = [schema.empty_table()]
     for footer in footers:
         if footer.n_failed:
             rows = parquet.read_table(storage.join(output_uri, footer.name), columns=schema.names)
             parts.append(rows.filter(pc.is_valid(rows["failure"])).cast(schema))
-    failures = pa.concat_tables(parts)
-    parquet.write_table(storage.join(output_uri, FAILURES_FILE), failures)
+    return pa.concat_tables(parts)
+
+
+def count_failures(failures: pa.Table) -> dict[str, int]:
+    """Failure code -> its rows in a failures table, in the order of `Failure`; no zeros."""
     counts = {
         row["values"]: row["counts"] for row in pc.value_counts(failures["failure"]).to_pylist()
     }
@@ -75,8 +78,13 @@ def require_all_rows(output_uri: str, n_out: int, n_in: int) -> None:
         )
 
 
-def check_failures(output_uri: str, failures: dict[str, int], n_rows: int, allowed: float) -> None:
+def check_failures(
+    failures_uri: str, failures: Mapping[str, int], n_rows: int, allowed: float
+) -> None:
     """Stop if too many rows failed.
+
+    Args:
+        failures_uri: the failures table, which lists them.
 
     Raises:
         TooManyFailuresError: names the failures table and the way out.
@@ -85,7 +93,7 @@ def check_failures(output_uri: str, failures: dict[str, int], n_rows: int, allow
     if n_rows and n_failed / n_rows > allowed:
         raise TooManyFailuresError(
             f"{n_failed:,} of {n_rows:,} images failed ({counts_to_text(failures)}), more than "
-            f"max_failure_fraction {allowed:g}; see {storage.join(output_uri, FAILURES_FILE)}. "
+            f"max_failure_fraction {allowed:g}; see {failures_uri}. "
             "What is done is kept: run again with a larger --max-failure-fraction to finish, or "
             "with --overwrite to read all images again"
         )

@@ -5,9 +5,14 @@ import pytest
 
 from ctc_ray.errors import CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
-from ctc_ray.runs.failures import check_failures, read_footers, require_all_rows, write_failures
+from ctc_ray.runs.failures import (
+    check_failures,
+    count_failures,
+    read_failures,
+    read_footers,
+    require_all_rows,
+)
 from ctc_ray.runs.units import Unit
-from ctc_ray.schemas import FAILURES_FILE
 
 
 def unit_file(folder: Path, name: str, failures: list[str | None]) -> Unit:
@@ -35,18 +40,17 @@ def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:
     footers = read_footers(str(tmp_path), units)
     assert [(f.n_rows, f.n_failed) for f in footers] == [(3, 1), (1, 0), (2, 2)]
     assert footers[1].metadata == {"key": "b.parquet"}
-    counts = write_failures(str(tmp_path), footers)
-    assert counts == {"missing": 2, "truncated": 1}
-    table = parquet.read_table(str(tmp_path / FAILURES_FILE))
+    table = read_failures(str(tmp_path), footers)
+    assert count_failures(table) == {"missing": 2, "truncated": 1}
     assert table["failure"].to_pylist() == ["missing", "missing", "truncated"]
 
 
 def test_failures_above_the_allowed_share_are_an_error_that_names_the_table() -> None:
-    check_failures("out", {"missing": 1}, 10, 0.1)
+    check_failures("out/_failures.parquet", {"missing": 1}, 10, 0.1)
     with pytest.raises(
         TooManyFailuresError, match=r"2 of 10 images failed .* out/_failures.* or with --overwrite"
     ):
-        check_failures("out", {"missing": 2}, 10, 0.1)
+        check_failures("out/_failures.parquet", {"missing": 2}, 10, 0.1)
 
 
 def test_missing_rows_are_an_error_and_not_complete() -> None:

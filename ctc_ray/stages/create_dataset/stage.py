@@ -14,11 +14,17 @@ import pyarrow.compute as pc
 from ctc_ray.columns.threads import run_both
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.console.progress import Progress
-from ctc_ray.files import storage
-from ctc_ray.runs.append_journal import end_append, growing_by
+from ctc_ray.files import parquet, storage
 from ctc_ray.runs.claim import claimed
 from ctc_ray.runs.executor import Executor, Job, run_units
-from ctc_ray.runs.failures import check_failures, read_footers, require_all_rows, write_failures
+from ctc_ray.runs.failures import (
+    Footer,
+    check_failures,
+    count_failures,
+    read_failures,
+    read_footers,
+    require_all_rows,
+)
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import (
     MADE_BY,
@@ -27,8 +33,9 @@ from ctc_ray.runs.manifest import (
     manifest_fingerprint,
     read_manifest,
 )
-from ctc_ray.runs.output_folder import Run, open_run
+from ctc_ray.runs.output_folder import Run, complete_already, open_run
 from ctc_ray.runs.units import PlanWriter, Unit, missing_units
+from ctc_ray.schemas import FAILURES_FILE
 from ctc_ray.stages.cluster.choice import choose_executor
 from ctc_ray.stages.create_dataset import estimate
 from ctc_ray.stages.create_dataset import footers as report
@@ -150,15 +157,13 @@ def _new_events(
 def _prepared_append(
     config: CreateDatasetConfig, inventory: Manifest
 ) -> Iterator[PreparedDataset | Manifest]:
-    read_manifest(config.output_uri, "dataset")  # a folder without one must not be claimed
+    if read_existing(config) is None:  # a folder that is only read must not be claimed
+        yield complete_already(config.output_uri, "dataset")
+        return
     with claimed(config.output_uri, f"{MADE_BY['dataset']} --append") as claim:
         new = _new_events(config, inventory)
         if new is None:
-            manifest = read_manifest(config.output_uri, "dataset")
-            if not growing_by(config.output_uri, done=manifest.inputs):
-                end_append(config.output_uri)  # a run was killed after its manifest
-            logger.info("%s is complete already", config.output_uri)
-            yield manifest
+            yield complete_already(config.output_uri, "dataset")
             return
         require_image_root(config)
         existing, plan = new
@@ -223,13 +228,28 @@ def _run_missing(prepared: PreparedDataset, executor: Executor | None) -> None:
     progress.finish()
 
 
+def _write_failures(
+    config: CreateDatasetConfig, footers: list[Footer], n_rows: int
+) -> dict[str, int]:
+    """Write the failures table; an append that fails leaves that of the dataset as it is."""
+    table = read_failures(config.output_uri, footers)
+    counts = count_failures(table)
+    uri = storage.join(config.output_uri, FAILURES_FILE)
+    aside = storage.join(config.output_uri, WORK_FOLDER, "append", FAILURES_FILE)
+    first = aside if config.append else uri
+    parquet.write_table(first, table)
+    check_failures(first, counts, n_rows, config.max_failure_fraction)
+    if config.append:
+        parquet.write_table(uri, table)
+    return counts
+
+
 def _finish(prepared: PreparedDataset) -> Manifest:
     config, manifest = prepared.config, prepared.manifest
     footers = read_footers(config.output_uri, prepared.units)
-    failures = write_failures(config.output_uri, footers)
     n_rows = sum(footer.n_rows for footer in footers)
     require_all_rows(config.output_uri, n_rows, manifest.rows_in)
-    check_failures(config.output_uri, failures, n_rows, config.max_failure_fraction)
+    failures = _write_failures(config, footers, n_rows)
     shards = [report.shard_record(footer) for footer in footers]
     labels = report.label_counts(manifest, footers)
     finished = manifest.model_copy(

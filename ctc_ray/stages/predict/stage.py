@@ -24,11 +24,17 @@ from ctc_ray.models.bundle import load_bundle
 from ctc_ray.predictions.events import without_images
 from ctc_ray.predictions.writers.original import csv_chunks, json_chunks
 from ctc_ray.runs.executor import Executor, Job, run_units
-from ctc_ray.runs.failures import check_failures, read_footers, require_all_rows, write_failures
+from ctc_ray.runs.failures import (
+    check_failures,
+    count_failures,
+    read_failures,
+    read_footers,
+    require_all_rows,
+)
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.units import Unit, missing_units, write_plan
-from ctc_ray.schemas import meta_fields, pred_column
+from ctc_ray.schemas import FAILURES_FILE, meta_fields, pred_column
 from ctc_ray.stages.cluster.choice import choose_executor, require_gpus
 from ctc_ray.stages.predict import sources as source
 from ctc_ray.stages.predict.scoring import EVENTS, IMAGES, UnitScorer, events_name
@@ -112,10 +118,13 @@ def _write_empty_events(
 def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Unit]) -> Manifest:
     labels = LabelSpace.from_json(manifest.classes)
     footers = read_footers(config.output_uri, units)
-    failures = write_failures(config.output_uri, footers)
+    table = read_failures(config.output_uri, footers)
+    failures = count_failures(table)
+    failures_uri = storage.join(config.output_uri, FAILURES_FILE)
+    parquet.write_table(failures_uri, table)
     n_rows = sum(footer.n_rows for footer in footers)
     require_all_rows(config.output_uri, n_rows, manifest.rows_in)
-    check_failures(config.output_uri, failures, n_rows, config.max_failure_fraction)
+    check_failures(failures_uri, failures, n_rows, config.max_failure_fraction)
     _write_exports(config, labels, manifest.meta, units)
     n_events, predicted = _count_events(config, labels)
     finished = manifest.model_copy(

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import logging
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -21,8 +22,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
-from ctc_ray.errors import ConfigError, IncompleteDataError
-from ctc_ray.files import parquet
+from ctc_ray.errors import ConfigError, IncompleteDataError, TooManyFailuresError
+from ctc_ray.files import parquet, storage
 from ctc_ray.runs import output_folder
 from ctc_ray.runs.executor import InProcess
 from ctc_ray.runs.manifest import Manifest, is_complete, read_manifest
@@ -148,6 +149,43 @@ def test_a_killed_append_goes_on_and_the_old_dataset_is_whole_until_it_is_done(
     )
     create(config.replaced(output_uri=str(tmp_path / "d2")))
     assert killed == bytes_below(tmp_path / "d2")
+
+
+def test_an_append_with_too_many_failures_leaves_the_failures_of_the_dataset(
+    grown: tuple[Path, CreateDatasetConfig],
+) -> None:
+    dataset, config = grown
+    before = bytes_below(dataset)
+    known = {row[1] for row in rows_of(dataset)}
+    photos = Path(str(config.image_root_uri))
+    new = [path for path in photos.rglob("*.jpg") if str(path.relative_to(photos)) not in known]
+    content = {path: path.read_bytes() for path in new}
+    for path in new:
+        path.unlink()
+    with pytest.raises(TooManyFailuresError, match=r"see .*_work/append/_failures\.parquet") as e:
+        create(config.replaced(max_failure_fraction=0.1))
+    table = re.findall(r"see (\S+\.parquet)", str(e.value))[0]
+    assert parquet.read_table(table).num_rows == len(new)
+    after = bytes_below(dataset)
+    assert {name: after[name] for name in before} == before
+    for path in new:
+        path.write_bytes(content[path])
+    create(config.replaced(max_failure_fraction=1.0))  # what is done is kept
+    assert parquet.read_table(str(dataset / "_failures.parquet")).num_rows == len(new)
+    assert not (dataset / "_work" / "append").exists()
+
+
+def test_a_finished_dataset_that_is_only_read_has_nothing_to_append(
+    grown: tuple[Path, CreateDatasetConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, config = grown
+    create(config)
+
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(storage, "create_bytes", refused)
+    assert create(config) is None
 
 
 def test_an_append_whose_inventory_has_changed_can_be_given_up(
