@@ -39,7 +39,8 @@ class Job:
     """How the units of a run are done; can be pickled."""
 
     output_uri: str
-    claim: Claim
+    claim: Claim | None
+    """The claim on the output folder; None: the job writes nothing, as with `--check`."""
     make_worker: Callable[[int], UnitWorker]
     """Makes a worker that uses this many threads."""
     keeps_workers: bool = False
@@ -70,10 +71,12 @@ class Executor(Protocol):
 def do_unit(unit: Unit, job: Job, worker: UnitWorker) -> UnitResult:
     """One unit's whole life: check the claim, work, check again, commit."""
     try:
-        job.claim.require_owner()
-        storage.set_owner(job.claim.token)
+        if job.claim is not None:
+            job.claim.require_owner()
+            storage.set_owner(job.claim.token)
         output = worker(unit)
-        job.claim.require_owner()  # work takes minutes: another run may have taken over
+        if job.claim is not None:  # work takes minutes: another run may have taken over
+            job.claim.require_owner()
         for name, content in output.files.items():
             storage.write_bytes(storage.join(job.output_uri, name), content)
     except (CtcError, OSError) as error:
@@ -82,11 +85,15 @@ def do_unit(unit: Unit, job: Job, worker: UnitWorker) -> UnitResult:
 
 
 class InProcess:
-    """Does the units one after the other in this process, with a thread per CPU inside a unit."""
+    """Does the units one after the other in this process, with threads inside a unit."""
+
+    def __init__(self, n_threads: int | None = None) -> None:
+        """None: a thread per CPU."""
+        self._n_threads = n_threads or n_cpus()
 
     def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
         """Do every unit once, in order."""
-        worker = job.make_worker(n_cpus())
+        worker = job.make_worker(self._n_threads)
         for unit in units:
             yield do_unit(unit, job, worker)
 

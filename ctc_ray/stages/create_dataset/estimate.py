@@ -32,7 +32,9 @@ from ctc_ray.console.progress import clock
 from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
 from ctc_ray.runs import machine
+from ctc_ray.runs.executor import InProcess, Job, UnitOutput
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure
 from ctc_ray.stages.create_dataset.inventory_rows import find_rows
 from ctc_ray.stages.create_dataset.plan import DatasetPlan, rows_by_split, whole_rows
@@ -157,8 +159,19 @@ def _wait(together: Any) -> None:
 
 def _try_share(config: CreateDatasetConfig, rows: pa.Table, decode: Decode) -> _Tried:
     decode(config, rows.slice(0, 1))  # connections and codecs are there
+    images: list[ShardImage | Failure] = []
+
+    def worker(unit: Unit) -> UnitOutput:
+        images.extend(decode(config, rows))
+        n_failed = sum(isinstance(image, Failure) for image in images)
+        return UnitOutput({}, len(images), n_failed)
+
+    sample = Unit(name="--check", plan_file="", index=0, n_rows=rows.num_rows)
+    job = Job(config.output_uri, claim=None, make_worker=lambda _: worker)
     began, cpu_began = time.perf_counter(), time.process_time()
-    images = decode(config, rows)
+    for result in InProcess(n_threads=1).run([sample], job):
+        if result.error:
+            raise CtcError(result.error)
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
     return _Tried(
         seconds,
