@@ -54,7 +54,7 @@ lint: venv
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
 
 test-slow: venv
 	$(BIN)/pytest -m 'slow and not gpu'

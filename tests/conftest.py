@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -108,6 +109,28 @@ def output_uri(request, tmp_path) -> str:
     if request.param == "s3":
         return request.getfixturevalue("s3_bucket_uri") + "/out"
     return str(tmp_path / "out")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests out to processes: one has all that need Ray, the others whole modules."""
+    items.sort(key=lambda item: not _needs_ray(item))  # they take longest
+    for item in items:
+        group = "ray" if _needs_ray(item) else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _needs_ray(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("ray") is not None or "local_ray" in fixtures
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_waiting_for_the_disk() -> Iterator[None]:
+    """No test loses power; a thousand small files would wait for whatever else the disk does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,12 @@ from ctc_ray.splits.assign import assign_splits
 from ctc_ray.stages import demo
 from ctc_ray.stages.create_inventory import stage as create_inventory
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 PARTS = ("inventory", "dataset", "model", "predictions", "export")
 
 
-def test_drawn_scenes_go_through_every_stage(local_ray: None, tmp_path: Path) -> None:
+def test_drawn_scenes_go_through_every_stage(tmp_path: Path) -> None:
     config = DemoConfig(output_uri=str(tmp_path / "demo"), max_epochs=1, image_size=32)
     manifest = demo.run(config)
     assert manifest.rows_in == manifest.rows_out > 500
@@ -40,7 +40,7 @@ def own_images(folder: Path, n_images: int) -> DemoConfig:
     )
 
 
-def test_own_class_folders_go_through_every_stage(local_ray: None, tmp_path: Path) -> None:
+def test_own_class_folders_go_through_every_stage(tmp_path: Path) -> None:
     config = own_images(tmp_path, 60)
     manifest = demo.run(config)
     assert manifest.rows_out == 60

@@ -14,8 +14,6 @@ from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.stages import export
 
-pytestmark = pytest.mark.ray  # for the bundle
-
 
 @pytest.fixture(scope="module")
 def exported(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -121,7 +121,9 @@ def test_predict(local_ray: None, bundle: Path, photos: Path, tmp_path: Path) ->
     ("workers", "max_epochs"),
     [
         pytest.param(1, 15, id="here"),
-        pytest.param(2, 8, id="on Ray", marks=pytest.mark.ray),  # an epoch takes 1 to 2 s there
+        pytest.param(  # an epoch takes 1 to 2 s there
+            2, 8, id="on Ray", marks=[pytest.mark.ray, pytest.mark.slow]
+        ),
     ],
 )
 def test_train(
@@ -140,6 +142,7 @@ def test_train(
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_tune(local_ray: None, dataset: Path, tmp_path: Path) -> None:
     values = train_config(dataset, tmp_path / "tuned").model_dump(
         mode="json", exclude={"output_uri"}

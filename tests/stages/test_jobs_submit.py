@@ -183,11 +183,16 @@ def stage_configs(root: Path) -> dict[str, dict[str, Any]]:
     return {name: {"output_uri": str(root / name), **config} for name, config in stages.items()}
 
 
+@pytest.mark.parametrize(
+    "also_tune", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["without tune", "all"]
+)
 def test_every_stage_runs_as_a_job_and_finishes_its_folder(
-    cluster: Cluster, tmp_path: Path
+    cluster: Cluster, tmp_path: Path, also_tune: bool
 ) -> None:
     write_source(tmp_path)
     for stage, config in stage_configs(tmp_path).items():
+        if stage == "tune" and not also_tune:
+            continue
         path = tmp_path / f"{stage}.yaml"
         path.write_text(yaml.safe_dump(config))
         job = cluster.submit(f"jobs/{stage}.py", "--config", str(path))

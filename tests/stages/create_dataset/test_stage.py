@@ -13,8 +13,6 @@ from ctc_ray.schemas import shard_schema
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
 
-pytestmark = pytest.mark.ray
-
 
 def test_rows_are_conserved_and_failures_are_rows(dataset: Path, inventory: Path) -> None:
     manifest = read_manifest(str(dataset), "dataset")
@@ -79,7 +77,7 @@ def test_manifest_counts_usable_labels_per_split(dataset: Path) -> None:
 
 
 def test_split_by_location_puts_no_location_into_two_splits(
-    local_ray: None, photos: Path, inventory: Path, tmp_path: Path
+    photos: Path, inventory: Path, tmp_path: Path
 ) -> None:
     config = dataset_config(inventory, photos, tmp_path / "out").replaced(
         split=SplitConfig(by="location", fractions={"a": 0.5, "b": 0.5}), images_per_unit=1000
@@ -94,7 +92,7 @@ def test_split_by_location_puts_no_location_into_two_splits(
 
 
 def test_uninterrupted_run_equals_a_run_that_lost_some_shards(
-    local_ray: None, photos: Path, inventory: Path, dataset: Path, tmp_path: Path
+    photos: Path, inventory: Path, dataset: Path, tmp_path: Path
 ) -> None:
     config = dataset_config(inventory, photos, tmp_path / "out")
     create_dataset.run(config)
@@ -105,7 +103,7 @@ def test_uninterrupted_run_equals_a_run_that_lost_some_shards(
 
 
 def test_too_many_failures_stop_the_stage_and_keep_what_is_done(
-    local_ray: None, photos: Path, inventory: Path, tmp_path: Path
+    photos: Path, inventory: Path, tmp_path: Path
 ) -> None:
     config = dataset_config(inventory, photos, tmp_path / "out").replaced(max_failure_fraction=0.01)
     with pytest.raises(
@@ -118,7 +116,7 @@ def test_too_many_failures_stop_the_stage_and_keep_what_is_done(
     assert {p: p.stat().st_mtime_ns for p in shards} == shards
 
 
-def test_several_observations_follow_the_policy(local_ray: None, tmp_path: Path) -> None:
+def test_several_observations_follow_the_policy(tmp_path: Path) -> None:
     csv_path = write_events(tmp_path, n_events=3)
     with csv_path.open("a") as file:
         file.write("event001,images/e001_0.jpg,,,blue,1,site1\n")

@@ -9,8 +9,6 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.schemas import Failure, meta_fields
 from ctc_ray.stages.predict import sources as source
 
-pytestmark = pytest.mark.ray  # for the dataset
-
 
 def config(**fields: object) -> PredictConfig:
     return PredictConfig.model_validate({"bundle_uri": "b", "output_uri": "o", **fields})
