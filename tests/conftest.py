@@ -134,8 +134,9 @@ def no_waiting_for_the_disk() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def messages_reach_caplog() -> Iterator[None]:
+def messages_reach_caplog(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """A command that a test has run in this process has sent them to stderr alone."""
+    caplog.handler.setLevel(logging.NOTSET)  # `connect` has quietened it with Ray's own
     yield
     ours = logging.getLogger("ctc_ray")
     ours.handlers.clear()

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 import ray
+from ray._private import services
 from ray._private.utils import get_ray_address_file
 
 from ctc_ray.errors import ConfigError, CtcError
-from ctc_ray.stages.cluster import choice, connect
+from ctc_ray.stages.cluster import connect, in_process_or_ray
 
 
 @pytest.fixture
@@ -19,6 +20,7 @@ def no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "_node", lambda: None)
     monkeypatch.setattr(connect, "_quiet", lambda: None)  # quietens caplog too
     monkeypatch.setattr(connect, "_PAUSE_S", 0.0)
+    monkeypatch.setattr(services, "find_gcs_addresses", set)  # of other Rays on this machine
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     (tmp_path / "ray").mkdir()
@@ -114,7 +116,7 @@ def test_on_the_head_of_a_cluster_ray_is_not_local(no_ray: None, listening: str)
     note_cluster(listening)
     assert port(connect.cluster_address()) == port(listening)
     assert not connect.is_local()
-    assert choice.is_on_cluster()
+    assert in_process_or_ray.is_on_cluster()
 
 
 def test_local_is_local_also_on_the_head_of_a_cluster(
@@ -123,7 +125,7 @@ def test_local_is_local_also_on_the_head_of_a_cluster(
     note_cluster(listening)
     monkeypatch.setenv("RAY_ADDRESS", "local")
     assert connect.is_local()
-    assert not choice.is_on_cluster()
+    assert not in_process_or_ray.is_on_cluster()
 
 
 def test_the_address_of_a_cluster_that_is_gone_is_passed_over(
@@ -168,7 +170,7 @@ def test_rays_own_file_is_looked_at_for_the_last_cluster(
         monkeypatch.delenv(name, raising=False)
     for name, value in names.items():
         monkeypatch.setenv(name, value)
-    assert choice.last_cluster_file() == get_ray_address_file(None)
+    assert in_process_or_ray.last_cluster_file() == get_ray_address_file(None)
 
 
 def test_what_a_cluster_lacks_is_a_warning_and_what_a_machine_lacks_an_error(
