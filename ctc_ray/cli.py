@@ -70,7 +70,9 @@ _ABOUT = """\
 Camera-trap image classification: from photographs to one answer per capture event.
 
 Each command reads the folder that an earlier one wrote. Running a command again is safe: finished
-work is not repeated, and a stopped command resumes. `ctc COMMAND --help` lists all options."""
+work is not repeated, and a stopped command resumes. Large work runs on the Ray cluster that this
+machine belongs to, or that RAY_ADDRESS names, else on this machine alone. `ctc COMMAND --help`
+lists all options."""
 _CONFIG_HELP = "YAML file with any of these settings. Options override the file. [default: none]"
 _JSON_HELP = "Print the result as one line of JSON. [default: false]"
 

@@ -9,7 +9,7 @@ from pydantic import Field, field_serializer, field_validator, model_validator
 
 from ctc_ray.config.base import Config, Shown
 from ctc_ray.config.choices import ObservationRule, RarestClass, UndatedRule
-from ctc_ray.config.reading import ReadingConfig
+from ctc_ray.config.image_reading import ReadingConfig
 
 DEFAULT_FRACTIONS = {"train": 0.9, "val": 0.05, "test": 0.05}  # the original's
 
@@ -147,6 +147,7 @@ ctc create-dataset --inventory-uri inventory --output-uri dataset \\
     balance: BalanceConfig = BalanceConfig()
     """How many capture events of frequent classes are kept."""
     images_per_unit: int = Field(1000, gt=0)
-    """Approximate number of images per shard. A capture event is never divided."""
+    """Approximate number of images per shard, which is also one step of the work: a stopped command
+    loses at most one per worker. A capture event is never divided. Stays as it is on resuming."""
     check: Annotated[int | None, Field(gt=0), Shown("off")] = None
     """Try this many images, report time, size and failures to expect for all, and write nothing."""

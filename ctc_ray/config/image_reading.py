@@ -28,8 +28,9 @@ class ReadingConfig(StageConfig):
     """Images whose file ends early. fail: record a `truncated` failure. keep: use the image; the
     missing part is gray."""
     max_failure_fraction: float = Field(0.1, ge=0, le=1)
-    """Stop with an error if more than this share of the images failed. Finished work is kept."""
+    """Checked when all images are done: end with an error if more than this share failed. Results
+    are kept: the same command with a larger value finishes, --overwrite reads all images again."""
     threads_per_task: Annotated[int | None, Shown("4, or 16 from an object store")] = Field(
         None, gt=0
     )
-    """Files that one task reads at the same time and holds in memory."""
+    """How many image files a worker process reads, and holds in memory, at the same time."""

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 
 from ctc_ray.config.base import Shown, StageConfig
 from ctc_ray.config.choices import Aggregation, ExportFormat, ModelFormat
+from ctc_ray.config.image_reading import ReadingConfig
 from ctc_ray.config.keys import option_name
-from ctc_ray.config.reading import ReadingConfig
 
 _SOURCES = ("images_uri", "csv_uri", "inventory_uri", "dataset_uri")
 
@@ -47,13 +47,16 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """Required with --csv-uri: columns with the images. All other columns are copied to the
     predictions."""
     aggregation: Aggregation = "mean"
-    """How the probabilities of a capture event are computed from those of its images."""
+    """How the probabilities of a capture event are computed from those of its images: their mean,
+    their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
     export: tuple[ExportFormat, ...] = ()
-    """Also write the event predictions in these formats of camera-trap-classifier."""
+    """Also write the event predictions as predictions.csv or predictions.json, in the formats of
+    camera-trap-classifier."""
     batch_size: int = Field(128, gt=0)
     """Number of images that the model processes at once."""
     images_per_unit: int = Field(1000, gt=0)
-    """Approximate number of images per file of predictions. A capture event is never divided."""
+    """Approximate number of images per file of predictions, which is also one step of the work: a
+    stopped command loses at most one per worker. A capture event is never divided."""
     workers: Annotated[
         int | None, Field(gt=0), Shown("one per CPU; one if --gpu-per-worker is set")
     ] = None

@@ -19,7 +19,8 @@ class ModelConfig(Config):
     """Weights to start from. A .safetensors or .pth file of the backbone; true: download the
     weights of timm; false: random weights."""
     freeze_backbone: bool = False
-    """Train only the heads. The batch statistics of the backbone do not change either."""
+    """Keep the weights of the backbone and its batch statistics as they are; only the output layers
+    learn. Use it with --model.pretrained: a backbone that begins at random stays random."""
     image_size: Annotated[
         int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
     ] = None
@@ -103,7 +104,7 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     dataset_uri: str = Field(min_length=1)
     """Folder written by `ctc create-dataset`."""
     heads: tuple[str, ...] = Field(min_length=1)
-    """Heads to learn, for example species count. Each must be a head of the dataset."""
+    """Heads to learn, for example species count; one is enough. Each must be in the dataset."""
     loss_weights: Annotated[dict[str, float], Shown("1 for every head")] = Field({})
     """Weight of the loss of each head."""
     model: ModelConfig = ModelConfig()

@@ -3,8 +3,9 @@
     python bench_small_jobs.py [--images N] [--units 1 2 3 4 6 8]
 
 create-dataset of 1, 2, … units, each run in a fresh process: by this process, by a Ray that must
-start first, and one photograph through `ctc predict`. `FEW_UNITS` of stages/cluster/choice.py is
-the largest number of units for which the process alone is not slower.
+start first, and one photograph through `ctc predict`. `FEW_UNITS` of the module
+stages/cluster/in_process_or_ray is the largest number of units for which the process alone is not
+slower.
 """
 
 import argparse

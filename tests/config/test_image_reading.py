@@ -1,6 +1,6 @@
 from ctc_ray.config.dataset import CreateDatasetConfig
+from ctc_ray.config.image_reading import ReadingConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.config.reading import ReadingConfig
 
 
 def test_stages_that_read_images_have_the_same_reading_options() -> None:

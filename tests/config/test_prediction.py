@@ -1,6 +1,9 @@
+from typing import get_args
+
 import pytest
 
 from ctc_ray.config.base import build
+from ctc_ray.config.choices import Aggregation
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.errors import ConfigError
 
@@ -44,7 +47,7 @@ def test_other_sources_are_refused(source, message):
         config(**source)
 
 
-@pytest.mark.parametrize("aggregation", ["mean", "max", "min", "mean-logit"])
+@pytest.mark.parametrize("aggregation", get_args(Aggregation))
 def test_ways_to_aggregate(aggregation):
     assert config(images_uri="a", aggregation=aggregation).aggregation == aggregation
 

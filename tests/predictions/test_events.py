@@ -1,4 +1,5 @@
 import datetime as dt
+from typing import get_args
 
 import numpy as np
 import pyarrow as pa
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctc_ray.config.choices import Aggregation
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event, without_images
@@ -13,7 +15,7 @@ from ctc_ray.predictions.scores import score_rows
 from ctc_ray.schemas import event_prediction_schema, image_fields
 
 LABELS = LabelSpace({"species": ("cat", "dog", "fox")})
-METHODS = ("mean", "max", "min", "mean-logit")
+METHODS = get_args(Aggregation)
 
 
 def predictions(*images: tuple[str, list[float] | None], **columns: list) -> pa.Table:

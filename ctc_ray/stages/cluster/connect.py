@@ -19,7 +19,7 @@ from ray.data._internal.logging import configure_logging
 from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.stages.cluster.errors import logs_of_ray, reason
-from ctc_ray.stages.cluster.lost_head import watch_head
+from ctc_ray.stages.cluster.lost_ray_head import watch_head
 from ctc_ray.stages.cluster.reach import answers
 
 logger = logging.getLogger(__name__)

@@ -36,7 +36,7 @@ from ctc_ray.runs.manifest import (
 from ctc_ray.runs.output_folder import Run, complete_already, open_run
 from ctc_ray.runs.units import PlanWriter, Unit, missing_units
 from ctc_ray.schemas import FAILURES_FILE
-from ctc_ray.stages.cluster.choice import choose_executor
+from ctc_ray.stages.cluster.in_process_or_ray import choose_executor
 from ctc_ray.stages.create_dataset import estimate
 from ctc_ray.stages.create_dataset import footers as report
 from ctc_ray.stages.create_dataset.append import (

@@ -22,7 +22,7 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.predictions.events import without_images
-from ctc_ray.predictions.writers.original import csv_chunks, json_chunks
+from ctc_ray.predictions.writers.camera_trap_classifier import csv_chunks, json_chunks
 from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import (
     check_failures,
@@ -35,7 +35,7 @@ from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.units import Unit, missing_units, write_plan
 from ctc_ray.schemas import FAILURES_FILE, meta_fields, pred_column
-from ctc_ray.stages.cluster.choice import choose_executor, require_gpus
+from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
 from ctc_ray.stages.predict import sources as source
 from ctc_ray.stages.predict.scoring import EVENTS, IMAGES, UnitScorer, events_name
 

@@ -18,7 +18,7 @@ from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
-from ctc_ray.stages.cluster.choice import is_on_cluster
+from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
 from ctc_ray.stages.train.worker import Session, train_worker
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
-from ctc_ray.predictions.writers.original import csv_chunks, json_chunks
+from ctc_ray.predictions.writers.camera_trap_classifier import csv_chunks, json_chunks
 from ctc_ray.schemas import image_fields
 
 LABELS = LabelSpace({"species": ("cat", "dog"), "count": ("1", "10", "2")})
