@@ -53,8 +53,15 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
+# Starting Ray is mostly waiting, so the tests that need it run beside the others.
 test: lint
-	$(BIN)/pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	@echo 'pytest -m ray runs beside pytest -m "not ray"; its output comes last'
+	@trap 'kill $$! 2>/dev/null' INT TERM; \
+		$(BIN)/pytest -m 'ray and not gpu and not slow' -p no:cacheprovider > .pytest-ray.log 2>&1 & \
+		ray=$$!; failed=0; \
+		$(BIN)/pytest -m 'not ray and not gpu and not slow' || failed=$$?; \
+		wait $$ray || failed=$$?; \
+		cat .pytest-ray.log; rm -f .pytest-ray.log; exit $$failed
 
 test-slow: venv
 	$(BIN)/pytest -m 'slow and not gpu'

@@ -113,16 +113,10 @@ def output_uri(request, tmp_path) -> str:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out to processes: one has all that need Ray, the others whole modules."""
-    items.sort(key=lambda item: not _needs_ray(item))  # they take longest
+    """Mark what uses the Ray that tests share: `make test` runs these beside the others."""
     for item in items:
-        group = "ray" if _needs_ray(item) else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
-def _needs_ray(item: pytest.Item) -> bool:
-    fixtures = getattr(item, "fixturenames", ())
-    return item.get_closest_marker("ray") is not None or "local_ray" in fixtures
+        if "local_ray" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.ray)
 
 
 @pytest.fixture(autouse=True, scope="session")
