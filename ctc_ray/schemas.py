@@ -31,6 +31,7 @@ class Failure(StrEnum):
     TRUNCATED = "truncated"  # a part of the pixels is lost; decodes only leniently
     TOO_LARGE = "too_large"  # more pixels than `max_pixels`; not decoded
     UNSUPPORTED = "unsupported"  # not an image, or a format that is not decoded (video, PDF, …)
+    MODEL = "model"  # the model's answer is not a number
 
 
 def label_column(head: str) -> str:

@@ -4,25 +4,32 @@ README.md is the model card. Loading runs no code and unpickles nothing. `ctc tr
 _manifest.json last.
 """
 
+import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import safetensors
 import safetensors.torch
+import torch
+from pydantic import Field
 from torch import Tensor
 
 from ctc_ray import __version__
 from ctc_ray.config.base import Config, build
-from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
+from ctc_ray.errors import ConfigError, IncompleteDataError, LabelError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.backbones import make_backbone
+from ctc_ray.models.backbones import Backbone, make_backbone
 from ctc_ray.models.card import model_card
 from ctc_ray.models.multi_head import MultiHeadModel
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE, BUNDLE_FILE, CARD_FILE = "weights.safetensors", "bundle.json", "README.md"
+
+
+_Mean = Annotated[float, Field(allow_inf_nan=False)]
+_Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Provenance(Config):
@@ -60,11 +67,11 @@ class _BundleFile(Config):
     ctc_version: str
     backbone: str
     classes: dict[str, list[str]]
-    image_size: int
+    image_size: int = Field(ge=16, le=2048)
     keep_aspect: bool
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    dropout: float
+    mean: tuple[_Mean, _Mean, _Mean]
+    std: tuple[_Std, _Std, _Std]
+    dropout: float = Field(ge=0, lt=1)
     provenance: Provenance
 
 
@@ -96,13 +103,16 @@ def load_bundle(uri: str, *, device: str = "cpu") -> Bundle:
 
     Raises:
         IncompleteDataError: a file is missing.
-        SchemaError: a file does not belong to a bundle, or the weights do not fit bundle.json.
+        SchemaError: a file does not belong to a bundle, or the weights do not fit bundle.json, or
+            are not numbers.
     """
     file = _read_description(uri)
+    labels = _label_space(uri, file)
     weights = _read_weights(uri)
+    _require_fitting(uri, weights, labels)
     model = MultiHeadModel(
-        make_backbone(file.backbone, image_size=file.image_size),
-        LabelSpace.from_json(file.classes),
+        _backbone(uri, file),
+        labels,
         mean=file.mean,
         std=file.std,
         dropout=file.dropout,
@@ -123,12 +133,66 @@ def load_bundle(uri: str, *, device: str = "cpu") -> Bundle:
     )
 
 
+def bundle_fingerprint(uri: str) -> str:
+    """SHA-256 of all that determines a bundle's answers, 64 hex digits: description and weights.
+
+    Raises:
+        IncompleteDataError: a file is missing.
+    """
+    sha = hashlib.sha256()
+    for name in (BUNDLE_FILE, WEIGHTS_FILE):
+        sha.update(hashlib.sha256(_read(uri, name)).digest())
+    return sha.hexdigest()
+
+
+def _label_space(uri: str, file: _BundleFile) -> LabelSpace:
+    try:
+        return LabelSpace.from_json(file.classes)
+    except LabelError as error:
+        raise SchemaError(f"{storage.join(uri, BUNDLE_FILE)}: {error}") from error
+
+
+def _backbone(uri: str, file: _BundleFile) -> Backbone:
+    try:
+        return make_backbone(file.backbone, image_size=file.image_size)
+    except ConfigError as error:
+        raise SchemaError(f"{storage.join(uri, BUNDLE_FILE)}: {error}") from error
+
+
+def _require_fitting(uri: str, weights: dict[str, Tensor], labels: LabelSpace) -> None:
+    """Check, before a network is built, that the weights are numbers and fit the classes."""
+    weights_uri = storage.join(uri, WEIGHTS_FILE)
+    layers = {name: tensor for name, tensor in weights.items() if name.startswith("heads.")}
+    there = [len(tensor) for name, tensor in sorted(layers.items(), key=_layer) if tensor.ndim == 2]
+    described = [labels.n_classes(head) for head in labels.heads]
+    if there != described:
+        raise SchemaError(
+            f"{weights_uri}: not the weights that {BUNDLE_FILE} describes: outputs of "
+            f"{_numbers(there)} classes, described are {_numbers(described)}"
+        )
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise SchemaError(f"{weights_uri}: {name} is not finite everywhere; train again")
+
+
+def _layer(item: tuple[str, Tensor]) -> tuple[int, str]:
+    """Sorts layers of heads, `heads.<index>.<weight or bias>`, by their index."""
+    index = item[0].split(".")[1]
+    return (int(index) if index.isdecimal() else -1), item[0]
+
+
+def _numbers(values: list[int]) -> str:
+    return ", ".join(map(str, values)) or "no"
+
+
 def _read_description(uri: str) -> _BundleFile:
     file_uri = storage.join(uri, BUNDLE_FILE)
     try:
         value = json.loads(_read(uri, BUNDLE_FILE))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SchemaError(f"{file_uri}: not JSON: {error}") from error
+    except RecursionError as error:
+        raise SchemaError(f"{file_uri}: not a bundle: too many brackets in one another") from error
     version = value.get("format_version") if isinstance(value, dict) else None
     if version != FORMAT_VERSION:
         raise SchemaError(

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ctc_ray.labels import LabelSpace
-from ctc_ray.predictions.scores import head_columns, probs_matrix
+from ctc_ray.predictions.scores import fail_non_finite, head_columns, probs_matrix
 from ctc_ray.schemas import image_fields, pred_column, prediction_schema, score_column
 
 if TYPE_CHECKING:
@@ -91,8 +91,9 @@ def batch_table(
         failures: likewise; None for the M images that `probs` has rows for.
         probs: head -> (M, K).
     """
-    columns = {"image_uri": pa.array(uris, pa.string()), "failure": pa.array(failures, pa.string())}
-    is_ok_N = np.array([failure is None for failure in failures], bool)
+    failure, probs = fail_non_finite(pa.array(failures, pa.string()), probs)
+    columns = {"image_uri": pa.array(uris, pa.string()), "failure": failure}
+    is_ok_N = failure.is_null().to_numpy(zero_copy_only=False)
     for head in label_space.heads:
         columns |= head_columns(label_space, head, probs[head], is_ok_N)
     return pa.table(columns, _schema(label_space))

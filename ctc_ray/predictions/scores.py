@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import (
+    Failure,
     conform,
     meta_fields,
     pred_column,
@@ -29,6 +30,8 @@ def score_rows(
 ) -> pa.Table:
     """Predictions per image, in the order of the rows; null where the image failed.
 
+    An image for which a probability of any head is not a finite number gets the failure `model`.
+
     Args:
         rows: one row per image with the columns of `image_fields`, and `failure`.
         probs: head -> (M, K), for the M rows without failure, in the order of the rows.
@@ -38,12 +41,39 @@ def score_rows(
     """
     if "failure" not in rows.column_names:
         raise SchemaError("images to score: column 'failure' not found")
-    ok_N = pc.is_null(rows["failure"]).to_numpy()
-    columns = {name: rows[name] for name in rows.column_names}
+    failure, probs = fail_non_finite(rows["failure"].combine_chunks(), probs)
+    ok_N = pc.is_null(failure).to_numpy(zero_copy_only=False)
+    columns = {name: rows[name] for name in rows.column_names} | {"failure": failure}
     for head in label_space.heads:
         columns |= head_columns(label_space, head, probs[head], ok_N)
     schema = prediction_schema(label_space.heads, meta_fields(rows.schema))
     return conform(pa.table(columns), schema, where="predictions")
+
+
+def fail_non_finite(
+    failure: pa.Array, probs: Mapping[str, npt.NDArray[np.float32]]
+) -> tuple[pa.Array, Mapping[str, npt.NDArray[np.float32]]]:
+    """Take out the images for which the model's answer is not a number.
+
+    Args:
+        failure: why each of N images has no probabilities; null for the M images that have some.
+        probs: head -> (M, K).
+
+    Returns:
+        The failures, `model` where a probability of any head is not finite, and the probabilities
+        of the other images.
+    """
+    failed_N = pc.is_null(failure).to_numpy(zero_copy_only=False).copy()
+    finite_M = np.ones(failed_N.sum(), bool)
+    for probs_MK in probs.values():
+        if len(probs_MK) == len(finite_M):  # another number is an error, which `head_columns` tells
+            finite_M &= np.isfinite(probs_MK).all(axis=1)
+    if finite_M.all():
+        return failure, probs
+    failed_N[failed_N] = ~finite_M
+    code = pa.scalar(Failure.MODEL.value, pa.string())
+    failure = pc.if_else(pa.array(failed_N), code, failure)
+    return failure, {head: probs_MK[finite_M] for head, probs_MK in probs.items()}
 
 
 def head_columns(

@@ -9,9 +9,9 @@ from typing import assert_never
 
 from ctc_ray.config.prediction import ExportConfig
 from ctc_ray.files import storage
-from ctc_ray.models.bundle import load_bundle
+from ctc_ray.models.bundle import Bundle, bundle_fingerprint, load_bundle
 from ctc_ray.models.exporters import export_onnx, export_torch
-from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.output_folder import open_run
 from ctc_ray.schemas import probs_column
 
@@ -24,13 +24,15 @@ def run(config: ExportConfig) -> Manifest:
         bundle_uri=storage.absolute(config.bundle_uri),
         output_uri=storage.absolute(config.output_uri),
     )
-    classes = read_manifest(config.bundle_uri, "bundle").classes
-    inputs = {config.bundle_uri: manifest_fingerprint(config.bundle_uri)}
+    read_manifest(config.bundle_uri, "bundle")
+    bundle = load_bundle(config.bundle_uri)
+    classes = bundle.label_space.to_json()
+    inputs = {config.bundle_uri: bundle_fingerprint(config.bundle_uri)}
     fields = {**config.result_fields(), "inputs": inputs}
     with open_run(config.output_uri, "export", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
             return run
-        name, content = _exported(config)
+        name, content = _exported(config, bundle)
         storage.write_bytes(storage.join(config.output_uri, name), content)
         storage.write_json(storage.join(config.output_uri, "labels.json"), classes)
         manifest = Manifest(
@@ -49,9 +51,8 @@ def run(config: ExportConfig) -> Manifest:
         return run.finish(manifest)
 
 
-def _exported(config: ExportConfig) -> tuple[str, bytes]:
+def _exported(config: ExportConfig, bundle: Bundle) -> tuple[str, bytes]:
     """Name and content of the exported file."""
-    bundle = load_bundle(config.bundle_uri)
     match config.format:
         case "onnx":
             return "model.onnx", export_onnx(bundle)

@@ -9,7 +9,7 @@ from ctc_ray.errors import IncompleteDataError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
-from ctc_ray.models.bundle import Bundle, Provenance, load_bundle, save_bundle
+from ctc_ray.models.bundle import Bundle, Provenance, bundle_fingerprint, load_bundle, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
 
 PROVENANCE = Provenance(
@@ -82,10 +82,84 @@ def test_missing_file_is_an_unfinished_bundle(tmp_path: Path, name: str) -> None
 def test_weights_of_another_model_do_not_fit(tmp_path: Path) -> None:
     save_bundle(str(tmp_path), bundle())
     weights = safetensors.torch.load_file(tmp_path / "weights.safetensors")
-    weights["heads.0.weight"] = torch.zeros(5, 192)
+    weights["heads.0.weight"] = torch.zeros(2, 191)
     storage.write_bytes(str(tmp_path / "weights.safetensors"), safetensors.torch.save(weights))
     with pytest.raises(SchemaError, match=r"not the weights that bundle.json describes: .*heads.0"):
         load_bundle(str(tmp_path))
+
+
+def test_a_description_of_other_classes_is_refused_before_a_network_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_bundle(str(tmp_path), bundle())
+    path = tmp_path / "bundle.json"
+    value = json.loads(path.read_text())
+    monkeypatch.setattr("ctc_ray.models.bundle.make_backbone", None)  # would be called
+    many = {"species": [str(n) for n in range(100_000)], "count": ["1", "10", "2"]}
+    for classes, named in (
+        (many, "2, 3 classes, described are 100000, 3"),
+        ({"species": ["cat", "dög"]}, "2, 3 classes, described are 2"),
+        (
+            {"count": ["1", "10", "2"], "species": ["cat", "dög"]},
+            "2, 3 classes, described are 3, 2",
+        ),
+    ):
+        path.write_text(json.dumps(value | {"classes": classes}))
+        with pytest.raises(SchemaError, match=named):
+            load_bundle(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("std", [0.2, 0, 0.2], "std"),
+        ("std", [0.2, -1, 0.2], "std"),
+        ("mean", [0.2, float("nan"), 0.2], "mean"),
+        ("std", [0.2, float("inf"), 0.2], "std"),
+        ("image_size", 0, "image_size"),
+        ("image_size", 10**9, "image_size"),
+        ("dropout", 1.5, "dropout"),
+        ("classes", {"species": ["cat", "cat"], "count": ["1", "10", "2"]}, "twice"),
+        ("backbone", "resnet81", "resnet"),
+    ],
+)
+def test_a_description_that_cannot_be_is_one_line(
+    tmp_path: Path, field: str, value: object, message: str
+) -> None:
+    save_bundle(str(tmp_path), bundle())
+    path = tmp_path / "bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {field: value}))
+    with pytest.raises(SchemaError, match=message) as raised:
+        load_bundle(str(tmp_path))
+    assert "\n" not in str(raised.value)
+
+
+def test_brackets_without_end_are_a_schema_error(tmp_path: Path) -> None:
+    save_bundle(str(tmp_path), bundle())
+    (tmp_path / "bundle.json").write_text("[" * 200_000)
+    with pytest.raises(SchemaError, match="too many brackets"):
+        load_bundle(str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
+    save_bundle(str(tmp_path), bundle())
+    weights = safetensors.torch.load_file(tmp_path / "weights.safetensors")
+    weights["heads.1.bias"][2] = value
+    storage.write_bytes(str(tmp_path / "weights.safetensors"), safetensors.torch.save(weights))
+    with pytest.raises(SchemaError, match=r"heads.1.bias is not finite everywhere"):
+        load_bundle(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "weights.safetensors"])
+def test_the_fingerprint_changes_with_every_file_that_answers(tmp_path: Path, name: str) -> None:
+    save_bundle(str(tmp_path), bundle())
+    first = bundle_fingerprint(str(tmp_path))
+    assert first == bundle_fingerprint(str(tmp_path))
+    content = bytearray((tmp_path / name).read_bytes())
+    content[-3] ^= 1
+    (tmp_path / name).write_bytes(content)
+    assert bundle_fingerprint(str(tmp_path)) != first
 
 
 def test_damaged_weights_are_a_schema_error(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
+from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import probs_matrix, score_rows
 from ctc_ray.schemas import image_fields, prediction_schema
 
@@ -121,3 +123,38 @@ def test_predictions_of_another_label_space_are_refused():
     other = LabelSpace({"species": ("cat", "dog", "fox")})
     with pytest.raises(SchemaError, match="probs_species must hold 3 values"):
         probs_matrix(rows, other, "species")
+
+
+@given(
+    st.lists(st.sampled_from([None, "missing", np.nan, np.inf, -np.inf]), min_size=1, max_size=6),
+    st.sampled_from(["species", "count"]),
+    st.sampled_from(["mean", "max", "min", "mean-logit"]),
+)
+def test_an_answer_that_is_no_number_is_a_failure_and_decides_no_event(answers, head, method):
+    """The event's answer is that of the same event without such images."""
+    failures = ["missing" if answer == "missing" else None for answer in answers]
+    rows = images(failures).set_column(2, "capture_event_id", pa.array(["e"] * len(answers)))
+    decoded = [answer for answer in answers if answer != "missing"]
+    probs = {
+        "species": np.tile(matrix([0.25, 0.75]), (len(decoded), 1)),
+        "count": np.tile(matrix([0.5, 0.25, 0.25]), (len(decoded), 1)),
+    }
+    for index, answer in enumerate(decoded):
+        if answer is not None:
+            probs[head][index, 0] = answer
+    scored = score_rows(rows, LABELS, probs)
+    told = [answer if answer in (None, "missing") else "model" for answer in answers]
+    assert scored["failure"].to_pylist() == told
+    for name in LABELS.heads:
+        assert [p is None for p in scored[f"pred_{name}"].to_pylist()] == [
+            f is not None for f in told
+        ]
+    (event,) = aggregate_by_event(scored, LABELS, method=method).to_pylist()
+    assert event["n_failed"] == sum(f is not None for f in told)
+    finite = pc.is_null(scored["failure"])
+    if None in told:
+        (alone,) = aggregate_by_event(scored.filter(finite), LABELS, method=method).to_pylist()
+        for name in LABELS.heads:
+            assert event[f"probs_{name}"] == alone[f"probs_{name}"]
+    else:
+        assert event["pred_species"] is None

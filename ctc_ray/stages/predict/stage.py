@@ -20,7 +20,7 @@ from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.console.progress import Progress
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.bundle import load_bundle
+from ctc_ray.models.bundle import bundle_fingerprint, load_bundle
 from ctc_ray.predictions.events import without_images
 from ctc_ray.predictions.writers.camera_trap_classifier import csv_chunks, json_chunks
 from ctc_ray.runs.executor import Executor, Job, run_units
@@ -31,7 +31,7 @@ from ctc_ray.runs.failures import (
     read_footers,
     require_all_rows,
 )
-from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.units import Unit, missing_units, write_plan
 from ctc_ray.schemas import FAILURES_FILE, meta_fields, pred_column
@@ -49,12 +49,12 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         executor: runs the units; None: this process for a few, else Ray.
     """
     config = _absolute(config)
-    bundle = read_manifest(config.bundle_uri, "bundle")
-    load_bundle(config.bundle_uri)  # damaged weights are reported now, not by every worker
+    read_manifest(config.bundle_uri, "bundle")
+    bundle = load_bundle(config.bundle_uri)  # what is damaged is reported now, not by every worker
     found = source.read_source(config)
     rows = found.rows
     inputs = {
-        config.bundle_uri: manifest_fingerprint(config.bundle_uri),
+        config.bundle_uri: bundle_fingerprint(config.bundle_uri),
         **source.fingerprints(config, rows),
     }
     if config.gpu_per_worker:
@@ -64,7 +64,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         if isinstance(run, Manifest):
             return run
         units = write_plan(config.output_uri, IMAGES, rows, config.images_per_unit)
-        labels = LabelSpace.from_json(bundle.classes)
+        labels = bundle.label_space
         _run_missing(config, run, units, rows.num_rows, executor)
         _write_empty_events(config, labels, found, n_units=len(units))
         manifest = Manifest(
@@ -72,7 +72,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
             config=config.result_fields(),
             inputs=inputs,
             rows_in=rows.num_rows,
-            classes=bundle.classes,
+            classes=labels.to_json(),
             meta=meta_fields(rows.schema),
             findings=dict(found.findings),
         )

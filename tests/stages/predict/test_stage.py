@@ -5,8 +5,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
+import safetensors.torch
 from builders import AtMost, StoppedError, bytes_below
 
 from ctc_ray.config.prediction import PredictConfig
@@ -226,3 +228,49 @@ def test_a_shard_that_is_gone_is_one_clear_line(
     for path, content in shards.items():
         path.write_bytes(content)
     assert run(made).rows_out == run(made).rows_in
+
+
+def overflowing(bundle: Path, folder: Path) -> Path:
+    """The bundle with finite weights so large that bright images have infinite logits."""
+    shutil.copytree(bundle, folder)
+    weights = safetensors.torch.load_file(folder / "weights.safetensors")
+    layer = weights["heads.0.weight"]
+    weights["heads.0.weight"] = layer / layer.abs().max() * 2e38
+    safetensors.torch.save_file(weights, folder / "weights.safetensors")
+    return folder
+
+
+def test_an_answer_that_is_no_number_is_a_failure_with_its_own_code(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    broken = overflowing(bundle, tmp_path / "model")
+    made = run(config(broken, tmp_path / "out", images_uri=str(photos)))
+    assert made.failures["model"] > 0
+    rows = parquet.read_table(str(tmp_path / "out" / "images" / "part-00000.parquet"))
+    assert rows.filter(pc.equal(rows["failure"], "model"))["pred_species"].null_count > 0
+    for head in ("species", "count"):
+        flat = rows[f"probs_{head}"].combine_chunks().flatten().to_numpy()
+        assert np.isfinite(flat).all()
+
+
+def test_other_weights_are_another_configuration(
+    bundle: Path, photos: Path, tmp_path: Path
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(bundle, model)
+    run(config(model, tmp_path / "out", images_uri=str(photos)))
+    weights = safetensors.torch.load_file(model / "weights.safetensors")
+    weights["heads.0.bias"] += 1
+    safetensors.torch.save_file(weights, model / "weights.safetensors")
+    with pytest.raises(ConfigError, match="work of another configuration"):
+        run(config(model, tmp_path / "out", images_uri=str(photos)))
+
+
+def test_classes_have_one_source_of_truth(bundle: Path, photos: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(bundle, model)
+    manifest = json.loads((model / "_manifest.json").read_text())
+    manifest["classes"]["species"] = ["wrong", *manifest["classes"]["species"][1:]]
+    (model / "_manifest.json").write_text(json.dumps(manifest))
+    made = run(config(model, tmp_path / "out", images_uri=str(photos)))
+    assert made.classes == json.loads((model / "bundle.json").read_text())["classes"]
