@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +72,14 @@ def interrupt_when(is_midway: Callable[[], bool], command: list[str], config: St
     assert not (Path(config.output_uri) / "_work" / "logs").exists()
     left = {path.name for path in temporary.iterdir()}
     assert {name for name in left if not name.startswith("torchinductor_")} == set()
+
+
+@pytest.fixture(autouse=True)
+def interrupts_reach_commands() -> Iterator[None]:
+    """A shell lets what it starts in the background ignore them, and its children too."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
 
 
 def test_create_inventory(tmp_path: Path) -> None:
