@@ -165,7 +165,10 @@ PREDICT = "predict --bundle-uri b --output-uri o"
         ("export --bundle-uri", "--bundle-uri needs a value"),
         ("show d --imagse 3", "Unknown option: --imagse. Did you mean --images?"),
         (f"{PREDICT} --images-uri i --csv-uri c", "give exactly one of --images-uri, --csv-uri"),
-        (f"{PREDICT} --csv-uri c", "--csv-uri needs --event-column and --image-columns"),
+        (
+            f"{PREDICT} --csv-uri c",
+            "--csv-uri needs --event-column and either --image-columns or --path-columns",
+        ),
         (f"{PREDICT} --images-uri i --export xml", "--export is 'xml'; expected 'csv' or 'json'"),
     ],
 )

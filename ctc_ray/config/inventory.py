@@ -1,9 +1,10 @@
 """Configuration of `ctc create-inventory`: one model per kind of source."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, ClassVar, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Shown, StageConfig
 
@@ -38,10 +39,24 @@ class InventoryConfig(StageConfig):
     """Number of files that are read at the same time."""
 
 
-class CsvInventoryConfig(InventoryConfig):
+class ListedPathsConfig(InventoryConfig):
+    """Settings of the sources that list the paths of images, which may come from another system."""
+
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Paths of the images": ("strip_prefix",),
+        **InventoryConfig.option_groups,
+    }
+
+    strip_prefix: Annotated[str | None, Shown("nothing")] = None
+    """Folder to take away where an image path begins with it, for example "D:\\survey". Slashes
+    take the place of back-slashes in any case."""
+
+
+class CsvInventoryConfig(ListedPathsConfig):
     """Read a csv file with one row per capture event or per image.
 
-    The file is UTF-8, has a header line, and is separated by comma, semicolon or tab.
+    The file is UTF-8, or UTF-16 with its mark, has a header line, and is separated by comma,
+    semicolon or tab.
     """
 
     example: ClassVar[str] = """\
@@ -51,13 +66,16 @@ ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Columns of the csv": (
             "event_column",
+            "image_columns",
+            "path_columns",
             "head_columns",
             "meta_columns",
             "location_column",
             "deployment_column",
             "captured_at_column",
+            "time_format",
         ),
-        **InventoryConfig.option_groups,
+        **ListedPathsConfig.option_groups,
     }
 
     source_uri: str = Field(min_length=1)
@@ -65,10 +83,15 @@ ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
     event_column: Annotated[str | None, Shown("events by time, see --event-gap-s")] = None
     """Column with the id of the capture event. Rows with the same id are one event. Without this
     column, --captured-at-column and --deployment-column or --location-column are needed."""
-    image_columns: tuple[str, ...] = Field(min_length=1)
-    """Columns with the images, in the order in which they were taken. Empty cells are skipped."""
+    image_columns: tuple[str, ...] = ()
+    """Columns with the images, in the order in which they were taken. Empty cells are skipped.
+    Either these or --path-columns are required."""
+    path_columns: tuple[str, ...] = ()
+    """Instead of --image-columns: the columns with the folders and the file name of one image, for
+    example RelativePath File."""
     head_columns: tuple[str, ...] = ()
-    """Columns with labels. Each column becomes a head. An empty cell or -1 is a missing label."""
+    """Columns with labels. Each column becomes a head. An empty cell or -1 is a missing label.
+    A head may be made of several columns: species=genus+epithet."""
     meta_columns: tuple[str, ...] = ()
     """Other columns to copy to the dataset and the predictions."""
     location_column: str | None = None
@@ -76,10 +99,28 @@ ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
     deployment_column: str | None = None
     """Column with the deployment: one camera at one location for a period."""
     captured_at_column: str | None = None
-    """Column with the local capture time: ISO 8601, or as in EXIF, 2021:04:11 20:43:09."""
+    """Column with the local capture time: ISO 8601, as in EXIF, 2021:04:11 20:43:09, or with the
+    year first. Day and month are never guessed: for 5/3/2021, give --time-format."""
+    time_format: Annotated[str | None, Shown("see --captured-at-column")] = None
+    """Form of the capture times, with the codes of Python's strptime: "%d.%m.%Y %H:%M"."""
+
+    @field_validator("time_format")
+    @classmethod
+    def _can_be_read(cls, time_format: str | None) -> str | None:
+        if time_format is not None:
+            some_day = datetime(2021, 5, 3, 13, 4, 5)  # a camera knows no zone
+            try:
+                read = datetime.strptime(some_day.strftime(time_format), time_format)
+            except ValueError as error:
+                raise ValueError(f"is no form of a time: {error}") from error
+            if (read.year, read.month, read.day, read.hour) != (2021, 5, 3, 13):
+                raise ValueError(f"{time_format!r} does not give year, month, day and hour")
+        return time_format
 
     @model_validator(mode="after")
     def _events_can_be_made(self) -> Self:
+        if bool(self.image_columns) == bool(self.path_columns):
+            raise ValueError("give either --image-columns or --path-columns")
         camera = self.deployment_column or self.location_column
         if self.event_column is None and (self.captured_at_column is None or camera is None):
             raise ValueError(
@@ -113,7 +154,7 @@ ctc create-inventory images --source-uri photos --output-uri inventory \\
     braces must match exactly; * matches any one folder."""
 
 
-class CocoInventoryConfig(InventoryConfig):
+class CocoInventoryConfig(ListedPathsConfig):
     """Read COCO Camera Traps or plain COCO, one JSON file."""
 
     example: ClassVar[str] = """\
@@ -123,7 +164,7 @@ ctc create-inventory coco --source-uri coco.json --output-uri inventory"""
     """The JSON file."""
 
 
-class CamtrapDpInventoryConfig(InventoryConfig):
+class CamtrapDpInventoryConfig(ListedPathsConfig):
     """Read a Camtrap DP package, version 0.1 to 1.0.2."""
 
     example: ClassVar[str] = """\
@@ -147,7 +188,7 @@ ctc create-inventory megadetector --source-uri detections.json \\
     """The inventory that the boxes are added to."""
 
 
-class JsonInventoryConfig(InventoryConfig):
+class JsonInventoryConfig(ListedPathsConfig):
     """Read an inventory JSON file of camera-trap-classifier (2019)."""
 
     example: ClassVar[str] = """\

@@ -25,7 +25,13 @@ ctc predict --bundle-uri model --output-uri predictions \\
     }
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Source (exactly one)": _SOURCES,
-        "Parts of the source": ("split", "event_column", "image_columns"),
+        "Parts of the source": (
+            "split",
+            "event_column",
+            "image_columns",
+            "path_columns",
+            "strip_prefix",
+        ),
         **ReadingConfig.option_groups,
     }
 
@@ -44,8 +50,12 @@ ctc predict --bundle-uri model --output-uri predictions \\
     event_column: str | None = None
     """Required with --csv-uri: column with the id of the capture event."""
     image_columns: tuple[str, ...] = ()
-    """Required with --csv-uri: columns with the images. All other columns are copied to the
-    predictions."""
+    """Columns of the csv with the images: either these or --path-columns are required with
+    --csv-uri. All other columns are copied to the predictions."""
+    path_columns: tuple[str, ...] = ()
+    """Columns of the csv with the folders and the file name of one image."""
+    strip_prefix: Annotated[str | None, Shown("nothing")] = None
+    """Used with --csv-uri: folder to take away where an image path begins with it."""
     aggregation: Aggregation = "mean"
     """How the probabilities of a capture event are computed from those of its images: their mean,
     their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
@@ -72,8 +82,13 @@ ctc predict --bundle-uri model --output-uri predictions \\
                 f"give exactly one of {', '.join(map(option_name, _SOURCES))}; "
                 f"given: {', '.join(map(option_name, given)) or 'none'}"
             )
-        if self.csv_uri is not None and (self.event_column is None or not self.image_columns):
-            raise ValueError("--csv-uri needs --event-column and --image-columns")
+        names_images = bool(self.image_columns) != bool(self.path_columns)
+        if self.csv_uri is not None and (self.event_column is None or not names_images):
+            raise ValueError(
+                "--csv-uri needs --event-column and either --image-columns or --path-columns"
+            )
+        if self.csv_uri is None and (self.path_columns or self.strip_prefix is not None):
+            raise ValueError("--path-columns and --strip-prefix need --csv-uri")
         if self.split is not None and self.dataset_uri is None:
             raise ValueError("--split needs --dataset-uri")
         return self

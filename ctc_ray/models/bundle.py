@@ -6,13 +6,13 @@ _manifest.json last.
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ctc_ray import __version__
@@ -25,11 +25,8 @@ from ctc_ray.models.card import model_card
 from ctc_ray.models.multi_head import MultiHeadModel
 
 FORMAT_VERSION = 1
+_SMALLEST, _LARGEST = 16, 2048  # side of the input in pixels, as in `ctc train`
 WEIGHTS_FILE, BUNDLE_FILE, CARD_FILE = "weights.safetensors", "bundle.json", "README.md"
-
-
-_Mean = Annotated[float, Field(allow_inf_nan=False)]
-_Std = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Provenance(Config):
@@ -67,11 +64,11 @@ class _BundleFile(Config):
     ctc_version: str
     backbone: str
     classes: dict[str, list[str]]
-    image_size: int = Field(ge=16, le=2048)
+    image_size: int
     keep_aspect: bool
-    mean: tuple[_Mean, _Mean, _Mean]
-    std: tuple[_Std, _Std, _Std]
-    dropout: float = Field(ge=0, lt=1)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dropout: float
     provenance: Provenance
 
 
@@ -199,9 +196,19 @@ def _read_description(uri: str) -> _BundleFile:
             f"{file_uri}: bundle format {version}, this ctc reads {FORMAT_VERSION}; train again"
         )
     try:
-        return build(_BundleFile, value, where=file_uri)
+        file = build(_BundleFile, value, where=file_uri)
     except ConfigError as error:
         raise SchemaError(str(error)) from error
+    sound = {
+        "image_size": _SMALLEST <= file.image_size <= _LARGEST,
+        "mean": all(map(math.isfinite, file.mean)),
+        "std": all(math.isfinite(value) and value > 0 for value in file.std),
+        "dropout": 0 <= file.dropout < 1,
+    }
+    for name, is_sound in sound.items():
+        if not is_sound:
+            raise SchemaError(f"{file_uri}: {name} cannot be {getattr(file, name)}")
+    return file
 
 
 def _read_weights(uri: str) -> dict[str, Tensor]:

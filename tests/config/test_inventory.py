@@ -16,10 +16,10 @@ def test_every_source_needs_a_place_to_read_and_one_to_write(model):
 
 
 def test_a_csv_needs_the_columns_of_images():
-    with pytest.raises(ConfigError, match="image_columns is required"):
-        build(CsvInventoryConfig, BASE, where="test")
-    with pytest.raises(ConfigError, match=r"image_columns is empty"):
-        build(CsvInventoryConfig, {**BASE, "event_column": "id", "image_columns": []}, where="test")
+    both = {"image_columns": ["i"], "path_columns": ["p"]}
+    for columns in ({}, {"image_columns": []}, both):
+        with pytest.raises(ConfigError, match="give either --image-columns or --path-columns"):
+            build(CsvInventoryConfig, {**BASE, "event_column": "id", **columns}, where="test")
 
 
 @pytest.mark.parametrize(

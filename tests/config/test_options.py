@@ -5,7 +5,12 @@ import pytest
 from ctc_ray.config.base import Config, StageConfig
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
-from ctc_ray.config.inventory import CsvInventoryConfig, ImagesInventoryConfig, InventoryConfig
+from ctc_ray.config.inventory import (
+    CsvInventoryConfig,
+    ImagesInventoryConfig,
+    InventoryConfig,
+    ListedPathsConfig,
+)
 from ctc_ray.config.keys import known_keys, submodel
 from ctc_ray.config.options import HOW_TO_RUN, MAIN, REQUIRED, Option, option_groups, usage
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
@@ -13,7 +18,8 @@ from ctc_ray.config.show import ShowConfig
 from ctc_ray.config.training import TrainConfig, TuneConfig
 
 MODELS: list[type[Config]] = [
-    *InventoryConfig.__subclasses__(),
+    *(model for model in InventoryConfig.__subclasses__() if "example" in vars(model)),
+    *ListedPathsConfig.__subclasses__(),
     CreateDatasetConfig,
     TrainConfig,
     TuneConfig,

@@ -34,10 +34,10 @@ def test_each_source_alone_is_enough(source):
     [
         ({}, "give exactly one of --images-uri, .*; given: none"),
         ({"images_uri": "a", **CSV}, "given: --images-uri, --csv-uri"),
-        ({"csv_uri": "a"}, "--csv-uri needs --event-column and --im"),
+        ({"csv_uri": "a"}, "--csv-uri needs --event-column and either --im"),
         (
             {"csv_uri": "a", "event_column": "id"},
-            "--csv-uri needs --event-column and --im",
+            "--csv-uri needs --event-column and either --im",
         ),
         ({"images_uri": "a", "split": "test"}, "--split needs --dataset-uri"),
     ],

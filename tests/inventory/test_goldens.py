@@ -249,6 +249,7 @@ def test_records_of_a_json_are_kept_as_the_original_kept_them(originals, goldens
         "rejected_labels": 1,
         "rejected_meta_data": 1,
         "events_with_several_observations": 2,
+        "windows_paths": 31,
     }
 
 

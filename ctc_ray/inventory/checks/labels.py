@@ -1,6 +1,7 @@
 """Counts of the labels of an inventory, and labels and images that are probably mistakes."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,9 @@ import pyarrow.compute as pc
 from ctc_ray.inventory.events.images import AssembledImages
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.observations import labels_of
+
+_NUMBER = re.compile(r"[+-]?(\d+[.]?\d*|[.]\d+)([eE][+-]?\d+)?")
+_LIKE_MISSING = frozenset(("nan", "na", "n/a", "#n/a", "null", "none", "nil", "<na>", "nat", "?"))
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,8 @@ def check_labels(
     """Findings about the labels of each head.
 
     - `labels_differ_in_case_or_spaces`: classes that may be one class, like "Zebra" and "zebra "
+    - `labels_of_one_number`: classes that are one number, like "1" and "1.0"
+    - `labels_like_missing`: classes that other programs read as no label, like "nan" and "-1.0"
     - `rare_classes`: classes of fewer than `rare_class_events` capture events
 
     Args:
@@ -65,6 +71,7 @@ def check_labels(
             [head] * len(groups),
             [", ".join(f"{label!r} {counts[label]:,} events" for label in g) for g in groups],
         )
+        findings = findings.plus(_numbers_and_blanks(head, counts))
         rare = [label for label, n in counts.items() if n < rare_class_events]
         rare.sort(key=lambda label: (counts[label], label))
         findings = findings.listed(
@@ -73,6 +80,34 @@ def check_labels(
             [f"{counts[label]} event{'s' if counts[label] != 1 else ''}" for label in rare],
         )
     return findings
+
+
+def _numbers_and_blanks(head: str, counts: Mapping[str, int]) -> Findings:
+    """The classes of a head that are one number, or that look like no label."""
+    numbers: dict[float, list[str]] = {}
+    for label in sorted(counts):
+        if _NUMBER.fullmatch(label.strip()):
+            numbers.setdefault(float(label), []).append(label)
+    groups = [labels for labels in numbers.values() if len(labels) > 1]
+    blank = sorted(label for label in counts if _is_like_missing(label))
+    return (
+        Findings()
+        .listed(
+            "labels_of_one_number",
+            [head] * len(groups),
+            [", ".join(f"{label!r} {counts[label]:,} events" for label in g) for g in groups],
+        )
+        .listed(
+            "labels_like_missing",
+            [f"{head}: {label}" for label in blank],
+            [f"{counts[label]:,} event{'s' if counts[label] != 1 else ''}" for label in blank],
+        )
+    )
+
+
+def _is_like_missing(label: str) -> bool:
+    text = label.strip().casefold()
+    return text in _LIKE_MISSING or (bool(_NUMBER.fullmatch(text)) and float(text) == -1)
 
 
 def check_images(images: AssembledImages) -> Findings:

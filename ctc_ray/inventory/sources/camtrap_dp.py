@@ -21,6 +21,7 @@ from ctc_ray.inventory.sources.camtrap_events import (
 )
 from ctc_ray.inventory.sources.camtrap_package import CamtrapPackage, as_numbers, read_package
 from ctc_ray.inventory.sources.gap_events import group_by_gap
+from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_instants, parse_times
 
 _NAMELESS = ("blank", "human", "vehicle", "unknown", "unclassified")
@@ -45,7 +46,9 @@ class _Media:
     is_image: Bools
 
 
-def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
+def read_camtrap_dp(
+    uri: str, *, gap_s: float, max_images: int | None = None, strip_prefix: str | None = None
+) -> Inventory:
     """The inventory of a Camtrap DP package, 0.1 to 1.0.2.
 
     Heads: `species` is the scientific name, or the observation type if that is blank, human,
@@ -71,13 +74,14 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
         uri: see `read_package`.
         gap_s: see `group_by_gap`.
         max_images: see `group_by_gap`.
+        strip_prefix: see `portable_paths`.
 
     Raises:
         ConfigError: a file of the package does not exist.
         SchemaError: a file cannot be read, or the package has no image.
     """
     package = read_package(uri)
-    media, found = _media(package, where=uri)
+    media, found = _media(package, where=uri, strip_prefix=strip_prefix)
     media_of, found = _media_of_observations(package, media, found)
     event_ids, rows_of, found = _named_events(package, media, media_of, found)
     event_ids, order = _all_events(media, event_ids, gap_s=gap_s, max_images=max_images)
@@ -112,7 +116,9 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
     return assemble(rows, where=uri, findings=found.counted(unreadable_times=n_unreadable))
 
 
-def _media(package: CamtrapPackage, *, where: str) -> tuple[_Media, Findings]:
+def _media(
+    package: CamtrapPackage, *, where: str, strip_prefix: str | None
+) -> tuple[_Media, Findings]:
     ids, paths = (package.column("media", name) for name in ("mediaID", "filePath"))
     if len(ids) == 0:
         raise SchemaError(f"{where}: the table media has no row")
@@ -125,9 +131,9 @@ def _media(package: CamtrapPackage, *, where: str) -> tuple[_Media, Findings]:
     first = np.zeros(len(ids), bool)
     codes = ids.dictionary_encode().indices.to_numpy()
     first[np.unique(codes, return_index=True)[1]] = True
+    paths, found = portable_paths(paths, where=where, strip_prefix=strip_prefix)
     found = (
-        Findings()
-        .listed("media_not_images", ids.filter(is_sound), kinds.filter(is_sound))
+        found.listed("media_not_images", ids.filter(is_sound), kinds.filter(is_sound))
         .listed("media_without_path", ids.filter(pa.array(~has_path & ~set_aside)))
         .listed("repeated_media_ids", ids.filter(pa.array(~first)))
     )

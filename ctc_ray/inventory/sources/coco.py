@@ -18,6 +18,7 @@ from ctc_ray.inventory.sources.blanks import blanks_beside_labels
 from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, parse_boxes
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
+from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_times
 
 _BLANK = ("empty", "blank")  # compared by name: in plain COCO, category 0 is not blank
@@ -45,7 +46,9 @@ class _Annotations:
     findings: Findings
 
 
-def read_coco(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
+def read_coco(
+    uri: str, *, gap_s: float, max_images: int | None = None, strip_prefix: str | None = None
+) -> Inventory:
     """The inventory of a COCO JSON; the heads are `species`, and `count` if any annotation has one.
 
     An event is a `seq_id`; its images are sorted by `frame_num`, then by time, then by file name.
@@ -60,13 +63,16 @@ def read_coco(uri: str, *, gap_s: float, max_images: int | None = None) -> Inven
     Args:
         gap_s: see `group_by_gap`.
         max_images: see `group_by_gap`.
+        strip_prefix: see `portable_paths`.
 
     Raises:
-        ConfigError: the file does not exist.
+        ConfigError: the file does not exist, or the paths of its images cannot be paths here.
         SchemaError: the file is not a COCO JSON, or no image has an id and a file name.
     """
     whole = load_json(uri)
     images = _images(objects(whole, "images", where=uri), where=uri)
+    paths, of_paths = portable_paths(images.uris, where=uri, strip_prefix=strip_prefix)
+    images = replace(images, uris=paths, findings=images.findings.plus(of_paths))
     annotations = _annotations(
         objects(whole, "annotations", where=uri),
         _names(objects(whole, "categories", where=uri), where=uri),

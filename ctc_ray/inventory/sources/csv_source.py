@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import numpy as np
@@ -11,12 +11,14 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import factorize
 from ctc_ray.columns.threads import run_both
-from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.events.source_rows import Ints
 from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.sources.csv_columns import CsvColumns
 from ctc_ray.inventory.sources.csv_table import column_names, line_of_empty_cell, read_columns
 from ctc_ray.inventory.sources.gap_events import group_by_gap
+from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_times
 
 __all__ = ["CsvColumns", "column_names", "read_csv"]
@@ -24,54 +26,6 @@ __all__ = ["CsvColumns", "column_names", "read_csv"]
 _MISSING_LABEL = "-1"  # of the original
 
 Cells: TypeAlias = pa.Array | pa.ChunkedArray
-
-
-@dataclass(frozen=True)
-class CsvColumns:
-    """The roles of the columns of a csv.
-
-    Raises:
-        ConfigError: there is no image column, a role has a column twice, or there is neither an
-            event column nor the columns that events can be made of.
-    """
-
-    event_column: str | None
-    """None: events are made by gaps in time between the images of a deployment, or of a location
-    if there is no deployment column."""
-    image_columns: tuple[str, ...]
-    """In the order in which the images of a row were taken."""
-    head_columns: tuple[str, ...] = ()
-    meta_columns: tuple[str, ...] = ()
-    location_column: str | None = None
-    deployment_column: str | None = None
-    captured_at_column: str | None = None
-
-    def __post_init__(self) -> None:
-        if not self.image_columns:
-            raise ConfigError("image_columns names no column; name the column of the image files")
-        for role in ("image_columns", "head_columns", "meta_columns"):
-            twice = [name for name, n in Counter(getattr(self, role)).items() if n > 1]
-            if twice:
-                raise ConfigError(f"{role} names {twice[0]!r} twice")
-        camera = self.deployment_column or self.location_column
-        if self.event_column is None and (self.captured_at_column is None or camera is None):
-            raise ConfigError(
-                "without event_column, events are made by gaps in time: name captured_at_column,"
-                " and deployment_column or location_column"
-            )
-
-    def names(self, *, without_event: bool = False) -> list[str]:
-        """The columns that have a role, each once.
-
-        Args:
-            without_event: leave out the event column, unless it has another role too.
-        """
-        several = (*self.image_columns, *self.head_columns, *self.meta_columns)
-        used = (
-            *(None if without_event else self.event_column, *several, self.location_column),
-            *(self.deployment_column, self.captured_at_column),
-        )
-        return list(dict.fromkeys(name for name in used if name is not None))
 
 
 def read_csv(
@@ -101,18 +55,21 @@ def read_csv(
 def _source_rows(
     uri: str, columns: CsvColumns, *, gap_s: float, max_images: int | None
 ) -> tuple[SourceRows, Findings]:
-    """The rows, and findings about times that cannot be read."""
+    """The rows, and findings about paths and about times that cannot be read."""
     if columns.event_column is None:
-        max_rows = None if max_images is None else max(1, max_images // len(columns.image_columns))
+        n_images = max(1, len(columns.image_columns))
+        max_rows = None if max_images is None else max(1, max_images // n_images)
         table = _require_rows(uri, read_columns(uri, columns.names()))
+        table, columns, label_columns = columns.joined(table)
         table, event_ids = _group_rows(table, columns, gap_s=gap_s, max_rows=max_rows)
         cells = {name: table[name].combine_chunks() for name in table.column_names}
     else:
-        cells, event_ids = _cells(uri, columns, columns.event_column)
+        cells, event_ids, columns, label_columns = _cells(uri, columns, columns.event_column)
     (image_rows, image_uris), (times, unreadable) = run_both(
         lambda: _images([cells[name] for name in columns.image_columns]),
-        lambda: _times(cells, columns.captured_at_column),
+        lambda: _times(cells, columns),
     )
+    image_uris, found = portable_paths(image_uris, where=uri, strip_prefix=columns.strip_prefix)
     if times is not None and image_rows is not None:
         times = times.take(pa.array(image_rows))
     rows = SourceRows(
@@ -120,13 +77,15 @@ def _source_rows(
         image_rows=image_rows,
         image_uris=image_uris,
         observation_rows=None,
-        labels={head: _null_if(cells[head], "", _MISSING_LABEL) for head in columns.head_columns},
+        labels={
+            head: _null_if(cells[name], "", _MISSING_LABEL) for head, name in label_columns.items()
+        },
         location_ids=_optional(cells, columns.location_column),
         deployment_ids=_optional(cells, columns.deployment_column),
         captured_at=times,
         meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
     )
-    return rows, _unreadable_times(cells, columns, event_ids, unreadable)
+    return rows, found.plus(_unreadable_times(cells, columns, event_ids, unreadable))
 
 
 def _require_rows(uri: str, table: pa.Table) -> pa.Table:
@@ -154,7 +113,7 @@ def _group_rows(
     cameras = _camera(cells, columns)
     keys = pc.binary_join_element_wise(pc.fill_null(cameras, ""), uris, pa.scalar("\0", TEXT))
     codes_R = keys.dictionary_encode().indices.to_numpy().astype(np.int64)
-    times = _times(cells, columns.captured_at_column)[0]
+    times = _times(cells, columns)[0]
     times = pc.if_else(is_blank, pa.scalar(None, pa.timestamp("us")), times)
     micros_R = times.cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     by_image = np.lexsort((micros_R, codes_R))
@@ -199,8 +158,8 @@ def _camera(cells: Mapping[str, Cells], columns: CsvColumns) -> pa.Array:
 
 def _cells(
     uri: str, columns: CsvColumns, event_column: str
-) -> tuple[dict[str, Cells], pa.DictionaryArray]:
-    """The cells by column, and the event ids.
+) -> tuple[dict[str, Cells], pa.DictionaryArray, CsvColumns, dict[str, str]]:
+    """The cells by column, the event ids, the roles of the columns, and head -> its column.
 
     Images, times and event ids are read as text, all other columns dictionary-encoded. There are
     too many event ids to merge their dictionaries, one per block of the file.
@@ -212,6 +171,7 @@ def _cells(
     event_ids = table[event_column]
     with_role = {*columns.names(without_event=True)}
     table = table.select([name for name in names if name in with_role])
+    table, columns, label_columns = columns.joined(table)
 
     def combined() -> dict[str, Cells]:
         cells: dict[str, Cells] = {}
@@ -225,7 +185,8 @@ def _cells(
             cells[name] = column if is_read_once else column.combine_chunks()
         return cells
 
-    return run_both(combined, lambda: _encode_event_ids(uri, event_ids, event_column))
+    encoded_ids = lambda: _encode_event_ids(uri, event_ids, event_column)  # noqa: E731
+    return *run_both(combined, encoded_ids), columns, label_columns
 
 
 def _encode_event_ids(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:
@@ -277,11 +238,12 @@ def _images(
     return indices % n_rows, cells.take(pa.array(indices))
 
 
-def _times(cells: Mapping[str, Cells], name: str | None) -> tuple[pa.Array | None, Ints]:
+def _times(cells: Mapping[str, Cells], columns: CsvColumns) -> tuple[pa.Array | None, Ints]:
     """The capture times, and the rows whose cell is neither empty nor a time."""
+    name = columns.captured_at_column
     if name is None:
         return None, np.zeros(0, np.int64)
-    times = parse_times(cells[name])  # null for an empty cell too
+    times = parse_times(cells[name], time_format=columns.time_format)  # null for an empty cell too
     if times.null_count == 0:
         return times, np.zeros(0, np.int64)
     is_unreadable = pc.and_(times.is_null(), pc.not_equal(cells[name], ""))

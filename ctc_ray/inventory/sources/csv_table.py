@@ -1,10 +1,14 @@
 """A csv as a table of text, every cell verbatim, or an error that names the line."""
 
+import codecs
 import csv
 import io
+import itertools
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
@@ -17,6 +21,7 @@ _LONGEST_NAME = 1 << 17  # longer column names: a file without line ends, not a 
 _ENCODED = pa.dictionary(pa.int32(), pa.string())
 _ANY = pa.dictionary(pa.int32(), pa.binary())  # for a column that was not requested
 _DELIMITERS = (",", ";", "\t")
+_SEPARATOR = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
 
 Cells = list[str]
 
@@ -26,19 +31,22 @@ class _Header:
     """The header, the first line that is not blank."""
 
     cells: Cells
-    n_blank: int
-    """Blank lines before it."""
+    """Names of the columns; of a name that occurs twice the second is `name_2`."""
+    n_before: int
+    """Lines before it: blank ones, and `sep=;`."""
     delimiter: str
+    separator_lines: int
+    """Lines up to the line `sep=;`, as Excel writes it; 0 without one."""
 
 
 def column_names(uri: str) -> list[str]:
-    """The names of the columns in their order; a name that occurs twice is listed once.
+    """The names of the columns in their order; of equal ones the second is called `name_2`.
 
     Raises:
         ConfigError: the file does not exist.
         SchemaError: the file is empty, or its header is not UTF-8.
     """
-    return list(dict.fromkeys(_header(uri).cells))
+    return _header(uri).cells
 
 
 def read_columns(
@@ -46,9 +54,10 @@ def read_columns(
 ) -> pa.Table:
     """The named columns as large_string, every cell verbatim: no cell is null, a blank cell is "".
 
-    The file is UTF-8 with or without BOM, with double quotes. The delimiter is the most frequent of
-    comma, semicolon and tab outside of quotes in the header line, on a tie the first of the three.
-    Blank lines are left out. If two columns have one name, the first is read.
+    The file is UTF-8 with or without BOM, or UTF-16 with BOM, with double quotes. The delimiter is
+    that of a first line `sep=;`, else the most frequent of comma, semicolon and tab outside of
+    quotes in the header line, on a tie the first of the three. Blank lines are left out. If two
+    columns have one name, the second is called `name_2`.
 
     Args:
         read_dictionary: columns with few distinct values, to be read as dictionary<string>, which
@@ -106,12 +115,12 @@ def _read(
     indices = [str(index) for index in range(len(header.cells))]
     types = {indices[-1]: _ANY, **{str(index): kind for index, kind in kinds.items()}}
     try:
-        with storage.open_stream(uri) as stream:
+        with _open_utf8(uri) as stream:
             table = pacsv.read_csv(
                 stream if is_quoted else UnquotedStream(stream),
                 read_options=pacsv.ReadOptions(
                     column_names=indices,
-                    skip_rows_after_names=header.n_blank + 1,
+                    skip_rows_after_names=header.n_before + 1,
                     block_size=_BLOCK_BYTES,
                 ),
                 parse_options=pacsv.ParseOptions(
@@ -123,6 +132,8 @@ def _read(
                     include_columns=list(types), column_types=types, strings_can_be_null=False
                 ),
             )
+    except UnicodeDecodeError as error:
+        raise _cut_off(uri) from error
     except pa.ArrowInvalid as error:
         raise _explained(uri, header, error, is_uneven=bool(wrong)) from error
     return table, table[indices[-1]]
@@ -166,34 +177,78 @@ def _open_text(uri: str, *, longest_cell: int = _BLOCK_BYTES) -> Iterator[io.Tex
     if not storage.is_file(uri):
         what = "a folder, not a file" if storage.is_folder(uri) else "no such file"
         raise ConfigError(f"{uri}: {what}")
+    encoding = "utf-16" if _is_utf16(uri) else "utf-8-sig"
     with (
         storage.open_stream(uri) as stream,
-        io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text,
+        io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="") as text,
     ):
         before = csv.field_size_limit(longest_cell)
         try:
             yield text
+        except UnicodeDecodeError as error:
+            raise _cut_off(uri) from error
         finally:
             csv.field_size_limit(before)
+
+
+def _is_utf16(uri: str) -> bool:
+    if not storage.is_file(uri):
+        return False  # an error, which `_open_text` tells
+    start = storage.read_bytes(uri, 4)
+    is_utf32 = start == codecs.BOM_UTF32_LE  # which begins like UTF-16
+    return not is_utf32 and start[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@contextmanager
+def _open_utf8(uri: str) -> Iterator[Any]:
+    """The file's bytes for Arrow, always in UTF-8."""
+    with storage.open_stream(uri) as stream:
+        yield _Utf16Stream(stream) if _is_utf16(uri) else stream
 
 
 def _header(uri: str) -> _Header:
     """The header line of the file."""
     with _open_text(uri) as text:
-        delimiter = _delimiter(text)
+        separator, n_lines = _separator_line(text)
+    with _open_text(uri) as text:
+        delimiter = separator or _delimiter(text)
     with _open_text(uri, longest_cell=_LONGEST_NAME) as text:
+        list(itertools.islice(text, n_lines))
         try:
             for n_blank, cells in enumerate(csv.reader(text, delimiter=delimiter)):
                 if cells:
+                    n_before = n_lines + n_blank
                     if any(not _is_utf8(cell) for cell in cells):
-                        raise SchemaError(_not_utf8(uri, 1 + n_blank))
-                    return _Header(cells, n_blank, delimiter)
+                        raise SchemaError(_not_utf8(uri, 1 + n_before))
+                    return _Header(_unique(cells), n_before, delimiter, n_lines)
         except csv.Error as error:
             raise SchemaError(
                 f"{uri}: the header line opens a quote that is never closed, or this is no csv:"
                 f" {error}"
             ) from error
     raise SchemaError(f"{uri}: the file is empty; expected a header line with the column names")
+
+
+def _separator_line(lines: Iterable[str]) -> tuple[str, int]:
+    """The delimiter that a line `sep=;` names, and the lines up to it; empty and 0 without one."""
+    for n_lines, line in enumerate(lines, 1):
+        if found := _SEPARATOR.fullmatch(line.strip("\r\n")):
+            return found[1], n_lines
+        if line.strip():
+            break
+    return "", 0
+
+
+def _unique(names: Cells) -> Cells:
+    """The names, of equal ones the second with `_2` behind it, or the next number that is free."""
+    taken, unique = set(names), list[str]()
+    for name in names:
+        number, new = 1, name
+        while new in unique or (number > 1 and new in taken):
+            number += 1
+            new = f"{name}_{number}"
+        unique.append(new)
+    return unique
 
 
 def _delimiter(lines: Iterable[str]) -> str:
@@ -276,12 +331,13 @@ def _first_row(
 def _rows(uri: str, header: _Header) -> Iterator[tuple[int, Cells | None]]:
     """The first line and the cells of each row; ends with None for a row that cannot be read."""
     with _open_text(uri) as text:
+        n_lines = sum(1 for _ in itertools.islice(text, header.separator_lines))
         reader = csv.reader(text, delimiter=header.delimiter)
-        first_line = 1
+        first_line = 1 + n_lines
         try:
             for cells in reader:
                 yield first_line, cells
-                first_line = reader.line_num + 1
+                first_line = n_lines + reader.line_num + 1
         except csv.Error:
             yield first_line, None
 
@@ -290,9 +346,33 @@ def _is_utf8(cell: str) -> bool:
     return not any("\udc80" <= character <= "\udcff" for character in cell)
 
 
+def _cut_off(uri: str) -> SchemaError:
+    return SchemaError(f"{uri}: not whole UTF-16; save the file as UTF-8")
+
+
 def _not_utf8(uri: str, line: int | None) -> str:
     where = "" if line is None else f"line {line} is "
     return f"{uri}: {where}not UTF-8; save the file as UTF-8"
+
+
+class _Utf16Stream:
+    """The UTF-8 bytes of a stream in UTF-16 that begins with a BOM."""
+
+    closed = False  # Arrow reads this attribute
+
+    def __init__(self, stream: pa.NativeFile) -> None:
+        self._stream, self._rest = stream, b""
+        self._decoder = codecs.getincrementaldecoder("utf-16")()
+
+    def read(self, n_bytes: int) -> bytes:
+        """The next bytes, at most `n_bytes`."""
+        while len(self._rest) < n_bytes:
+            block = self._stream.read(n_bytes)
+            self._rest += self._decoder.decode(block, final=not block).encode()
+            if not block:
+                break
+        taken, self._rest = self._rest[:n_bytes], self._rest[n_bytes:]
+        return taken
 
 
 class QuoteFoundError(Exception):

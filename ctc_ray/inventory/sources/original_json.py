@@ -6,6 +6,7 @@ id -> {"labels": [{"species": "cat", …}, …], "images": ["a.jpg", …], "meta
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.json_file import read_file
+from ctc_ray.inventory.sources.paths import portable_paths
 
 _MISSING_LABEL = "-1"
 
@@ -27,11 +29,14 @@ _REASONS = {  # in the order in which a record is checked
 }
 
 
-def read_json(uri: str) -> Inventory:
+def read_json(uri: str, *, strip_prefix: str | None = None) -> Inventory:
     """The inventory of the valid records; rejected records are findings, per reason.
 
     Heads and metadata fields are all that occur in valid records, sorted. A label that a record
     lacks is missing, and so is -1.
+
+    Args:
+        strip_prefix: see `portable_paths`.
 
     Raises:
         ConfigError: the file does not exist.
@@ -49,7 +54,9 @@ def read_json(uri: str) -> Inventory:
     for reason in dict.fromkeys(rejected.values()):
         names = _escaped([name for name in rejected if rejected[name] == reason])
         findings = findings.listed(reason, names, [_REASONS[reason]] * len(names))
-    return assemble(_rows(valid), where=uri, findings=findings)
+    rows = _rows(valid)
+    uris, found = portable_paths(rows.image_uris, where=uri, strip_prefix=strip_prefix)
+    return assemble(replace(rows, image_uris=uris), where=uri, findings=findings.plus(found))
 
 
 def _escaped(names: Iterable[str]) -> list[str]:

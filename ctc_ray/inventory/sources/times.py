@@ -1,6 +1,7 @@
 """Capture times in the forms that people and cameras write."""
 
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -9,10 +10,14 @@ import pyarrow.compute as pc
 
 _ROWS_AT_ONCE = 1 << 18  # one unusual time slows down only the rows of its part
 _SIMPLE_LENGTH = len("2021-04-11 20:43:09")
-_TIME = (
-    r"^\s*(?P<year>\d{4})[-:](?P<month>\d{2})[-:](?P<day>\d{2})[T ]"
-    r"(?P<hour>\d{2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d*)?)?"
-    r"\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?\s*$"
+_CLOCK = (
+    r"(?P<hour>\d{1,2}):(?P<minute>\d{2})(?::(?P<second>\d{2})(?:[.,](?P<fraction>\d{1,6})\d*)?)?"
+    r"\s*(?P<half>[AaPp]\.?[Mm]\.?)?\s*(?:Z|[+-]\d{2}(?::?\d{2})?)?\s*$"
+)
+_DATES = (  # with the year first, or with a day that can be no month
+    r"^\s*(?P<year>\d{4})[-:/.](?P<month>\d{1,2})[-:/.](?P<day>\d{1,2})",
+    r"^\s*(?P<day>1[3-9]|2\d|3[01])[-/.](?P<month>\d{1,2})[-/.](?P<year>\d{4})",
+    r"^\s*(?P<month>\d{1,2})[-/.](?P<day>1[3-9]|2\d|3[01])[-/.](?P<year>\d{4})",
 )
 
 _YEAR_1_US = int(np.datetime64("0001-01-01", "us").astype(np.int64))
@@ -20,13 +25,19 @@ _YEAR_1_US = int(np.datetime64("0001-01-01", "us").astype(np.int64))
 _OFFSET = r":\d{2}(?:[.,]\d+)?\s*(?P<sign>[+-])(?P<hours>\d{2}):?(?P<minutes>\d{2})?\s*$"
 
 
-def parse_times(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+def parse_times(values: pa.Array | pa.ChunkedArray, *, time_format: str | None = None) -> pa.Array:
     """The times on the camera's clock, timestamp[us]; null for null and for unreadable text.
 
-    Readable are ISO 8601, with T or a blank, optional seconds and fraction, and the EXIF form
-    2021:04:11 20:43:09. An offset from UTC is dropped. A date without a time is unreadable, and so
-    is an impossible date.
+    Readable are ISO 8601, with T or a blank, optional seconds and fraction, the EXIF form
+    2021:04:11 20:43:09, and what spreadsheets make of them: 2021/4/11 8:43 PM, and 13.4.2021 20:43
+    or 4/13/2021 20:43, because there is no month 13. 5/3/2021 is unreadable: March or May? An
+    offset from UTC is dropped. A date without a time is unreadable, and so is an impossible date.
+
+    Args:
+        time_format: the form of all times instead, with the codes of strptime: %d.%m.%Y %H:%M.
     """
+    if time_format is not None:
+        return _parse_as(values, time_format)
     chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
     parts = [c.slice(i, _ROWS_AT_ONCE) for c in chunks for i in range(0, len(c), _ROWS_AT_ONCE)]
     with ThreadPoolExecutor(pa.cpu_count()) as pool:
@@ -50,8 +61,35 @@ def _parse(values: pa.Array) -> pa.Array:
     return _parse_any(values)
 
 
+def _parse_as(values: pa.Array | pa.ChunkedArray, time_format: str) -> pa.Array:
+    """The times in a form that the user gives; each distinct text is read once."""
+    column = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
+    encoded = column if pa.types.is_dictionary(column.type) else pc.dictionary_encode(column)
+
+    def read(text: str) -> datetime | None:
+        try:
+            return datetime.strptime(text.strip(), time_format).replace(tzinfo=None)
+        except ValueError:
+            return None
+
+    read_texts = [read(text) for text in encoded.dictionary.to_pylist()]
+    return pa.array(read_texts, pa.timestamp("us")).take(encoded.indices)
+
+
 def _parse_any(values: pa.Array) -> pa.Array:
-    parts = pc.extract_regex(values, _TIME)
+    """The times in any readable form; each form is tried on what the ones before left unread."""
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    times = _parse_form(values, _DATES[0])
+    for date in _DATES[1:]:
+        if times.null_count == values.null_count:
+            break
+        times = pc.coalesce(times, _parse_form(values, date))
+    return times
+
+
+def _parse_form(values: pa.Array, date: str) -> pa.Array:
+    parts = pc.extract_regex(values, f"{date}(?:T|\\s+){_CLOCK}")
 
     def numbers(name: str) -> npt.NDArray[np.int64]:
         text = pc.fill_null(pc.struct_field(parts, name), "0")
@@ -65,11 +103,17 @@ def _parse_any(values: pa.Array) -> pa.Array:
     hour, minute, second = numbers("hour"), numbers("minute"), numbers("second")
     months = (year - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
     days = months.astype("datetime64[D]") + (day - 1)
+    half = pc.fill_null(pc.ascii_lower(pc.struct_field(parts, "half")), "")
+    is_am, is_pm = (
+        pc.starts_with(half, letter).to_numpy(zero_copy_only=False) for letter in ("a", "p")
+    )
+    twelve_hours = ~(is_am | is_pm) | ((hour >= 1) & (hour <= 12))
+    hour = np.where(is_am | is_pm, hour % 12, hour) + 12 * is_pm
     valid = (
         parts.is_valid().to_numpy(zero_copy_only=False)
         & (year >= 1)  # the first year of Python's dates
         & ((month >= 1) & (month <= 12) & (days.astype("datetime64[M]") == months))
-        & ((hour < 24) & (minute < 60) & (second < 60))
+        & ((hour < 24) & (minute < 60) & (second < 60) & twelve_hours)
     )
     seconds = (hour * 60 + minute) * 60 + second
     times = days.astype("datetime64[us]") + (seconds * 1_000_000 + numbers("fraction"))

@@ -154,10 +154,14 @@ def _read(config: InventoryConfig) -> Inventory:
         CsvInventoryConfig: _read_csv,
         DirInventoryConfig: _read_dir,
         ImagesInventoryConfig: _read_tree,
-        JsonInventoryConfig: lambda config: read_json(config.source_uri),
-        CocoInventoryConfig: lambda config: read_coco(config.source_uri, **_gaps(config)),
+        JsonInventoryConfig: lambda config: read_json(
+            config.source_uri, strip_prefix=config.strip_prefix
+        ),
+        CocoInventoryConfig: lambda config: read_coco(
+            config.source_uri, strip_prefix=config.strip_prefix, **_gaps(config)
+        ),
         CamtrapDpInventoryConfig: lambda config: read_camtrap_dp(
-            config.source_uri, **_gaps(config)
+            config.source_uri, strip_prefix=config.strip_prefix, **_gaps(config)
         ),
         MegadetectorInventoryConfig: _read_boxes,
     }
@@ -172,11 +176,14 @@ def _read_csv(config: CsvInventoryConfig) -> Inventory:
     columns = CsvColumns(
         event_column=config.event_column,
         image_columns=config.image_columns,
+        path_columns=config.path_columns,
         head_columns=config.head_columns,
         meta_columns=config.meta_columns,
         location_column=config.location_column,
         deployment_column=config.deployment_column,
         captured_at_column=config.captured_at_column,
+        strip_prefix=config.strip_prefix,
+        time_format=config.time_format,
     )
     return read_csv(config.source_uri, columns, **_gaps(config))
 

@@ -63,10 +63,12 @@ def _image_rows(table: pa.Table) -> pa.Table:
 
 
 def _csv_columns(config: PredictConfig) -> CsvColumns:
-    used = {config.event_column, *config.image_columns}
+    used = {config.event_column, *config.image_columns, *config.path_columns}
     return CsvColumns(
         event_column=config.event_column or "",
         image_columns=config.image_columns,
+        path_columns=config.path_columns,
+        strip_prefix=config.strip_prefix,
         meta_columns=tuple(n for n in column_names(config.csv_uri or "") if n not in used),
     )
 

@@ -145,7 +145,7 @@ def test_invalid_column_roles_are_an_error():
 
 
 def test_name_of_each_column_is_listed(write):
-    assert column_names(write("\ufeffid,file,,file\n")) == ["id", "file", ""]
+    assert column_names(write("\ufeffid,file,,file\n")) == ["id", "file", "", "file_2"]
 
 
 rows = st.lists(
