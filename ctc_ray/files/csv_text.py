@@ -1,14 +1,19 @@
 """Rows as CSV, the one writer of every CSV file that a stage makes.
 
 Text is UTF-8 and lines end in CR LF (RFC 4180). An empty cell stands for None. Floats are written
-with the fewest digits that give the same float again.
+with the fewest digits that give the same float again. Text that a spreadsheet would run as a
+formula begins with an apostrophe (OWASP, CSV Injection); a number as text stays as it is.
 """
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Cell = str | float | None
+
+_FORMULA = frozenset("=+-@\t\r")
+_NUMBER = re.compile(r"[+-]?(\d+[.,]?\d*|[.]\d+)([eE][+-]?\d+)?")
 
 
 def csv_chunks(
@@ -38,12 +43,17 @@ def csv_of_records(records: Sequence[Mapping[str, Cell]]) -> bytes:
     return b"".join(csv_chunks(columns, [rows]))
 
 
+def _safe(cell: Cell) -> Cell:
+    if isinstance(cell, str) and cell[:1] in _FORMULA and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
 def _lines(rows: Iterable[Sequence[Cell]], *, quote_all: bool) -> bytes:
     """The rows as lines of CSV; every cell of every file passes here."""
-    # A spreadsheet runs a cell that begins with = + - or @ as a formula: to be made safe here.
     text = io.StringIO()
     writer = csv.writer(
         text, quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL, lineterminator="\r\n"
     )
-    writer.writerows(rows)
+    writer.writerows([_safe(cell) for cell in row] for row in rows)
     return text.getvalue().encode()

@@ -1,6 +1,8 @@
 import csv
 import io
+import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -34,7 +36,36 @@ def test_what_is_written_is_read_again(
 ) -> None:
     content = b"".join(csv_chunks(["x", "y"], [first, more])).decode()
     found = list(csv.reader(io.StringIO(content, newline="")))
-    assert found == [["x", "y"], *map(list, first), *map(list, more)]
+    assert found == [["x", "y"], *([*map(safe, row)] for row in [*first, *more])]
+
+
+def safe(cell: str) -> str:
+    """Text that a spreadsheet would run as a formula, with an apostrophe in front."""
+    is_number = re.fullmatch(r"[+-]?[0-9]+([.,][0-9]*)?", cell)
+    return (
+        f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not is_number else cell
+    )
+
+
+@pytest.mark.parametrize(
+    ("cell", "written"),
+    [
+        ("=HYPERLINK(A1)", "'=HYPERLINK(A1)"),
+        ("+1+cmd|' /C calc'!A0", "'+1+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "'\t=1"),
+        ("-1", "-1"),
+        ("-0.5e-3", "-0.5e-3"),
+        ("+12,5", "+12,5"),
+        ("a=1", "a=1"),
+        (-1.5, "-1.5"),
+        (None, ""),
+    ],
+)
+def test_no_cell_is_a_formula_and_numbers_stay(cell: str | float | None, written: str) -> None:
+    content = b"".join(csv_chunks(["x", "y"], [[[cell, "z"]]])).decode()
+    assert list(csv.reader(io.StringIO(content, newline="")))[1] == [written, "z"]
 
 
 def test_records_have_the_columns_of_all_and_empty_cells_where_a_key_is_missing() -> None:

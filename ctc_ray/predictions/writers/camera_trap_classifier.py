@@ -7,6 +7,8 @@ The files are equal to the original's byte for byte, with these differences:
   empty prediction_top and confidence_top, and `{}` as predictions_all; json has empty predictions
   and no top entries;
 - metadata columns are in the order of the source; the original's order was random;
+- a metadata column called like one of the five others, for example `label`, is `meta_label` in csv;
+- text in csv that a spreadsheet would run as a formula begins with an apostrophe;
 - a file without events is valid: the header in csv, `{}` in json;
 - images have the name that the source gives them (image_uri), without a root in front.
 
@@ -38,7 +40,18 @@ def csv_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> It
         meta: metadata fields, without prefix.
     """
     rows = (_csv_rows(events, label_space, meta) for _, events in parts)
-    return csv_text.csv_chunks([*_CSV_COLUMNS, *meta], rows, quote_all=True)
+    return csv_text.csv_chunks(_header(meta), rows, quote_all=True)
+
+
+def _header(meta: Sequence[str]) -> list[str]:
+    """The names of the columns; a metadata field with the name of another is called `meta_…`."""
+    names = list(_CSV_COLUMNS)
+    for field in meta:
+        name = field
+        while name in names:
+            name = meta_column(name)
+        names.append(name)
+    return names
 
 
 def _csv_rows(

@@ -198,5 +198,21 @@ def test_any_id_and_metadata_are_read_back(ids, site):
     assert all(entry["meta_data"]["site"] == site for entry in entries.values())
     assert all(entry["images"][0]["path"] == one[0][0] for entry in entries.values())
     lines = read_csv(text(csv_chunks, rows))
-    assert [line["id"] for line in lines[::2]] == ids
-    assert all(line["site"] == site for line in lines)
+    assert [unescaped(line["id"]) for line in lines[::2]] == list(map(unescaped, ids))
+    assert all(unescaped(line["site"]) == unescaped(site) for line in lines)
+
+
+def unescaped(cell: str) -> str:
+    return cell[1:] if cell[:1] == "'" and cell[1:2] in tuple("=+-@\t\r") else cell
+
+
+def test_a_metadata_field_called_like_another_column_is_kept():
+    meta = ("label", "id", "meta_label", "site")
+    one = [("a.jpg", [0.25, 0.75], [1, 0, 0])]
+    rows = part({"e1": (one, ("=1", "x", "y", "s"))}, meta=meta)
+    (header, first, _) = csv.reader(
+        io.StringIO(b"".join(csv_chunks([rows], LABELS, meta)).decode(), newline="")
+    )
+    assert len(set(header)) == len(header)
+    assert header[5:] == ["meta_label", "meta_id", "meta_meta_label", "site"]
+    assert first[5:] == ["'=1", "x", "y", "s"]
