@@ -1,5 +1,6 @@
 """Boxes around animals, as the column `boxes` of an inventory; N images, B boxes."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,19 +16,29 @@ _TOLERANCE = 1e-3  # detectors round their boxes to four digits or less
 
 
 def parse_boxes(values: Sequence[Any]) -> Floats:
-    """Each value as a row x, y, w, h; NaN for a value that is not a list of four finite numbers."""
+    """Each value as a row x, y, w, h; NaN for a value that is not a list of four finite numbers.
+
+    A number may be written as text.
+    """
     missing = [np.nan] * 4
-    found = np.array([v if _is_box(v) else missing for v in values], np.float64).reshape(-1, 4)
+    rows = [[number(edge) for edge in v] if _is_four(v) else missing for v in values]
+    found = np.array(rows, np.float64).reshape(-1, 4)
     found[~np.isfinite(found).all(axis=1)] = np.nan
     return found
 
 
-def _is_box(value: Any) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(isinstance(v, (int, float)) for v in value)
-    )
+def _is_four(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4
+
+
+def number(value: Any) -> float:
+    """The number, also if it is written as text; NaN for any other value."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return math.nan
+    try:
+        return float(value)
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def is_beyond_image(boxes_B4: Floats) -> npt.NDArray[np.bool_]:

@@ -15,8 +15,10 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.blanks import blanks_beside_labels
-from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, parse_boxes
-from ctc_ray.inventory.sources.gap_events import group_by_gap
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, number, parse_boxes
+from ctc_ray.inventory.sources.camtrap_events import prefix_repeated_event_ids
+from ctc_ray.inventory.sources.counts import whole_numbers
+from ctc_ray.inventory.sources.gap_events import divide_far_apart, group_by_gap
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
 from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_times
@@ -51,10 +53,12 @@ def read_coco(
 ) -> Inventory:
     """The inventory of a COCO JSON; the heads are `species`, and `count` if any annotation has one.
 
-    An event is a `seq_id`; its images are sorted by `frame_num`, then by time, then by file name.
-    Images without a `seq_id` become events by gaps in time at each location. Labels are the names
-    of the categories, verbatim. An image without an annotation has no label, and one without a box
-    a null list of boxes.
+    An event is a `seq_id` at a location; where neighbouring images of it are an hour apart, the
+    later ones are another event, because some cameras count from 1 again. Its images are sorted by
+    `frame_num`, then by time, then by file name. Images without a `seq_id` become events by gaps in
+    time at each location. Labels are the names of the categories, verbatim; the count 1.0 is 1. An
+    image without an annotation has no label, and one without a box a null list of boxes. A file
+    without annotations, such as a test set, is an inventory without labels.
 
     Left out, and listed as findings: annotations of unknown images or categories, and annotations
     that call a frame empty whose event has another label. A sequence whose length differs from
@@ -74,8 +78,8 @@ def read_coco(
     paths, of_paths = portable_paths(images.uris, where=uri, strip_prefix=strip_prefix)
     images = replace(images, uris=paths, findings=images.findings.plus(of_paths))
     annotations = _annotations(
-        objects(whole, "annotations", where=uri),
-        _names(objects(whole, "categories", where=uri), where=uri),
+        objects({"annotations": [], **whole}, "annotations", where=uri),
+        _names(objects({"categories": [], **whole}, "categories", where=uri), where=uri),
         images,
         where=uri,
     )
@@ -87,6 +91,10 @@ def read_coco(
     found = images.findings.plus(annotations.findings).plus(found)
     found = found.listed("corrupt_images", corrupt).counted(unreadable_times=n_unreadable)
     sequences = text_column(images.rows, "seq_id", where=uri)
+    (sequences,), repeated = prefix_repeated_event_ids([(sequences, locations)])
+    sequences, torn = divide_far_apart(sequences, times)
+    found = found.listed("sequences_of_several_locations", repeated)
+    found = found.listed("sequences_far_apart", torn)
     found = found.plus(_of_other_length(images.rows, sequences))
     dated = pa.table({"uri": images.uris, "time": times, "location": locations})
     order, event_ids = _events(images.rows, sequences, dated, gap_s=gap_s, max_images=max_images)
@@ -196,9 +204,9 @@ def _boxes(annotations: _Annotations, images: _Images) -> tuple[pa.Array | None,
 
 def _sizes(rows: Rows) -> npt.NDArray[np.float64]:
     """Width and height of each image in pixels; NaN is unknown."""
-    given = [[row.get(key) for key in _SIZE] for row in rows]
-    values = [[v if isinstance(v, (int, float)) and v > 0 else np.nan for v in vs] for vs in given]
-    return np.array(values, np.float64).reshape(-1, 2)
+    values = [[number(row.get(key)) for key in _SIZE] for row in rows]
+    sizes = np.array(values, np.float64).reshape(-1, 2)
+    return np.where(sizes > 0, sizes, np.nan)
 
 
 def _times(rows: Rows, *, where: str) -> tuple[pa.Array, int]:
@@ -229,11 +237,8 @@ def _events(
 
 def _number(value: object) -> float | None:
     """A finite number, also if it is written as text; None for any other value."""
-    try:
-        number = float(value) if isinstance(value, (int, float, str)) else math.nan
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
+    found = number(value)
+    return found if math.isfinite(found) else None
 
 
 def _of_other_length(rows: Rows, sequences: pa.Array) -> Findings:
@@ -251,7 +256,9 @@ def _of_other_length(rows: Rows, sequences: pa.Array) -> Findings:
 
 
 def _labels(annotations: _Annotations, *, where: str) -> dict[str, pa.Array]:
-    counts = text_column(annotations.rows, "count", where=where)
+    if not annotations.rows:
+        return {}
+    counts = whole_numbers(text_column(annotations.rows, "count", where=where))
     is_missing = pc.equal(counts, _MISSING_COUNT)
     counts = pc.if_else(is_missing.fill_null(True), pa.scalar(None, TEXT), counts)
     labels = {"species": annotations.names}
@@ -260,6 +267,8 @@ def _labels(annotations: _Annotations, *, where: str) -> dict[str, pa.Array]:
 
 def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
     """The rows without blank frames of labelled events, observations by row; number left out."""
+    if not rows.labels:
+        return rows, 0
     observed = rows.rows_of_observations
     order = np.argsort(observed, kind="stable")
     species = rows.labels["species"].take(pa.array(order))

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 _ID_BYTES = 12
 _MICROSECONDS = 1_000_000
+_FAR_S = 3600  # no burst of a camera has a pause of an hour
 
 Ints = npt.NDArray[np.int64]
 
@@ -57,6 +58,42 @@ def group_by_gap(
     ids_E = _ids(rows.take(pa.array(starts)))
     n_images_E = np.diff(starts, append=n_images)
     return GroupedImages(order, ids_E.take(pa.array(np.repeat(np.arange(len(starts)), n_images_E))))
+
+
+def divide_far_apart(event_ids: pa.Array, captured_at: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Event ids, where neighbouring images of an event are more than an hour apart several.
+
+    Some cameras count their sequences from 1 again after a pause, so one id is two events. The
+    first part keeps the id, the second is called `<id> part 2`.
+
+    Args:
+        event_ids: of each image; null is no event.
+        captured_at: timestamp[us]; an image without a time stays in the first part.
+
+    Returns:
+        The event id of each image, and the ids that were divided.
+    """
+    known = pc.and_(event_ids.is_valid(), captured_at.is_valid())
+    rows = np.flatnonzero(known.to_numpy(zero_copy_only=False))
+    chosen = pa.array(rows)
+    codes = event_ids.take(chosen).dictionary_encode().indices.to_numpy()
+    micros = captured_at.take(chosen).cast(pa.int64()).to_numpy()
+    order = np.lexsort((micros, codes))
+    is_same = np.diff(codes[order]) == 0
+    is_far = np.concatenate([[0], is_same & (np.diff(micros[order]) > _FAR_S * _MICROSECONDS)])
+    n_far = np.cumsum(is_far[: len(order)])
+    first = np.concatenate([[True], ~is_same])[: len(order)]
+    part = n_far - np.maximum.accumulate(np.where(first, n_far, 0))
+    later = rows[order[part > 0]]
+    if len(later) == 0:
+        return event_ids, event_ids.slice(0, 0)
+    numbers = pa.array((part[part > 0] + 1).astype(str), event_ids.type)
+    joiner = pa.scalar(" part ", event_ids.type)
+    names = pc.binary_join_element_wise(event_ids.take(pa.array(later)), numbers, joiner)
+    replacement = np.full(len(event_ids), -1, np.int64)
+    replacement[later] = np.arange(len(later))
+    new = names.take(pa.array(replacement, mask=replacement < 0))
+    return pc.coalesce(new, event_ids), pc.unique(event_ids.take(pa.array(later)))
 
 
 def _starts(rows: pa.Table, *, gap_s: float, max_images: int | None) -> Ints:

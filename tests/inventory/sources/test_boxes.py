@@ -22,9 +22,9 @@ def test_image_without_box_has_an_empty_list_and_an_unsearched_image_null():
 
 
 def test_only_four_finite_numbers_are_a_box():
-    bad = [None, [], [1, 2, 3], [1, 2, 3, "4"], [1, 2, 3, float("inf")], "1234"]
+    bad = [None, [], [1, 2, 3], [1, 2, 3, "x"], [1, 2, 3, float("inf")], "1234", [1, 2, 3, True]]
     assert np.isnan(parse_boxes(bad)).all()
-    assert parse_boxes([[1, 2, 3, 4.5]]).tolist() == [[1, 2, 3, 4.5]]
+    assert parse_boxes([[1, 2, 3, 4.5], ["1", "2", 3, "4.5"]]).tolist() == [[1, 2, 3, 4.5]] * 2
 
 
 def test_box_that_leaves_the_image_or_has_no_area_is_found():

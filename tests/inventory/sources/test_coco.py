@@ -160,3 +160,66 @@ def test_no_image_and_no_box_of_a_real_file_is_lost(shared_data, path, n_images,
     assert inventory.table.num_rows == n_images
     assert len(set(inventory.table["capture_event_id"].to_pylist())) == n_events
     assert sum(len(one or []) for one in boxes) == n_boxes
+
+
+def events_of(inventory) -> dict[str, list[str]]:
+    events: dict[str, list[str]] = {}
+    for row in inventory.table.to_pylist():
+        events.setdefault(row["capture_event_id"], []).append(row["image_uri"])
+    return events
+
+
+def test_one_sequence_id_at_two_locations_is_two_events(write):
+    images = [
+        image(f"{place}/{n}", seq_id="1", frame_num=n, location=place)
+        for place in "AB"
+        for n in range(3)
+    ]
+    notes = [{"image_id": f"A/{n}", "category_id": 1} for n in range(3)]
+    notes += [{"image_id": f"B/{n}", "category_id": 0} for n in range(3)]
+    found = read_coco(write(coco(images, notes)), gap_s=60)
+    assert events_of(found) == {f"{p} 1": [f"{p}/{n}.jpg" for n in range(3)] for p in "AB"}
+    labels = {row["capture_event_id"]: row["observations"] for row in found.table.to_pylist()}
+    assert labels == {"A 1": [{"species": "Red Fox"}], "B 1": [{"species": "empty"}]}
+    assert found.findings.counts["sequences_of_several_locations"] == 1
+
+
+def test_a_sequence_id_that_comes_again_much_later_is_another_event(write):
+    times = ["10:00:00", "10:00:02", "10:59:00", "12:00:00", "12:00:01", "23:00:00"]
+    images = [image(n, seq_id=7, datetime=f"2020-05-01 {t}") for n, t in enumerate(times)]
+    images += [image(9, seq_id=7)]  # without a time: in the first part
+    found = read_coco(write(coco(images)), gap_s=60)
+    assert events_of(found) == {
+        "7": ["0.jpg", "1.jpg", "2.jpg", "9.jpg"],
+        "7 part 2": ["3.jpg", "4.jpg"],
+        "7 part 3": ["5.jpg"],
+    }
+    assert found.findings.counts["sequences_far_apart"] == 1
+
+
+def test_a_set_without_annotations_has_no_labels(write):
+    content = json.dumps({"images": [image(1), image(2)], "categories": CATEGORIES})
+    for source in (content, json.dumps({"images": [image(1), image(2)]})):
+        found = read_coco(write(source), gap_s=60)
+        assert found.heads == ()
+        assert len(found.table) == 2
+
+
+def test_counts_written_in_several_ways_are_one_class(write):
+    values = [1, 1.0, "1", "1.0", "1.", "01", "1.5"]
+    images = [image(n) for n in range(len(values))]
+    notes = [{"image_id": n, "category_id": 1, "count": v} for n, v in enumerate(values)]
+    found = read_coco(write(coco(images, notes)), gap_s=60)
+    rows = {row["image_uri"]: row["observations"][0]["count"] for row in found.table.to_pylist()}
+    assert [rows[f"{n}.jpg"] for n in range(7)] == ["1", "1", "1", "1", "1", "01", "1.5"]
+
+
+def test_the_cases_of_the_field_are_read(shared_data):
+    cases = shared_data.parent / "cases"
+    apart = read_coco(str(cases / "18-coco-seq-id-per-camera" / "coco.json"), gap_s=60)
+    assert [len(uris) for uris in events_of(apart).values()] == [3, 3]
+    odd = cases / "08-coco-oddities"
+    assert read_coco(str(odd / "test_no_annotations.json"), gap_s=60).heads == ()
+    mixed = read_coco(str(odd / "mixed.json"), gap_s=60)
+    assert len({e.partition(" ")[0] for e in events_of(mixed)}) == 2
+    assert mixed.findings.counts["unreadable_times"] >= 2
