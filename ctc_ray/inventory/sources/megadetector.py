@@ -16,7 +16,7 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.inventory.events.assemble import TEXT, Inventory
 from ctc_ray.inventory.events.images import StoredImages
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, parse_boxes
+from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, number, parse_boxes
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
 
 _ROWS_PER_CHUNK = 1 << 20
@@ -44,10 +44,14 @@ def add_boxes(
     """The inventory `rows` with the boxes of a MegaDetector JSON; rows keep their order.
 
     A file of the result is matched with the image of equal URI, else with the only image whose URI
-    ends with the file's path or is the end of that path, compared by whole folder names;
-    backslashes count as slashes. An image without an entry keeps its boxes; an entry without
-    detections gives an empty list. Entries that match no image or several images, repeated entries
-    and failures of the detector are findings.
+    ends with the file's path or is the end of that path, compared by whole folder names.
+    Backslashes count as slashes, and the two ways of Unicode to write é are one; where that leaves
+    a file without an image, so are `.JPG` and `.jpg`.
+
+    An image without an entry keeps its boxes. An entry without detections gives an empty list, one
+    of which no detection can be read leaves the image without boxes. Entries that match no image or
+    several images, repeated entries, detections that cannot be read and failures of the detector
+    are findings.
 
     Args:
         heads: heads of the inventory.
@@ -133,8 +137,7 @@ def _detections(
             raise SchemaError(f"{where}: a detection of {images[n]['file']} is not an object")
     images_B = np.array([n for n, _ in pairs], np.int64)
     boxes = parse_boxes([one.get("bbox") for _, one in pairs])
-    given = [one.get("conf") for _, one in pairs]
-    scores = np.array([v if isinstance(v, (int, float)) else np.nan for v in given], np.float64)
+    scores = np.array([number(one.get("conf")) for _, one in pairs], np.float64)
     categories = text_column([one for _, one in pairs], "category", where=where)
     codes = pc.index_in(categories, value_set=pa.array(list(names), TEXT), skip_nulls=True)
     is_known = codes.is_valid().to_numpy(zero_copy_only=False)
@@ -144,7 +147,9 @@ def _detections(
     found = found.counted(boxes_beyond_the_image=int(is_beyond_image(boxes[is_box]).sum()))
     kept = pa.array(is_box)
     labels = pa.array(list(names.values()), TEXT).take(codes.filter(kept))
-    has_list = np.ones(len(images), bool)
+    # An image of which no detection can be read is not one in which nothing was detected.
+    n_given, n_read = (np.bincount(b, minlength=len(images)) for b in (images_B, images_B[is_box]))
+    has_list = (n_given == 0) | (n_read > 0)
     confidences = pa.array(scores[is_box])
     return box_lists(images_B[is_box], boxes[is_box], labels, confidences, has_list), found
 
@@ -160,27 +165,42 @@ def match_files(files: pa.Array, uris: pa.Array) -> _Matches:
     ambiguous = np.zeros(len(files), bool)
     is_free = np.ones(len(uris), bool)
     is_free[exact[exact >= 0]] = False
-    left, free = np.flatnonzero(exact < 0), np.flatnonzero(is_free)
-    paths, names = _paths(files.take(pa.array(left))), _paths(uris.take(pa.array(free)))
-    free = free[pc.is_in(_ends(names, 1), value_set=_ends(paths, 1)).to_numpy(zero_copy_only=False)]
-    names = _paths(uris.take(pa.array(free)))
-    found = np.concatenate([_end_in(paths, names), _end_in(names, paths)[:, ::-1]])
-    found = np.unique(found, axis=0)
-    n_of_file = np.bincount(found[:, 0], minlength=len(left))
-    n_of_uri = np.bincount(found[:, 1], minlength=len(free))
-    certain = (n_of_file[found[:, 0]] == 1) & (n_of_uri[found[:, 1]] == 1)
     matched = exact.copy()
-    matched[left[found[certain, 0]]] = free[found[certain, 1]]
-    ambiguous[left[found[~certain, 0]]] = True
+    for spelling in (_paths, _with_small_endings):
+        left, free = np.flatnonzero((matched < 0) & ~ambiguous), np.flatnonzero(is_free)
+        paths, names = spelling(files.take(pa.array(left))), spelling(uris.take(pa.array(free)))
+        has_name = pc.is_in(_ends(names, 1), value_set=_ends(paths, 1))
+        free = free[has_name.to_numpy(zero_copy_only=False)]
+        names = spelling(uris.take(pa.array(free)))
+        found = np.concatenate([_end_in(paths, names), _end_in(names, paths)[:, ::-1]])
+        found = np.unique(found, axis=0)
+        n_of_file = np.bincount(found[:, 0], minlength=len(left))
+        n_of_uri = np.bincount(found[:, 1], minlength=len(free))
+        certain = (n_of_file[found[:, 0]] == 1) & (n_of_uri[found[:, 1]] == 1)
+        matched[left[found[certain, 0]]] = free[found[certain, 1]]
+        ambiguous[left[found[~certain, 0]]] = True
+        is_free[free[found[:, 1]]] = False
     return _Matches(matched, ambiguous)
 
 
 def _paths(names: pa.Array) -> pa.Array:
-    """The names with slashes for backslashes, without leading `./` or `/` and repeated slashes."""
-    slashes = pc.replace_substring(names, "\\", "/")
+    """The names with slashes for backslashes, without leading `./` or `/` and repeated slashes.
+
+    Letters with marks are one character each (Unicode NFC); macOS writes two.
+    """
+    slashes = pc.replace_substring(pc.utf8_normalize(names, form="NFC"), "\\", "/")
     return pc.replace_substring_regex(
         pc.replace_substring_regex(slashes, "/(\\./)*/*", "/"), "^(\\./|/)+", ""
     )
+
+
+def _with_small_endings(names: pa.Array) -> pa.Array:
+    """The paths with their file endings in small letters."""
+    paths = _paths(names)
+    ending = pc.struct_field(pc.extract_regex(paths, r"(?P<ending>\.[^./]*$)"), "ending")
+    ending = pc.fill_null(ending, "")
+    stems = pc.replace_substring_regex(paths, r"\.[^./]*$", "")
+    return pc.binary_join_element_wise(stems, pc.utf8_lower(ending), pa.scalar("", paths.type))
 
 
 def _ends(paths: pa.Array, n_parts: int) -> pa.Array:

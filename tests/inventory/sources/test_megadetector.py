@@ -116,3 +116,63 @@ def test_every_box_of_a_real_file_is_added_to_its_image(write, shared_data, path
 
     got = zip(found["image_uri"].to_pylist(), found["boxes"].to_pylist(), strict=True)
     assert {uri[8:]: len(boxes) for uri, boxes in got if boxes is not None} == expected
+
+
+BOX = {"category": "1", "conf": 0.5, "bbox": [0.25, 0.5, 0.5, 0.25]}
+
+
+@pytest.mark.parametrize(
+    "unreadable", [{**BOX, "category": "9"}, {**BOX, "conf": "high"}, {**BOX, "bbox": [1, 2]}]
+)
+def test_an_image_whose_detections_cannot_be_read_is_not_an_empty_one(write, unreadable):
+    rows = inventory(write, "a.jpg", "b.jpg", "c.jpg")
+    source = result(
+        {"file": "a.jpg", "detections": [unreadable]},
+        {"file": "b.jpg", "detections": [unreadable, BOX]},
+        {"file": "c.jpg", "detections": []},
+    )
+    found = add_boxes(write(source), rows, heads=())
+    boxes = dict(zip(found.table["image_uri"].to_pylist(), found.table["boxes"].to_pylist(),
+                     strict=True))  # fmt: skip
+    assert boxes["a.jpg"] is None
+    assert len(boxes["b.jpg"]) == 1
+    assert boxes["c.jpg"] == []
+    assert found.findings.counts["unreadable_detections"] == 2
+
+
+def test_numbers_as_text_are_numbers(write):
+    rows = inventory(write, "a.jpg", "b.jpg")
+    as_text = {"category": 1, "conf": "0.5", "bbox": ["0.25", "0.5", "0.5", 0.25]}
+    source = result(
+        {"file": "a.jpg", "detections": [BOX]}, {"file": "b.jpg", "detections": [as_text]}
+    )
+    first, second = add_boxes(write(source), rows, heads=()).table["boxes"].to_pylist()
+    assert first == second
+    assert len(first) == 1
+
+
+def test_names_match_over_unicode_forms_and_endings_where_that_is_unique():
+    composed, decomposed = "caf\u00e9/IMG_1.JPG", "cafe\u0301/IMG_1.JPG"
+    assert matched([decomposed], [composed, "x.jpg"]) == ({decomposed: composed}, [])
+    assert matched(["b/IMG.JPG"], ["b/IMG.jpg"]) == ({"b/IMG.JPG": "b/IMG.jpg"}, [])
+    twice = ["r/b/IMG.jpg", "r/b/IMG.Jpg"]
+    assert matched(["b/IMG.JPG"], twice) == ({"b/IMG.JPG": None}, ["b/IMG.JPG"])
+    # each spelling that is there has its own file, so nothing is guessed
+    both = ["r/b/IMG.jpg", "r/b/IMG.JPG"]
+    pairs = {"b/IMG.jpg": both[0], "b/IMG.JPG": both[1]}
+    assert matched(list(pairs), both) == (pairs, [])
+    assert matched(["b/IMG.JPG"], both) == ({"b/IMG.JPG": both[1]}, [])
+    assert matched(["b/img.JPG"], ["b/IMG.jpg"]) == ({"b/img.JPG": None}, [])
+
+
+def test_the_case_of_the_field_is_read(write, shared_data):
+    case = shared_data.parent / "cases" / "07-megadetector-json"
+    names = sorted(str(p.relative_to(case / "root")) for p in (case / "root").rglob("*.*"))
+    found = add_boxes(str(case / "md.json"), inventory(write, *names), heads=())
+    boxes = dict(zip(found.table["image_uri"].to_pylist(), found.table["boxes"].to_pylist(),
+                     strict=True))  # fmt: skip
+    n_boxes = {name[-9:-4]: None if b is None else len(b) for name, b in boxes.items()}
+    assert n_boxes == {
+        "IMG_1": 1, "IMG_2": 1, "IMG_3": 1, "IMG_4": 1, "IMG_5": 2, "IMG_6": 0, "IMG_7": None,
+        "IMG_8": 1, "IMG_9": None,
+    }  # fmt: skip
