@@ -15,6 +15,9 @@ ObservationRule = Literal["error", "drop", "first", "most-frequent"]
 UndatedRule = Literal["error", "train", "drop"]
 """What becomes of a capture event without a time in a split by time."""
 
+MachineLabels = Literal["where-unlabelled", "keep", "only"]
+"""What becomes of labels that a model gave, beside those of people."""
+
 RarestClass = Literal["rarest"]
 """As many capture events per class as the rarest class has."""
 

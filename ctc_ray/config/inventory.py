@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Shown, StageConfig
+from ctc_ray.config.choices import MachineLabels
 
 
 class InventoryConfig(StageConfig):
@@ -173,6 +174,9 @@ ctc create-inventory camtrap-dp --source-uri package.zip \\
 
     source_uri: str = Field(min_length=1)
     """The package: its folder, its datapackage.json, or one zip file."""
+    machine_labels: MachineLabels = "where-unlabelled"
+    """Labels that a model gave (classificationMethod machine): used only where no person has
+    labelled the image, always kept beside those of people, or alone."""
 
 
 class MegadetectorInventoryConfig(InventoryConfig):

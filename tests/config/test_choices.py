@@ -20,6 +20,7 @@ TAKEN_APART = {
     "TruncatedPolicy": ["images/decode.py"],
     "ObservationRule": ["selection/labelling.py"],
     "UndatedRule": ["splits/by_time.py"],
+    "MachineLabels": ["inventory/sources/camtrap_labels.py"],
     "RarestClass": ["selection/balance.py"],
     "OptimizerName": ["training/optimizer.py"],
     "ScheduleName": ["training/optimizer.py"],

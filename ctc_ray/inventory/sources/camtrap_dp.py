@@ -8,29 +8,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import factorize
+from ctc_ray.config.choices import MachineLabels
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.blanks import blanks_beside_labels
 from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image
 from ctc_ray.inventory.sources.camtrap_events import (
     Intervals,
     find_intervals,
     prefix_repeated_event_ids,
 )
+from ctc_ray.inventory.sources.camtrap_labels import labels_of_observations, observations_of_choice
 from ctc_ray.inventory.sources.camtrap_package import CamtrapPackage, as_numbers, read_package
 from ctc_ray.inventory.sources.gap_events import group_by_gap
 from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_instants, parse_times
 
-_NAMELESS = ("blank", "human", "vehicle", "unknown", "unclassified")
-_FURTHER_HEADS = {
-    "count": ("count",),
-    "lifeStage": ("lifeStage",),
-    "sex": ("sex",),
-    "behavior": ("behavior", "behaviour"),  # the latter in 0.1
-}
 _EDGES = ("bboxX", "bboxY", "bboxWidth", "bboxHeight")
 _EVENT = ("eventID", "sequenceID")  # the latter in 0.1, where media have it too
 
@@ -47,7 +41,12 @@ class _Media:
 
 
 def read_camtrap_dp(
-    uri: str, *, gap_s: float, max_images: int | None = None, strip_prefix: str | None = None
+    uri: str,
+    *,
+    gap_s: float,
+    max_images: int | None = None,
+    strip_prefix: str | None = None,
+    machine_labels: MachineLabels = "where-unlabelled",
 ) -> Inventory:
     """The inventory of a Camtrap DP package, 0.1 to 1.0.2.
 
@@ -63,6 +62,10 @@ def read_camtrap_dp(
     3. likewise by the interval of a media-level observation of another medium
     4. an event made by gaps in time
 
+    A label that a model gave (classificationMethod) is left out where a person has labelled the
+    image or its event, see `machine_labels`. The numbers of one species of an image, or of a whole
+    event, add up: one adult and two young foxes are three foxes, without a lifeStage.
+
     Observations of a whole event replace the observations of its single media, unless all of them
     are unclassified. An observation "blank" is left out if its event has another label.
 
@@ -75,6 +78,7 @@ def read_camtrap_dp(
         gap_s: see `group_by_gap`.
         max_images: see `group_by_gap`.
         strip_prefix: see `portable_paths`.
+        machine_labels: keep all labels of models, or only these.
 
     Raises:
         ConfigError: a file of the package does not exist.
@@ -88,7 +92,10 @@ def read_camtrap_dp(
     rank_N = np.empty(len(order), np.int64)
     rank_N[order] = np.arange(len(order))
     events = factorize(event_ids, sort=True)[0].astype(np.int64)
-    labels, kept, found = _labels(package, rows_of, events, media_of, found)
+    of_choice, found = observations_of_choice(
+        package, rows_of, events, media_of, machine_labels, found
+    )
+    labels, kept, found = labels_of_observations(package, of_choice, events, media_of, found)
     observed = np.where(rows_of >= 0, rank_N[rows_of], -1)[kept]
     by_row = np.argsort(observed, kind="stable")
     chosen = pa.array(order)
@@ -249,48 +256,6 @@ def _all_events(
     rows = pa.table({"time": instants, "name": pc.coalesce(media.uris, media.ids)})
     order = pc.sort_indices(rows, sort_keys=[("time", "ascending"), ("name", "ascending")])
     return pc.coalesce(event_ids, by_gap), order.to_numpy().astype(np.int64)
-
-
-def _labels(
-    package: CamtrapPackage, rows_of: Ints, events_N: Ints, media_of: Ints, found: Findings
-) -> tuple[dict[str, pa.Array], Bools, Findings]:
-    """Head -> label of each observation; which observations are kept; the findings.
-
-    Args:
-        rows_of: a medium of each observation's event; -1: none.
-        events_N: event index of each medium.
-        media_of: medium of each media-level observation; -1: none.
-    """
-    species = _species(package)
-    labels = {"species": species}
-    for head, names in _FURTHER_HEADS.items():
-        values = package.column("observations", *names)
-        if values.null_count < len(values):
-            labels[head] = values
-    kept = rows_of >= 0
-    events = np.where(kept, events_N[rows_of], -1)
-    is_classified = pc.fill_null(pc.not_equal(species, "unclassified"), True)
-    of_event = media_of < 0
-    described = np.zeros(events_N.max() + 1, bool)
-    described[events[kept & of_event & is_classified.to_numpy(zero_copy_only=False)]] = True
-    is_replaced = kept & ~of_event & described[events]
-    kept &= ~is_replaced
-    is_blank = pc.fill_null(pc.equal(species, "blank"), False).to_numpy(zero_copy_only=False)
-    chosen = np.flatnonzero(kept)
-    beside = blanks_beside_labels(events[chosen], species.take(pa.array(chosen)), is_blank[chosen])
-    kept[chosen[beside]] = False
-    found = found.counted(
-        media_observations_of_described_events=int(is_replaced.sum()),
-        blank_beside_labelled=int(beside.sum()),
-    )
-    return labels, kept, found
-
-
-def _species(package: CamtrapPackage) -> pa.Array:
-    kinds = package.column("observations", "observationType")
-    names = package.column("observations", "scientificName")
-    is_nameless = pc.is_in(kinds, value_set=pa.array(_NAMELESS, TEXT))
-    return pc.if_else(is_nameless, kinds, names)
 
 
 def _locations(

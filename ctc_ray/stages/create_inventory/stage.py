@@ -161,7 +161,10 @@ def _read(config: InventoryConfig) -> Inventory:
             config.source_uri, strip_prefix=config.strip_prefix, **_gaps(config)
         ),
         CamtrapDpInventoryConfig: lambda config: read_camtrap_dp(
-            config.source_uri, strip_prefix=config.strip_prefix, **_gaps(config)
+            config.source_uri,
+            strip_prefix=config.strip_prefix,
+            machine_labels=config.machine_labels,
+            **_gaps(config),
         ),
         MegadetectorInventoryConfig: _read_boxes,
     }

@@ -165,3 +165,102 @@ def test_equal_event_ids_of_two_deployments_are_two_events(package):
     found = {row["capture_event_id"]: row["observations"] for row in inventory.table.to_pylist()}
     assert found == {"d 1": [{"species": "Vulpes vulpes"}], "e 1": [{"species": "Meles meles"}]}
     assert inventory.findings.counts["event_ids_of_several_deployments"] == 1
+
+
+def media(*names):
+    return [
+        {"mediaID": name, "timestamp": f"2020-05-0{n + 1}T10:00:00Z", "filePath": f"{name}.jpg"}
+        for n, name in enumerate(names)
+    ]
+
+
+def seen(medium, species, count="1", **fields):
+    return {
+        "observationID": f"{medium}{species}{count}{len(fields)}", "mediaID": medium,
+        "observationType": "animal", "scientificName": species, "count": count, **fields,
+    }  # fmt: skip
+
+
+def labels_by_image(inventory):
+    return {
+        row["image_uri"].rpartition("/")[2][0]: [
+            {k: v for k, v in one.items() if v is not None} for one in row["observations"]
+        ]
+        for row in inventory.table.to_pylist()
+    }
+
+
+MACHINE, PERSON = {"classificationMethod": "machine"}, {"classificationMethod": "human"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected", "counts"),
+    [
+        ("where-unlabelled", {"a": ["fox"], "b": ["badger"], "c": ["fox"]}, (2, 1, 0)),
+        ("keep", {"a": ["fox"], "b": ["badger", "fox"], "c": ["fox"]}, (3, 0, 0)),
+        ("only", {"a": ["fox"], "b": ["fox"], "c": ["fox"]}, (3, 0, 1)),
+    ],
+)
+def test_a_persons_label_goes_before_a_models_and_models_are_told(package, rule, expected, counts):
+    observations = [
+        seen("a", "fox", **MACHINE),
+        seen("b", "badger", **PERSON),
+        seen("b", "fox", **MACHINE),
+        seen("c", "fox", **MACHINE),
+        {"observationID": "u", "mediaID": "c", "observationType": "unclassified", **PERSON},
+    ]
+    found = read_camtrap_dp(package(media(*"abc"), observations), gap_s=60, machine_labels=rule)
+    species = {
+        name: sorted(one["species"] for one in of if one["species"] != "unclassified")
+        for name, of in labels_by_image(found).items()
+    }
+    assert species == expected
+    kinds = ("machine_labels", "machine_labels_left_out", "labels_of_people_left_out")
+    assert tuple(found.findings.counts.get(kind, 0) for kind in kinds) == counts
+
+
+def test_a_persons_label_of_the_whole_event_goes_before_a_models_of_its_images(package):
+    event = {
+        "observationID": "e", "eventID": "e", "eventStart": "2020-05-01T09:00:00Z",
+        "eventEnd": "2020-05-01T11:00:00Z", "observationType": "animal",
+        "scientificName": "badger", **PERSON,
+    }  # fmt: skip
+    uri = package(media("a"), [event, {**seen("a", "fox", **MACHINE), "eventID": "e"}])
+    assert labels_by_image(read_camtrap_dp(uri, gap_s=60))["a"] == [{"species": "badger"}]
+
+
+def test_animals_of_one_species_add_up_over_life_stages(package):
+    observations = [
+        seen("a", "fox", "1", lifeStage="adult", sex="male"),
+        seen("a", "fox", "2.0", lifeStage="juvenile", sex="male"),
+        seen("b", "fox", "1"),
+        seen("b", "hare", "2"),
+        seen("c", "fox", "1", lifeStage="adult"),
+        seen("c", "fox", "", lifeStage="juvenile"),
+        seen("d", "fox", "1.0"),
+    ]
+    found = read_camtrap_dp(package(media(*"abcd"), observations), gap_s=60)
+    labels = labels_by_image(found)
+    assert labels["a"] == [{"species": "fox", "count": "3", "sex": "male"}]
+    assert sorted(one["count"] for one in labels["b"]) == ["1", "2"]
+    assert len(labels["c"]) == 2  # no number can be told: several observations, a finding
+    assert labels["d"] == [{"species": "fox", "count": "1"}]
+    assert found.findings.counts["observations_added_up"] == 1
+    assert found.findings.counts["events_with_several_observations"] == 2
+
+
+def test_images_of_a_burst_are_not_added_up(package):
+    frames = [{**m, "timestamp": f"2020-05-01T10:00:0{n}Z"} for n, m in enumerate(media(*"abc"))]
+    observations = [seen(name, "fox", "1") for name in "abc"]
+    found = read_camtrap_dp(package(frames, observations), gap_s=60)
+    assert found.images.n_events == 1
+    assert labels_by_image(found)["a"] == [{"species": "fox", "count": "1"}]
+
+
+def test_the_case_of_the_field_is_read(shared_data):
+    case = shared_data.parent / "cases" / "17-machine-labels-in-camtrap-dp" / "pkg"
+    found = read_camtrap_dp(str(case), gap_s=60)
+    labels = [row["observations"] for row in found.table.to_pylist()]
+    species = sorted((one["species"], one["count"]) for of in labels for one in of)
+    assert species == [("Meles meles", "1"), ("Vulpes vulpes", "1"), ("Vulpes vulpes", "3")]
+    assert found.findings.counts["machine_labels"] == 1
