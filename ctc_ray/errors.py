@@ -10,6 +10,21 @@ CtcError
 └── TooManyFailuresError   more rows failed than `max_failure_fraction` allows
 """
 
+import re
+
+CREDENTIALS = r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s]*@"
+"""Regular expression of the beginning of a URI with a user or a password in it."""
+
+
+def holds_credentials(text: str) -> bool:
+    """Whether there is a user or a password in a URI of the text."""
+    return re.search(CREDENTIALS, text) is not None
+
+
+def masked(text: str) -> str:
+    """The text without the users and passwords of its URIs."""
+    return re.sub(CREDENTIALS, lambda found: f"{found[0].partition('://')[0]}://***@", text)
+
 
 class CtcError(Exception):
     """An error that the user can solve; the message names its cause and the way out in one line."""

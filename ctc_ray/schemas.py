@@ -31,6 +31,7 @@ class Failure(StrEnum):
     TRUNCATED = "truncated"  # a part of the pixels is lost; decodes only leniently
     TOO_LARGE = "too_large"  # more pixels than `max_pixels`; not decoded
     UNSUPPORTED = "unsupported"  # not an image, or a format that is not decoded (video, PDF, …)
+    NOT_ALLOWED = "not_allowed"  # the row names a file that rows may not name; nothing is read
     MODEL = "model"  # the model's answer is not a number
 
 

@@ -329,3 +329,19 @@ def test_a_head_may_have_a_dot_in_its_name(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, "")
     assert message in done.stderr
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "show s3://AKIAKEY:S3CR3T@bucket/out",
+        "predict --bundle-uri s3://AKIAKEY:S3CR3T@b/m --images-uri i --output-uri o",
+        "create-dataset --inventory-uri i --output-uri s3://AKIAKEY:S3CR3T@b/o --heads h",
+    ],
+)
+def test_credentials_in_a_uri_are_refused_and_never_shown(argv: str, capsys) -> None:
+    assert run(argv.split()) == 2
+    told = "".join(capsys.readouterr())
+    assert "S3CR3T" not in told
+    assert "AKIAKEY" not in told
+    assert "AWS_ACCESS_KEY_ID" in told

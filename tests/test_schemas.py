@@ -101,7 +101,8 @@ def test_only_what_identifies_an_image_may_not_be_null():
 
 
 def test_a_failure_is_written_as_its_code():
-    codes = ["missing", "unreadable", "truncated", "too_large", "unsupported"]
+    codes = ["missing", "unreadable", "truncated", "too_large", "unsupported", "not_allowed"]
+    codes += ["model"]
     assert pa.array(list(schemas.Failure), pa.string()).to_pylist() == codes
 
 

@@ -16,7 +16,7 @@ from pydantic import (
 )
 
 from ctc_ray.config.mistakes import describe
-from ctc_ray.errors import UsageError
+from ctc_ray.errors import UsageError, holds_credentials
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,17 @@ class Config(DottedNames):
     model_config = ConfigDict(
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
+
+    @field_validator("*")
+    @classmethod
+    def _holds_no_credentials(cls, value: Any) -> Any:
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and holds_credentials(text) for text in texts):
+            raise ValueError(
+                "credentials in a URI end up in files and logs; give them in the environment: "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or a role of the machine"
+            )
+        return value
 
     @field_validator("*")
     @classmethod

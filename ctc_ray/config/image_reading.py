@@ -17,11 +17,14 @@ class ReadingConfig(StageConfig):
         "threads_per_task",
     }
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Reading images": ("image_root_uri", "max_pixels", "truncated"),
+        "Reading images": ("image_root_uri", "allow_scheme", "max_pixels", "truncated"),
     }
 
     image_root_uri: Annotated[str | None, Shown("paths as they are")] = None
     """Folder that the image paths of the inventory or csv are relative to."""
+    allow_scheme: tuple[str, ...] = ()
+    """Schemes of image URIs that may be read beside that of --image-root-uri, for example s3. Other
+    URIs, and paths with "..", become `not_allowed` failures."""
     max_pixels: int = Field(100_000_000, gt=0)
     """An image with more pixels becomes a `too_large` failure; it is not decoded."""
     truncated: TruncatedPolicy = "fail"

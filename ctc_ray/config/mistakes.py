@@ -7,6 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ctc_ray.config.keys import is_dict, known_keys, option_name, submodel
+from ctc_ray.errors import masked
 
 
 def describe(
@@ -62,7 +63,7 @@ def _describe(
 
 
 def _wrong_value(name: str, details: ErrorDetails) -> tuple[str, str]:
-    value = repr(details["input"]) if details["input"] not in ((), []) else "empty"
+    value = masked(repr(details["input"])) if details["input"] not in ((), []) else "empty"
     expected = _EXPECTED.get(details["type"])
     if expected is None:
         message = details["msg"].removeprefix("Value error, ")

@@ -1,7 +1,7 @@
 """Items and file contents that threads make before their consumer asks for them."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -43,18 +43,22 @@ def _next(items: Iterator[T]) -> list[T]:
     return []
 
 
-def prefetch_contents(uris: list[str], n_threads: int | None) -> Iterator[bytes | Failure]:
+def prefetch_contents(
+    uris: Sequence[str | Failure], n_threads: int | None
+) -> Iterator[bytes | Failure]:
     """The content of each file, or its failure, in the order of `uris`.
 
     Threads read at most `n_threads` files before the consumer asks for them, e.g. 16 of 5 MB.
 
     Args:
+        uris: or why a row names none, see `image_uri`.
         n_threads: None means 4, or 16 if a file is in an object store.
 
     Raises:
         ConnectionError: see `fetch`.
     """
-    n_threads = n_threads or (16 if any(map(storage.is_remote, uris)) else 4)
+    is_remote = any(isinstance(uri, str) and storage.is_remote(uri) for uri in uris)
+    n_threads = n_threads or (16 if is_remote else 4)
     with ThreadPoolExecutor(n_threads) as pool:
         waiting = deque(pool.submit(fetch, uri) for uri in uris[:n_threads])
         for uri in [*uris[n_threads:], *[None] * len(waiting)]:
@@ -64,12 +68,14 @@ def prefetch_contents(uris: list[str], n_threads: int | None) -> Iterator[bytes 
             yield content
 
 
-def fetch(uri: str) -> bytes | Failure:
-    """The content of a file, or the failure if it cannot be read.
+def fetch(uri: str | Failure) -> bytes | Failure:
+    """The content of a file, or the failure if it cannot be read; a failure stays one.
 
     Raises:
         ConnectionError: the object store did not answer, so the state of the file is unknown.
     """
+    if isinstance(uri, Failure):
+        return uri
     try:
         return storage.read_bytes(uri)
     except FileNotFoundError:

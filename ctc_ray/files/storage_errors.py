@@ -3,6 +3,8 @@
 import errno
 import re
 
+from ctc_ray.errors import masked
+
 _CONTINUES = "what is done is kept; the same command continues"
 _WAYS_OUT = {
     errno.ENOSPC: f"no space left on this disk; free some space ({_CONTINUES}), or write elsewhere",
@@ -39,11 +41,13 @@ def error_text(error: Exception) -> str:
 def printable(text: str, *, keep: str = "") -> str:
     r"""The text without a character that steers a terminal: `\x1b` instead of an escape.
 
+    Credentials in URIs are masked.
+
     Args:
         keep: characters that stay, e.g. the newline of a text of several lines.
     """
     return _UNPRINTABLE.sub(
-        lambda found: found[0] if found[0] in keep else _escaped(found[0]), text
+        lambda found: found[0] if found[0] in keep else _escaped(found[0]), masked(text)
     )
 
 

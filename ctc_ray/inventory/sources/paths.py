@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.arrays import TEXT
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import CREDENTIALS, ConfigError, masked
 from ctc_ray.inventory.findings import Findings
 
 _OF_WINDOWS = r"^(?:[A-Za-z]:/|//[^/])"  # a drive, or a computer of the network
@@ -27,8 +27,8 @@ def portable_paths(
         The paths, large_string, and the finding `windows_paths`: how many had a back-slash.
 
     Raises:
-        ConfigError: no path begins with the prefix, or a path is absolute as in Windows, so that
-            it cannot be found here.
+        ConfigError: no path begins with the prefix, a path is absolute as in Windows, so that it
+            cannot be found here, or a URI holds credentials.
     """
     uris = uris.cast(TEXT)
     has_backslash = pc.fill_null(pc.match_substring(uris, "\\"), False)
@@ -41,6 +41,7 @@ def portable_paths(
     if strip_prefix is not None:
         uris = _without_prefix(uris, strip_prefix.replace("\\", "/").rstrip("/"), where)
     _require_findable(uris, where)
+    _require_no_credentials(uris, where)
     return uris, found
 
 
@@ -52,6 +53,17 @@ def _without_prefix(uris: pa.Array, prefix: str, where: str) -> pa.Array:
         raise ConfigError(f"{where}: no image path begins with --strip-prefix {prefix}{example}")
     rest = pc.utf8_slice_codeunits(uris, len(prefix) + 1)
     return pc.if_else(begins, rest, uris)
+
+
+def _require_no_credentials(uris: pa.Array, where: str) -> None:
+    with_credentials = pc.fill_null(pc.match_substring_regex(uris, CREDENTIALS), False)
+    n_found = int(pc.sum(with_credentials).as_py() or 0)
+    if n_found:
+        first = masked(uris.filter(with_credentials)[0].as_py())
+        raise ConfigError(
+            f"{where}: {n_found:,} image URIs hold credentials, such as {first}; take them out "
+            "and give them in the environment (AWS_ACCESS_KEY_ID, AWS_PROFILE) or by a role"
+        )
 
 
 def _require_findable(uris: pa.Array, where: str) -> None:

@@ -8,47 +8,30 @@ import numpy as np
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
-from ctc_ray.files.prefetch import fetch
-from ctc_ray.schemas import Failure
+from ctc_ray.files.image_uris import N_ASKED_FOR, require_reachable
 from ctc_ray.stages.create_dataset.inventory_rows import find_rows
-
-_IMAGES_ASKED_FOR = 8  # of an object store
 
 
 def require_image_root(config: CreateDatasetConfig) -> None:
     """Fail early if no image can be read (wrong path, disk not mounted), before all are `missing`.
 
     Raises:
-        ConfigError: there is no such folder, or an object store refuses all images asked for.
+        ConfigError: there is no such folder, or of a few dozen images none is there.
     """
-    root, refusal = config.image_root_uri, None
+    root = config.image_root_uri
     try:
         is_there = root is None or storage.is_folder(root)
     except FileNotFoundError:
         is_there = False
-    except PermissionError as error:  # to read objects does not mean to be allowed to list them
-        is_there, refusal = True, error
+    except PermissionError:  # to read objects does not mean to be allowed to list them
+        is_there = True
     if not is_there:
         raise ConfigError(
             f"{root}: no such folder; --image-root-uri names the one that image paths are relative "
             "to"
         )
-    _require_access(config, refusal)
-
-
-def _require_access(config: CreateDatasetConfig, refusal: PermissionError | None) -> None:
-    inventory = find_rows(config.inventory_uri)
-    n_rows = inventory.part_ends[-1]
-    rows = np.unique(np.linspace(0, n_rows - 1, _IMAGES_ASKED_FOR).astype(np.int64))
-    found = inventory.read(rows, ["image_uri"])["image_uri"].to_pylist()
-    uris = [storage.under_root(config.image_root_uri, uri) for uri in found]
-    if not all(map(storage.is_remote, uris)):
-        return
-    for uri in uris:
-        if fetch(uri) is not Failure.UNREADABLE:
-            return
-    asked = f"{len(uris)} of {n_rows} images that were asked for"
-    raise ConfigError(
-        f"{config.image_root_uri or uris[0]}: the store refuses all {asked}; are the credentials "
-        f"right?{f' ({refusal})' if refusal else ''}"
-    )
+    if config.max_failure_fraction < 1:
+        inventory = find_rows(config.inventory_uri)
+        rows = np.linspace(0, inventory.part_ends[-1] - 1, N_ASKED_FOR).astype(np.int64)
+        uris = inventory.read(np.unique(rows), ["image_uri"])["image_uri"].to_pylist()
+        require_reachable(uris, root_uri=root, allow=config.allow_scheme)

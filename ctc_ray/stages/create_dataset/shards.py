@@ -11,7 +11,8 @@ from ctc_ray import __version__
 from ctc_ray.columns.event_runs import cut_by_events
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.dataset import CreateDatasetConfig
-from ctc_ray.files import parquet, storage
+from ctc_ray.files import parquet
+from ctc_ray.files.image_uris import image_uri
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.runs.executor import UnitOutput, UnitWorker
@@ -75,7 +76,8 @@ def decode_rows(
     config: CreateDatasetConfig, rows: pa.Table, *, n_threads: int = 1
 ) -> list[ShardImage | Failure]:
     """The images of the rows as a shard holds them, in the order of the rows."""
-    uris = [storage.under_root(config.image_root_uri, uri) for uri in rows["image_uri"].to_pylist()]
+    root, allow = config.image_root_uri, config.allow_scheme
+    uris = [image_uri(root, uri, allow=allow) for uri in rows["image_uri"].to_pylist()]
     contents = prefetch_contents(uris, config.threads_per_task)
     return list(map_ahead(partial(_to_shard, config), contents, n_threads=n_threads))
 

@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
+from ctc_ray.files.image_uris import image_uri
 from ctc_ray.images import exif, signatures
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.files import FoundFile, unique_text
+from ctc_ray.schemas import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +90,10 @@ def missing_files(image_uris: pa.Array, *, root_uri: str | None, n_threads: int)
 
     def look(uri: str) -> str | None:
         try:
-            return None if storage.is_file(where := storage.under_root(root_uri, uri)) else where
+            where = image_uri(root_uri, uri)
+            if isinstance(where, Failure):
+                return f"{uri}: {where}"
+            return None if storage.is_file(where) else where
         except ConnectionError:  # says nothing about the file
             raise
         except (OSError, ConfigError) as error:
@@ -109,7 +114,10 @@ def content_hashes(
 
     def digest(uri: str) -> str | None:
         try:
-            content = storage.read_bytes(storage.under_root(root_uri, uri))
+            where = image_uri(root_uri, uri)
+            if isinstance(where, Failure):
+                return None
+            content = storage.read_bytes(where)
         except ConnectionError:
             raise
         except (OSError, ConfigError):

@@ -16,6 +16,7 @@ from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
+from ctc_ray.files.image_uris import N_ASKED_FOR, image_uri, require_reachable
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
@@ -54,6 +55,18 @@ def read_source(config: PredictConfig) -> Source:
     else:
         found = read_images(config.images_uri or "")
     return Source(_image_rows(found.table), found.empty_events, found.findings.counts)
+
+
+def require_images(config: PredictConfig, rows: pa.Table) -> None:
+    """Check that the images of a csv or an inventory are where the rows say, before work begins.
+
+    Raises:
+        ConfigError: of a few dozen images none is there.
+    """
+    if config.max_failure_fraction < 1 and (config.csv_uri or config.inventory_uri):
+        chosen = np.unique(np.linspace(0, rows.num_rows - 1, N_ASKED_FOR).astype(np.int64))
+        uris = rows["image_uri"].take(pa.array(chosen)).to_pylist()
+        require_reachable(uris, root_uri=config.image_root_uri, allow=config.allow_scheme)
 
 
 def _image_rows(table: pa.Table) -> pa.Table:
@@ -110,7 +123,8 @@ def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[bytes | Fa
     """The bytes of each row's image in order, or why there are none."""
     if _SHARD in rows.column_names:
         return _from_shards(rows)
-    uris = [storage.under_root(config.image_root_uri, u) for u in rows["image_uri"].to_pylist()]
+    root, allow = config.image_root_uri, config.allow_scheme
+    uris = [image_uri(root, uri, allow=allow) for uri in rows["image_uri"].to_pylist()]
     return prefetch_contents(uris, config.threads_per_task)
 
 

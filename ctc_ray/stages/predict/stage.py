@@ -31,7 +31,7 @@ from ctc_ray.runs.failures import (
     read_footers,
     require_all_rows,
 )
-from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.manifest import Manifest, is_complete, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.units import Unit, missing_units, write_plan
 from ctc_ray.schemas import FAILURES_FILE, meta_fields, pred_column
@@ -57,6 +57,8 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         config.bundle_uri: bundle_fingerprint(config.bundle_uri),
         **source.fingerprints(config, rows),
     }
+    if config.overwrite or not is_complete(config.output_uri):
+        source.require_images(config, rows)
     if config.gpu_per_worker:
         require_gpus(config.gpu_per_worker)
     fields = {**config.result_fields(), "inputs": inputs}

@@ -15,6 +15,8 @@ from PIL import Image
 from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError, CtcError, LabelError
 from ctc_ray.files import parquet, storage
+from ctc_ray.files.image_uris import image_uri
+from ctc_ray.files.prefetch import fetch
 from ctc_ray.reports.contact_sheet import Tile, contact_sheet, thumbnail
 from ctc_ray.runs.failures import counts_to_text
 from ctc_ray.runs.manifest import Manifest, fingerprint, is_complete, read_manifest
@@ -174,13 +176,10 @@ def _from_shards(uri: str, rows: list[dict[str, Any]], side: int) -> list[Thumbn
 def _from_files(root_uri: str | None, rows: list[dict[str, Any]], side: int) -> list[Thumbnail]:
     def read(row: dict[str, Any]) -> Thumbnail:
         try:
-            return thumbnail(
-                storage.read_bytes(storage.under_root(root_uri, row["image_uri"])), side
-            )
-        except FileNotFoundError:
-            return Failure.MISSING
-        except (OSError, ConfigError):  # ConfigError: a URI of a kind that is not read, e.g. https
+            content = fetch(image_uri(root_uri, row["image_uri"]))
+        except ConnectionError:
             return Failure.UNREADABLE
+        return content if isinstance(content, Failure) else thumbnail(content, side)
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return list(pool.map(read, rows))

@@ -245,3 +245,11 @@ def test_tables_of_other_programs_are_read_without_a_script(
     root = table.parent / "root"
     if "gs:" not in expected:
         assert all((root / uri).is_file() for uri in uris(found))
+
+
+def test_image_uris_with_credentials_are_refused_and_not_shown(write) -> None:
+    table = write("id,file,species\ne1,s3://AKIAKEY:S3CR3T@b/x.jpg,fox\ne2,a.jpg,fox\n")
+    with pytest.raises(ConfigError, match="1 image URIs hold credentials") as raised:
+        read_csv(table, BY_EVENT)
+    assert "S3CR3T" not in str(raised.value)
+    assert "AWS_ACCESS_KEY_ID" in str(raised.value)

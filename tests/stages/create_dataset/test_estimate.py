@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import bytes_below, dataset_config, dataset_in_process, inventory_config, write_events
+from builders import (
+    bytes_below,
+    dataset_config,
+    dataset_in_process,
+    inventory_config,
+    put_file,
+    write_events,
+)
 
 from ctc_ray.columns.event_runs import cut_by_events
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
@@ -126,8 +133,9 @@ def test_expected_failures_are_the_shares_of_the_sample_times_all(whole: Manifes
 
 def test_too_many_failures_are_foretold(config: CreateDatasetConfig, tmp_path: Path) -> None:
     strict = config.replaced(check=1000, max_failure_fraction=0.01, image_root_uri=str(tmp_path))
+    put_file(str(tmp_path), "images/e000_0.jpg", b"")  # without any image the root is wrong
     made = create_dataset.run(strict)
-    assert made.failures == {"missing": 24}
+    assert made.failures == {"missing": 23, "unreadable": 1}
     assert made.summary["would_stop_at_max_failure_fraction"]
     assert made.summary["jpeg_kb_per_image"] == 0
 

@@ -142,3 +142,25 @@ def test_wrong_inputs_are_named_before_the_cluster_starts(
     with pytest.raises(LabelError, match="'genus' is no head of the inventory"):
         create_dataset.run(config.replaced(heads=("genus",)))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_that_may_not_be_read_is_a_failure_of_its_own(tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    csv_path = write_events(photos, n_events=12)
+    text = csv_path.read_text().replace("images/e001_0.jpg", "../secret.jpg")
+    csv_path.write_text(text.replace("images/e002_0.jpg", "s3://169.254.169.254/x.jpg"))
+    (tmp_path / "secret.jpg").write_bytes((photos / "images" / "e000_0.jpg").read_bytes())
+    create_inventory.run(inventory_config(csv_path, tmp_path / "inventory"))
+    config = dataset_config(tmp_path / "inventory", photos, tmp_path / "out")
+    made = create_dataset.run(config.replaced(max_failure_fraction=0.5))
+    assert made.failures == {"not_allowed": 2}
+
+
+def test_a_wrong_root_stops_before_the_work_begins(tmp_path: Path) -> None:
+    csv_path = write_events(tmp_path / "photos", n_events=12)
+    create_inventory.run(inventory_config(csv_path, tmp_path / "inventory"))
+    (tmp_path / "other").mkdir()
+    config = dataset_config(tmp_path / "inventory", tmp_path / "other", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"none of 24 images .* tried is .*other/images/e000_0"):
+        create_dataset.run(config.replaced(max_failure_fraction=0.5))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,93 @@
+"""Which files the rows of a table may name, and whether they are there at all.
+
+Rows come from other people's tables. They choose among the images below a root, not among all files
+that this machine or its credentials can read.
+"""
+
+import re
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from ctc_ray.errors import ConfigError
+from ctc_ray.files import storage
+from ctc_ray.schemas import Failure
+
+N_ASKED_FOR = 32
+"""Images that are looked for before the work begins."""
+
+_FILE = "file"
+_NO_BUCKET = re.compile(r"[^/]*@|\d+\.\d+\.\d+\.\d+(/|$)")  # credentials; an address, never a name
+_THREADS = 16
+
+
+def image_uri(root_uri: str | None, uri: str, *, allow: Collection[str] = ()) -> str | Failure:
+    """The URI of an image that a row names, or `not_allowed`.
+
+    Below a root, a row may name paths without `..`, and URIs of the root's scheme and of those in
+    `allow`. Without a root, any path, s3:// and gs://. `file://` is only for names that are not
+    valid UTF-8, unless it is in `allow`. A bucket called like an IP address does not exist (S3
+    bucket naming rules); asking for it would reach another machine.
+    """
+    scheme, separator, rest = uri.partition("://")
+    scheme = scheme.lower() if separator else ""
+    if scheme == _FILE:
+        is_allowed = _FILE in allow or not _is_utf8(uri)
+    elif not scheme:
+        is_allowed = root_uri is None or ".." not in uri.split("/")
+    else:
+        is_allowed = root_uri is None or scheme == _scheme(root_uri) or scheme in allow
+        is_allowed = is_allowed and not _NO_BUCKET.match(rest)
+    return storage.under_root(root_uri, uri) if is_allowed else Failure.NOT_ALLOWED
+
+
+def _scheme(uri: str) -> str:
+    return uri.partition("://")[0].lower() if "://" in uri else ""
+
+
+def _is_utf8(uri: str) -> bool:
+    path = storage.local_path(uri)
+    return storage.as_text(path) == path
+
+
+def require_reachable(uris: Sequence[str], *, root_uri: str | None, allow: Collection[str]) -> None:
+    """Check that one of some images is there: a wrong root is noticed before the work begins.
+
+    Args:
+        uris: as rows name them; a few dozen from all parts of the table.
+
+    Raises:
+        ConfigError: none is there, or may be read; names the first that was tried.
+        ConnectionError: the object store does not answer.
+    """
+    located = [image_uri(root_uri, uri, allow=allow) for uri in uris]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        answers = list(pool.map(_look, located))
+    if not uris or any(answer is None for answer in answers):
+        return
+    first = next((uri for uri in located if isinstance(uri, str)), uris[0])
+    what = f"none of {len(uris)} images that were looked for "
+    if all(one is Failure.NOT_ALLOWED for one in answers):
+        raise ConfigError(
+            f"{what}may be read; the first is {uris[0]}: below --image-root-uri a path has no .., "
+            "and another scheme needs --allow-scheme"
+        )
+    if all(one is Failure.UNREADABLE for one in answers):
+        raise ConfigError(f"{what}can be read; the first is {first}; are the credentials right?")
+    way_out = (
+        "if paths are relative to a folder, name it with --image-root-uri"
+        if root_uri is None
+        else "--image-root-uri names the folder that image paths are relative to"
+    )
+    raise ConfigError(f"{what}is there; the first path tried is {first}; {way_out}")
+
+
+def _look(uri: str | Failure) -> Failure | None:
+    """None if the file is there, else why not."""
+    if isinstance(uri, Failure):
+        return uri
+    try:
+        return None if storage.is_file(uri) else Failure.MISSING
+    except ConnectionError:
+        raise
+    except (OSError, ConfigError):
+        return Failure.UNREADABLE
