@@ -7,6 +7,7 @@ CtcError
 ├── LabelError             a class or a head is unknown
 ├── IncompleteDataError    the input was not finished by the stage that writes it
 ├── OutputInUseError       another command is writing into the output folder
+├── DivergedError          the loss of a training is not a number
 └── TooManyFailuresError   more rows failed than `max_failure_fraction` allows
 """
 
@@ -59,6 +60,10 @@ class IncompleteDataError(CtcError):
 
 class OutputInUseError(CtcError):
     """Another command is writing into the output folder."""
+
+
+class DivergedError(CtcError):
+    """The loss of a training is not a number: its weights are of no use."""
 
 
 class TooManyFailuresError(CtcError):

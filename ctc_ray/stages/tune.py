@@ -12,6 +12,7 @@ import csv
 import io
 import logging
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, assert_never
@@ -28,9 +29,9 @@ from ctc_ray.config.training import TuneConfig
 from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
-from ctc_ray.models.bundle import HISTORY_FILE
+from ctc_ray.models.bundle import HISTORY_FILE, load_bundle
 from ctc_ray.runs.claim import end_claims_below
-from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest, is_complete
 from ctc_ray.runs.output_folder import open_run
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.cluster.errors import ray_work
@@ -175,7 +176,11 @@ def _trial(config: TuneConfig) -> Any:
         output_uri = storage.join(config.output_uri, _MODELS, name)
         connect()
         own = train_config(config, sample, output_uri=output_uri)
-        train.run(own, callbacks=[TuneReportCallback()])
+        train.run(
+            own,
+            callbacks=[TuneReportCallback()],
+            n_trainings=min(config.concurrent_trials, config.trials),
+        )
 
     return trial
 
@@ -234,10 +239,10 @@ def _summarise(
     inputs: dict[str, str],
 ) -> Manifest:
     rows = [_row(config, names, result) for result in results]
-    done = [row for row in rows if row[config.metric] is not None]
+    done = [row for row in rows if row["state"] == "done"]
     if not done:
-        reasons = {str(result.error).strip().splitlines()[-1] for result in results if result.error}
-        raise ConfigError(f"no trial gave {config.metric!r}: {'; '.join(sorted(reasons))}")
+        reasons = sorted({str(row["reason"]) for row in rows if row["reason"]})
+        raise ConfigError(f"no trial ended with a model: {'; '.join(reasons)}")
     best = _best(config.mode)(done, key=lambda row: row[config.metric])
     sample = {name: best[name] for name in names}
     chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
@@ -258,27 +263,46 @@ def _summarise(
 
 
 def _row(config: TuneConfig, names: list[str], result: ray.tune.Result) -> dict[str, Any]:
-    """One trial: its sample, its best value of the metric, epochs, seconds, how it ended."""
+    """One trial: its sample, its value, epochs, seconds, how it ended and why.
+
+    The value is that of the epoch whose weights the trial has kept. A trial without a sound model
+    has none, and is not ranked.
+    """
     metrics = result.metrics or {}
     trial = metrics.get("trial_id", "")
-    values = _values(config, trial, result)
+    value, n_epochs = _kept(config, trial)
+    is_sound = value is not None and math.isfinite(value)
+    if is_sound:
+        state, reason = "done", ""
+    elif result.error:
+        state, reason = "error", _last_line(result.error)
+    elif value is not None:
+        state, reason = "error", f"{config.metric} of the model is not a number"
+    else:
+        state, reason = "stopped", "other trials were better after as many epochs"
     return {
         "trial": trial,
         **{name: (result.config or {}).get(name) for name in names},
-        config.metric: _best(config.mode)(values) if values else None,
-        "epochs": len(values) or metrics.get("epoch", 0),
+        config.metric: value if is_sound else None,
+        "epochs": n_epochs or metrics.get("epoch", 0),
         "seconds": round(metrics.get("time_total_s", 0.0), 1),
-        "state": "error" if result.error else "done",
+        "state": state,
+        "reason": reason,
     }
 
 
-def _values(config: TuneConfig, trial: str, result: ray.tune.Result) -> list[float]:
-    """The metric after each epoch; what Ray Tune knows of a killed run may be older than that."""
-    uri = storage.join(config.output_uri, _MODELS, trial, HISTORY_FILE)
-    if trial and storage.exists(uri):
-        rows = list(csv.DictReader(io.StringIO(storage.read_bytes(uri).decode())))
-        found = [float(row[config.metric]) for row in rows if row.get(config.metric)]
-    else:
-        known = result.metrics_dataframe
-        found = [] if known is None or config.metric not in known else known[config.metric].tolist()
-    return [value for value in found if not math.isnan(value)]
+def _kept(config: TuneConfig, trial: str) -> tuple[float | None, int]:
+    """The metric of the model that a trial has written, and its epochs; None and 0 without one."""
+    uri = storage.join(config.output_uri, _MODELS, trial)
+    if not trial or not is_complete(uri):
+        return None, 0
+    metrics = load_bundle(uri).provenance.metrics
+    rows = csv.DictReader(io.StringIO(storage.read_bytes(storage.join(uri, HISTORY_FILE)).decode()))
+    return metrics.get(config.metric.removeprefix("val_"), math.nan), len(list(rows))
+
+
+def _last_line(error: object) -> str:
+    """The line of an error that says what was wrong, without the classes that Ray wraps it in."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return re.sub(r"^(?:[\w.]+(?:Error|Exception)(?:\([\w.]+\))?: )+", "", last)

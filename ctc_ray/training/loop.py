@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn, optim
 
 from ctc_ray.columns.seeds import stable_hash
+from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch
-from ctc_ray.training.losses import multi_head_loss
+from ctc_ray.training.losses import Workers, multi_head_loss
 from ctc_ray.training.metrics import MetricCounts
 
 Augment = Callable[[Tensor, Sequence[int]], Tensor]
 
 _IMAGES_FOR_STATISTICS = 4096  # as in the original
+_STEPS_BETWEEN_CHECKS = 32
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class EpochSettings:
     device: torch.device | str = "cpu"
     seed: int = 0
     rank: int = 0
+    workers: Workers | None = None
+    """Those that share an epoch; None: there is one."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,53 @@ def train_epoch(
         epoch: number of the epoch, from 0.
         augment: takes uint8 images on the device and a seed per image; returns changed images with
             values from 0 to 255.
+
+    Raises:
+        DivergedError: the loss of a step is not a finite number; the weights are of no use.
     """
     torch.manual_seed(stable_hash(f"rank {settings.rank}", settings.seed, epoch))
     counts = _counts(settings)
     model.train()
-    for batch in batches:
+    check = _FiniteLoss(epoch, optimizer)
+    for step, batch in enumerate(batches, 1):
         images_BCHW, labels = _to_device(batch, settings.device)
         if augment is not None:
             images_BCHW = augment(images_BCHW, batch.seeds)
         logits = model(images_BCHW)
-        loss = multi_head_loss(logits, labels, settings.loss_weights).loss
+        loss = multi_head_loss(logits, labels, settings.loss_weights, workers=settings.workers).loss
+        check.add(step, loss)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
         optimizer.step()
         counts.update({head: part.detach() for head, part in logits.items()}, labels)
+    check.end()
     return counts
+
+
+class _FiniteLoss:
+    """Finds the first step whose loss is not finite; a GPU is waited for only now and then."""
+
+    def __init__(self, epoch: int, optimizer: optim.Optimizer) -> None:
+        self._epoch, self._optimizer = epoch, optimizer
+        self._waiting: list[tuple[int, Tensor]] = []
+
+    def add(self, step: int, loss: Tensor) -> None:
+        """Note the loss of a step, before it changes the weights."""
+        self._waiting.append((step, torch.isfinite(loss.detach())))
+        if loss.device.type == "cpu" or len(self._waiting) >= _STEPS_BETWEEN_CHECKS:
+            self.end()
+
+    def end(self) -> None:
+        """Check the steps that have been noted since the last time."""
+        steps, self._waiting = self._waiting, []
+        if steps and not bool(torch.stack([is_finite for _, is_finite in steps]).all()):
+            step = next(step for step, is_finite in steps if not bool(is_finite))
+            rate = self._optimizer.param_groups[0]["lr"]
+            raise DivergedError(
+                f"training diverged: the loss is not a number in epoch {self._epoch + 1}, step "
+                f"{step}, at a learning rate of {rate:g}; try a smaller --optimizer.learning-rate, "
+                "with --overwrite"
+            )
 
 
 def evaluate(model: nn.Module, batches: Iterable[Batch], settings: EpochSettings) -> MetricCounts:

@@ -3,7 +3,7 @@
 B batch, K classes of a head.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,15 @@ class HeadLoss:
 
 
 @dataclass(frozen=True)
+class Workers:
+    """The workers that share the rows of a step; each calls `multi_head_loss` once per step."""
+
+    n: int
+    sum: Callable[[Tensor], Tensor]
+    """The sum of a float64 vector over all workers."""
+
+
+@dataclass(frozen=True)
 class MultiHeadLoss:
     """The loss to minimise, and the losses of the heads in it."""
 
@@ -30,7 +39,11 @@ class MultiHeadLoss:
 
 
 def multi_head_loss(
-    logits: Mapping[str, Tensor], labels: Mapping[str, Tensor], weights: Mapping[str, float]
+    logits: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
+    weights: Mapping[str, float],
+    *,
+    workers: Workers | None = None,
 ) -> MultiHeadLoss:
     """Weighted sum over the heads of the mean cross entropy of their labelled rows.
 
@@ -41,10 +54,19 @@ def multi_head_loss(
         logits: head -> (B, K).
         labels: head -> class indices (B,), IGNORE_INDEX where missing.
         weights: head -> weight; 1 if absent.
+        workers: those among which the rows of a step are divided; None: there is one. The mean is
+            over the labelled rows of all of them, and the loss is multiplied by their number: the
+            gradients are averaged over the workers, so their mean is the gradient of all rows.
     """
     heads = {head: _head_loss(logits_BK, labels[head]) for head, logits_BK in logits.items()}
+    numbers = [part.n for part in heads.values()]
+    scale = 1.0
+    if workers is not None:
+        numbers = list(workers.sum(torch.stack(numbers).double()))
+        scale = float(workers.n)
     terms = [
-        weights.get(head, 1.0) * part.total / part.n.clamp(min=1) for head, part in heads.items()
+        scale * weights.get(head, 1.0) * part.total / n.clamp(min=1)
+        for (head, part), n in zip(heads.items(), numbers, strict=True)
     ]
     return MultiHeadLoss(loss=torch.stack(terms).sum(), heads=heads)
 

@@ -3,6 +3,7 @@
 B batch, K classes of a head.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import torch
@@ -44,6 +45,9 @@ class MetricCounts:
         self.top_hits = {
             head: torch.zeros((), dtype=torch.int64, device=device) for head in self._n_classes
         }
+        self.non_finite = {  # labelled images with a logit that is no finite number
+            head: torch.zeros((), dtype=torch.int64, device=device) for head in self._n_classes
+        }
         self.losses = {
             head: torch.zeros((), dtype=torch.float64, device=device) for head in self._n_classes
         }
@@ -67,6 +71,8 @@ class MetricCounts:
         known_B = torch.where(is_labelled_B, labels_B, 0)
         cells_B = known_B * self._n_classes[head] + logits_BK.argmax(dim=1)
         self.confusions[head].view(-1).index_add_(0, cells_B, is_labelled_B.long())
+        is_finite_B = torch.isfinite(logits_BK).all(dim=1)
+        self.non_finite[head] += (is_labelled_B & ~is_finite_B).sum()
         n_better_B = (logits_BK > logits_BK.gather(1, known_B[:, None])).sum(dim=1)
         self.top_hits[head] += ((n_better_B < _TOP) & is_labelled_B).sum()
 
@@ -95,16 +101,21 @@ class MetricCounts:
 
         `loss` is the weighted sum of the heads' mean losses. `n_` is the number of labelled images,
         `macro_f1_` the mean F1 over the classes that have one. A head without labelled images has
-        no metrics and adds nothing to `loss`. The result is empty if this is true of all heads.
+        no metrics and adds nothing to `loss`. The result is empty if this is true of all heads. If
+        a logit of a labelled image is not finite, the metrics of its head are NaN, and so is
+        `loss`: the largest of numbers that are none is no answer.
         """
         metrics: dict[str, float] = {}
         for head, confusion_KK in self.confusions.items():
             n = int(confusion_KK.sum())
             if n == 0:
                 continue
-            weighted = self._weights.get(head, 1.0) * float(self.losses[head]) / n
+            of_head = self._head_metrics(head, n)
+            if int(self.non_finite[head]):
+                of_head = dict.fromkeys(of_head, math.nan) | {f"n_{head}": float(n)}
+            weighted = self._weights.get(head, 1.0) * of_head[f"loss_{head}"]
             metrics["loss"] = metrics.get("loss", 0.0) + weighted
-            metrics |= self._head_metrics(head, n)
+            metrics |= of_head
         return metrics
 
     def _head_metrics(self, head: str, n: int) -> dict[str, float]:
@@ -118,7 +129,8 @@ class MetricCounts:
         }
 
     def _tensors(self) -> list[Tensor]:
-        return [*self.confusions.values(), *self.top_hits.values(), *self.losses.values()]
+        groups = (self.confusions, self.top_hits, self.non_finite, self.losses)
+        return [tensor for group in groups for tensor in group.values()]
 
 
 def _macro_f1(confusion_KK: Tensor) -> float:

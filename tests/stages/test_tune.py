@@ -1,4 +1,6 @@
 import csv
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from ctc_ray.config.base import build
 from ctc_ray.config.search import parse_space
 from ctc_ray.config.training import TrainConfig, TuneConfig
 from ctc_ray.errors import ConfigError, CtcError
+from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages import tune
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -115,3 +118,49 @@ def test_models_and_workers_are_tried_before_anything_is_begun(
     with pytest.raises(ConfigError, match=message):
         tune.run(config(dataset, tmp_path / "tuned", space=space))
     assert not (tmp_path / "tuned").exists()
+
+
+class Result:
+    """Of one trial, as Ray Tune gives it."""
+
+    def __init__(self, trial: str, config: dict[str, object], error: Exception | None) -> None:
+        self.config, self.error = config, error
+        self.metrics = {"trial_id": trial, "epoch": 2, "time_total_s": 1.0}
+        self.metrics_dataframe = None
+
+
+def test_only_trials_with_a_sound_model_are_ranked_by_the_epoch_that_was_kept(
+    bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tuned"
+    name = "optimizer.learning_rate"
+    search = config(dataset, out, space={name: {"grid": [0.1, 0.2, 0.3, 0.4]}}, mode="max",
+                    metric="val_accuracy_species")  # fmt: skip
+    for trial, value in (("good", 0.75), ("worse", 0.5), ("nan", float("nan"))):
+        shutil.copytree(bundle, out / "models" / trial)
+        file = out / "models" / trial / "bundle.json"
+        content = json.loads(file.read_text())
+        content["provenance"]["metrics"]["accuracy_species"] = value
+        file.write_text(json.dumps(content))
+    names = "ray.exceptions.RayTaskError(DivergedError): ctc_ray.errors.DivergedError"
+    ended = f"{names}: training diverged"
+    results = [
+        Result("worse", {name: 0.1}, None),
+        Result("good", {name: 0.2}, None),
+        Result("cut", {name: 0.3}, None),  # by the scheduler: it has no model
+        Result("dead", {name: 0.4}, RuntimeError(f"line one\n{ended}")),
+    ]
+    manifest = tune._summarise(search, [name], results, read_manifest(str(dataset), "dataset"), {})
+    rows = {row["trial"]: row for row in manifest.summary["trials"]}
+    assert manifest.summary["best trial"] == "good"
+    assert [rows[t]["state"] for t in ("good", "worse", "cut", "dead")] == [
+        "done", "done", "stopped", "error"
+    ]  # fmt: skip
+    assert rows["good"]["val_accuracy_species"] == 0.75
+    assert rows["cut"]["val_accuracy_species"] is None
+    assert rows["dead"]["reason"] == "training diverged"
+    with (out / "trials.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert table[3]["reason"] == "training diverged"
+    with pytest.raises(ConfigError, match=r"no trial ended with a model: .*training diverged"):
+        tune._summarise(search, [name], results[2:], read_manifest(str(dataset), "dataset"), {})

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
+from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
@@ -160,3 +161,25 @@ def test_channel_mean_std_use_at_most_4096_images() -> None:
         raise AssertionError("4096 images were seen already")
 
     assert channel_mean_std(batches()).mean == (round(4000 / 4096, 4),) * 3
+
+
+@pytest.mark.parametrize("bad_step", [1, 3, 40])
+def test_training_stops_at_the_first_loss_that_is_no_number(bad_step: int) -> None:
+    labels = LabelSpace({"sex": ("f", "m")})
+    model = TinyModel(labels)
+    images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8)
+    seen = []
+
+    def batches() -> Iterator[Batch]:
+        for step in range(1, 60):
+            seen.append(step)
+            if step == bad_step:
+                with torch.no_grad():
+                    model.heads["sex"].bias.fill_(float("nan"))
+            yield Batch(images, {"sex": torch.zeros(4, dtype=torch.int64)}, (1,) * 4, ("i",) * 4)
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
+    message = rf"epoch 3, step {bad_step}, at a learning rate of 0.25; try a smaller"
+    with pytest.raises(DivergedError, match=message):
+        train_epoch(model, batches(), optimizer, EpochSettings(labels), epoch=2)
+    assert seen[-1] == bad_step

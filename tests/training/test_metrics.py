@@ -111,3 +111,26 @@ def test_head_without_any_label_has_no_metrics_and_no_part_in_the_loss() -> None
     assert not [name for name in metrics if name.endswith("_b")]
     assert metrics["loss"] == metrics["loss_a"]
     assert MetricCounts(LABELS).compute() == {}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_answer_that_is_no_number_gives_no_metric(value: float) -> None:
+    logits, labels = batch(12)
+    sound = MetricCounts(LABELS)
+    sound.update(logits, labels)
+    logits["a"][3, 0] = value
+    counts = MetricCounts(LABELS)
+    counts.update(logits, labels)
+    found, expected = counts.compute(), sound.compute()
+    for name in ("loss_a", "accuracy_a", "macro_f1_a", "top5_a", "loss"):
+        assert math.isnan(found[name]), name
+    for name in ("loss_b", "accuracy_b", "macro_f1_b", "top5_b", "n_a", "n_b"):
+        assert found[name] == expected[name], name
+
+
+def test_a_row_without_label_may_answer_anything() -> None:
+    logits, labels = batch(12)
+    logits["b"][0] = math.nan  # its label is missing
+    counts = MetricCounts(LABELS)
+    counts.update(logits, labels)
+    assert all(map(math.isfinite, counts.compute().values()))

@@ -1,6 +1,7 @@
 """Messages of far workers, logged on the driver."""
 
 import logging
+import pickle
 import threading
 from typing import Self
 
@@ -33,6 +34,15 @@ class WorkerLogRelay:
         self._stopped.set()
         self._thread.join(timeout=10 * self._every_s)  # a lost cluster does not answer
 
+    def failure(self) -> Exception | None:
+        """The error that a worker has told as one that would come again."""
+        try:
+            content = ray.get(self.mailbox.failure.remote())
+        except RayError:
+            return None
+        error: Exception | None = content and pickle.loads(content)  # our own bytes
+        return error
+
     def _listen(self) -> None:
         while not self._stopped.wait(self._every_s):
             self._log_new()
@@ -50,9 +60,16 @@ class WorkerLogRelay:
 class _Mailbox:
     def __init__(self) -> None:
         self._messages: list[str] = []
+        self._failure: bytes | None = None
 
     def put(self, message: str) -> None:
         self._messages.append(message)
+
+    def fail(self, error: bytes) -> None:
+        self._failure = self._failure or error
+
+    def failure(self) -> bytes | None:
+        return self._failure
 
     def take(self) -> list[str]:
         messages, self._messages = self._messages, []

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.console.progress import clock
-from ctc_ray.errors import ConfigError, SchemaError
+from ctc_ray.errors import DivergedError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.images.augment import augment_batch
@@ -30,6 +30,7 @@ from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.schemas import Failure
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
+from ctc_ray.training.losses import Workers
 from ctc_ray.training.metrics import MetricCounts
 from ctc_ray.training.optimizer import (
     EarlyStopping,
@@ -58,7 +59,10 @@ class TrainingJob:
         self._config, self._dataset = config, dataset
         self._rank, self._n_workers = rank, n_workers
         labels = LabelSpace.from_json(dataset.classes).select(config.heads)
-        self._settings = EpochSettings(labels, config.loss_weights, device, config.seed, rank)
+        workers = Workers(n_workers, _sum_over_workers) if n_workers > 1 else None
+        self._settings = EpochSettings(
+            labels, config.loss_weights, device, config.seed, rank, workers
+        )
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
             for split in ("train", "val")
@@ -229,10 +233,10 @@ class TrainingJob:
         config = self._config
         self._model.load_state_dict(self._best)
         best = min(self._history, key=lambda row: _or_infinite(row["val_loss"]))
-        if math.isnan(best["val_loss"]):
-            raise ConfigError(
-                "the validation loss was not a number in any epoch: training diverged; try a "
-                f"smaller optimizer.learning_rate than {config.optimizer.learning_rate:g} and "
+        if not math.isfinite(best["val_loss"]):
+            raise DivergedError(
+                "training diverged: the validation loss was not a number in any epoch; try a "
+                f"smaller --optimizer.learning-rate than {config.optimizer.learning_rate:g}, with "
                 "--overwrite"
             )
         provenance = Provenance(

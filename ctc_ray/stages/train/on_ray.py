@@ -1,10 +1,14 @@
 """Training workers on Ray Train: on one or many nodes, with or without GPUs."""
 
 import logging
+import pickle
+import re
 from collections.abc import Sequence
 from typing import Any
 
+import ray
 import ray.train
+from ray.exceptions import RayError
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from ctc_ray.config.training import TrainConfig
@@ -21,16 +25,29 @@ from ctc_ray.stages.train.worker import Session, train_worker
 
 logger = logging.getLogger(__name__)
 
+_LOST_PEER = re.compile(
+    "gloo|nccl|connection|closed by peer|socket|timed? ?out|process group", re.IGNORECASE
+)
 _MAX_RESTARTS = 3  # after a lost node or worker; each resumes from the last checkpoint
 
 
 def train_on_ray(
-    config: TrainConfig, dataset: Manifest, claim: Claim, callbacks: Sequence[Any]
+    config: TrainConfig,
+    dataset: Manifest,
+    claim: Claim,
+    callbacks: Sequence[Any],
+    *,
+    n_trainings: int,
 ) -> None:
     """Train with the workers that the configuration asks for; the bundle is written at the end.
 
+    A lost worker or node is replaced, and training goes on from the last checkpoint. An error of
+    the code or the data would come again: the workers that Ray starts anew do nothing, and it ends
+    the training.
+
     Args:
         callbacks: of Ray Train, e.g. to report to Ray Tune.
+        n_trainings: how many run at the same time.
 
     Raises:
         CtcError: what a worker raised for the user.
@@ -39,7 +56,9 @@ def train_on_ray(
         connect()
         try:
             with WorkerLogRelay(logger) as relay:
-                _trainer(config, dataset, claim, relay, callbacks).fit()
+                _trainer(config, dataset, claim, relay, callbacks, n_trainings).fit()
+                if (failure := relay.failure()) is not None:
+                    raise failure
         except ray.train.WorkerGroupError as error:
             failures = error.worker_failures.values()
             for failure in sorted(failures, key=lambda f: not isinstance(f, CtcError)):
@@ -53,6 +72,7 @@ def _trainer(
     claim: Claim,
     relay: WorkerLogRelay,
     callbacks: Sequence[Any],
+    n_trainings: int,
 ) -> TorchTrainer:
     resources = {"CPU": config.cpu_per_worker}
     if config.gpu_per_worker:
@@ -64,6 +84,7 @@ def _trainer(
             "dataset": dataset.model_dump(mode="json"),
             "claim": claim,
             "mailbox": relay.mailbox,
+            "n_trainings": n_trainings,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
@@ -88,6 +109,7 @@ def _work(settings: dict[str, Any]) -> None:
         rank=context.get_world_rank(),
         n_workers=context.get_world_size(),
         n_workers_here=context.get_local_world_size(),
+        n_trainings=settings["n_trainings"],
         device=get_device(),
         wrap=prepare_model,
         report=ray.train.report,
@@ -95,4 +117,29 @@ def _work(settings: dict[str, Any]) -> None:
     )
     config = TrainConfig.model_validate(settings["config"])
     dataset = Manifest.model_validate(settings["dataset"])
-    train_worker(config, dataset, settings["claim"], session)
+    if ray.get(mailbox.failure.remote()) is not None:
+        return
+    try:
+        train_worker(config, dataset, settings["claim"], session)
+    except Exception as error:
+        if _would_come_again(error):
+            ray.get(mailbox.fail.remote(pickle.dumps(_plain(error))))
+        raise
+
+
+def _would_come_again(error: Exception) -> bool:
+    """Whether this is an error of the code or the data, not of a lost worker, node or store."""
+    if isinstance(error, CtcError):
+        return True
+    if isinstance(error, OSError | RayError):
+        return False
+    return not (isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)))
+
+
+def _plain(error: Exception) -> Exception:
+    """The error as an object that another process can read."""
+    try:
+        pickle.loads(pickle.dumps(error))  # our own bytes
+    except Exception:  # noqa: BLE001  # whatever its class does when it is read
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
@@ -24,11 +26,12 @@ from ctc_ray.stages.train.worker import Session, train_worker
 logger = logging.getLogger(__name__)
 
 
-def run(config: TrainConfig, *, callbacks: Sequence[Any] = ()) -> Manifest:
+def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int = 1) -> Manifest:
     """Train, or resume a killed run; the manifest comes last.
 
     Args:
         callbacks: of Ray Train, e.g. to report to Ray Tune.
+        n_trainings: how many run at the same time, this one included; they share the CPUs.
     """
     config = config.replaced(
         dataset_uri=storage.absolute(config.dataset_uri),
@@ -52,7 +55,7 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = ()) -> Manifest:
         else:
             from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
 
-            train_on_ray(config, dataset, run.claim, callbacks)
+            train_on_ray(config, dataset, run.claim, callbacks, n_trainings=n_trainings)
         return _finish(config, run, inputs)
 
 
@@ -62,6 +65,7 @@ def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
         rank=0,
         n_workers=1,
         n_workers_here=1,
+        n_trainings=1,
         device="cpu",
         wrap=lambda model: model,
         report=lambda _: None,
@@ -129,10 +133,20 @@ def check_model(config: TrainConfig) -> None:
     """Make the backbone once, here: a wrong name or wrong weights are an error before any work.
 
     Raises:
-        ConfigError: there is no such backbone, or its weights or image size do not fit it.
+        ConfigError: there is no such backbone, its weights or image size do not fit it, or it
+            cannot learn from batches of this size.
     """
     model = config.model
-    make_backbone(model.backbone, pretrained=model.pretrained, image_size=model.image_size)
+    backbone = make_backbone(
+        model.backbone, pretrained=model.pretrained, image_size=model.image_size
+    )
+    modules = () if model.freeze_backbone else backbone.network.modules()
+    if config.batch_size == 1 and any(isinstance(m, _BatchNorm) for m in modules):
+        raise ConfigError(
+            f"batch_size 1: {model.backbone} normalises over the images of a batch, and learns "
+            "nothing from one; take at least 2, a backbone without batch norm, or "
+            "--model.freeze-backbone"
+        )
 
 
 def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
@@ -143,6 +157,17 @@ def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
                     f"{config.dataset_uri}: no usable image of split {split!r} has a label of head "
                     f"{head!r}; leave the head out, or split otherwise"
                 )
+    for head in config.heads:
+        counts = dataset.labels["train"][head]
+        unseen = [name for name in dataset.classes[head] if not counts.get(name)]
+        if len(dataset.classes[head]) == 1:
+            logger.warning("head %s has one class only: its accuracy of 1 says nothing", head)
+        elif unseen:
+            logger.warning(
+                "head %s: no training image of %s; the model cannot learn these classes",
+                head,
+                ", ".join(unseen),
+            )
 
 
 def _finish(config: TrainConfig, run: Run, inputs: dict[str, str]) -> Manifest:

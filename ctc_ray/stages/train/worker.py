@@ -5,7 +5,6 @@ worker reads its own share of the shards as a function of (seed, epoch, rank): o
 weights are equal whether the run was killed or not.
 """
 
-import os
 import re
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.files import storage
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.layout import WORK_FOLDER
+from ctc_ray.runs.machine import n_cpus
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.train.job import TrainingJob
 
@@ -33,6 +33,8 @@ class Session:
     n_workers: int
     n_workers_here: int
     """Workers on this machine."""
+    n_trainings: int
+    """Trainings that may run on this machine at the same time: trials of a search."""
     device: torch.device | str
     wrap: Callable[[nn.Module], nn.Module]
     """Makes a model whose gradients are averaged over the workers."""
@@ -50,7 +52,7 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
     """
     storage.set_owner(claim.token)
     if not config.gpu_per_worker:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // session.n_workers_here))
+        torch.set_num_threads(n_threads(config, session))
     job = TrainingJob(
         config,
         dataset,
@@ -72,6 +74,17 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
     if session.rank == 0:
         claim.require_owner()
         job.write_bundle()
+
+
+def n_threads(config: TrainConfig, session: Session) -> int:
+    """Threads of a worker that computes on CPUs: those it has asked for, or its share of them.
+
+    The share is of the CPUs that this process may use (affinity, limits of a container), among the
+    workers on this machine and the trainings that run at the same time.
+    """
+    if config.cpu_per_worker > 1:
+        return min(int(config.cpu_per_worker), n_cpus())
+    return max(1, n_cpus() // (session.n_workers_here * session.n_trainings))
 
 
 def _write_checkpoint(output_uri: str, job: TrainingJob) -> None:

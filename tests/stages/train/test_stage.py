@@ -7,13 +7,14 @@ from builders import bytes_below, dataset_config, train_config
 from safetensors.torch import save_file
 
 from ctc_ray.config.dataset import SplitConfig
-from ctc_ray.config.training import ModelConfig, OptimizerConfig
-from ctc_ray.errors import ConfigError, LabelError
+from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
+from ctc_ray.errors import ConfigError, DivergedError, LabelError
 from ctc_ray.files import parquet
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.train import worker
 from ctc_ray.stages.train.job import TrainingJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -149,7 +150,7 @@ def test_training_that_diverges_is_one_clear_line(dataset: Path, tmp_path: Path)
     config = train_config(dataset, tmp_path / "model").replaced(
         max_epochs=1, optimizer=OptimizerConfig(name="sgd", learning_rate=1e30)
     )
-    with pytest.raises(ConfigError, match="training diverged"):
+    with pytest.raises(DivergedError, match=r"training diverged: .* epoch"):
         train.run(config)
 
 
@@ -157,3 +158,55 @@ def test_manifest_holds_the_validation_metrics(bundle: Path) -> None:
     manifest = read_manifest(str(bundle), "bundle")
     heads = [row["head"] for row in manifest.summary["on the validation split"]]
     assert heads == ["species", "count"]
+
+
+def test_one_image_per_batch_and_batch_norm_are_one_clear_line(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "model").replaced(batch_size=1)
+    with pytest.raises(ConfigError, match="batch_size 1: small_cnn normalises over the images"):
+        train.run(config)
+    assert not (tmp_path / "model").exists()
+
+
+def test_what_cannot_be_learnt_is_told_before_training(
+    dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = train_config(dataset, tmp_path / "model")
+    manifest = read_manifest(str(dataset), "dataset")
+    labels = {s: {h: dict(c) for h, c in of.items()} for s, of in manifest.labels.items()}
+    labels["train"]["species"]["red"] = 0
+    classes = {**manifest.classes, "count": ["1"]}
+    labels["train"]["count"] = {"1": 9}
+    labels["val"]["count"] = {"1": 9}
+    train._check_labels(config, manifest.model_copy(update={"labels": labels, "classes": classes}))
+    assert "head species: no training image of red; the model cannot learn these" in caplog.text
+    assert "head count has one class only" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "trainings", "machine", "expected"),
+    [(1, 1, 1, 8, 8), (1, 2, 1, 8, 4), (1, 1, 4, 8, 2), (1, 2, 4, 8, 1), (3, 2, 1, 8, 3),
+     (16, 1, 1, 8, 8), (0.5, 1, 3, 2, 1)],
+)  # fmt: skip
+def test_threads_are_a_workers_share_of_the_cpus_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, asked, here, trainings, machine, expected
+) -> None:
+    monkeypatch.setattr(worker, "n_cpus", lambda: machine)
+    session = worker.Session(
+        rank=0, n_workers=here, n_workers_here=here, n_trainings=trainings, device="cpu",
+        wrap=lambda m: m, report=lambda _: None, show=lambda _: None,
+    )  # fmt: skip
+    config = TrainConfig(dataset_uri="d", output_uri="o", heads=("a",), cpu_per_worker=asked)
+    assert worker.n_threads(config, session) == expected
+
+
+def test_an_error_of_the_data_is_not_tried_again_by_workers_on_ray(
+    local_ray: None, dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "model").replaced(
+        workers=2, cpu_per_worker=0.5, optimizer=OptimizerConfig(name="sgd", learning_rate=1e30)
+    )
+    with pytest.raises(DivergedError, match=r"at a learning rate of 1e[+]30"):
+        train.run(config)
+    assert not list((tmp_path / "model").glob("_work/checkpoints/*.pt"))
