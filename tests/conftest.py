@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,10 +58,19 @@ def write(tmp_path: Path) -> Callable[[str | bytes], str]:
 def s3_endpoint() -> Iterator[str]:
     """The address of an S3 server on loopback."""
     server = pytest.importorskip("moto.server").ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    responses = pytest.importorskip("moto.s3.responses").S3Response
+    put_object, one_at_a_time = responses.put_object, threading.Lock()
+
+    def atomic(response: Any) -> Any:
+        with one_at_a_time:  # moto looks whether an object is there, and makes it later
+            return put_object(response)
+
+    responses.put_object = atomic
     server.start()
     host, port = server.get_host_and_port()
     yield f"http://{host}:{port}"
     server.stop()
+    responses.put_object = put_object
 
 
 @pytest.fixture

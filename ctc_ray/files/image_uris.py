@@ -49,11 +49,18 @@ def _is_utf8(uri: str) -> bool:
     return storage.as_text(path) == path
 
 
-def require_reachable(uris: Sequence[str], *, root_uri: str | None, allow: Collection[str]) -> None:
+def require_reachable(
+    uris: Sequence[str],
+    *,
+    root_uri: str | None,
+    allow: Collection[str],
+    may_be_missing: bool = False,
+) -> None:
     """Check that one of some images is there: a wrong root is noticed before the work begins.
 
     Args:
         uris: as rows name them; a few dozen from all parts of the table.
+        may_be_missing: all of them; then only a store that refuses all is an error.
 
     Raises:
         ConfigError: none is there, or may be read; names the first that was tried.
@@ -63,6 +70,8 @@ def require_reachable(uris: Sequence[str], *, root_uri: str | None, allow: Colle
     with ThreadPoolExecutor(_THREADS) as pool:
         answers = list(pool.map(_look, located))
     if not uris or any(answer is None for answer in answers):
+        return
+    if may_be_missing and not all(answer is Failure.UNREADABLE for answer in answers):
         return
     first = next((uri for uri in located if isinstance(uri, str)), uris[0])
     what = f"none of {len(uris)} images that were looked for "
@@ -86,7 +95,12 @@ def _look(uri: str | Failure) -> Failure | None:
     if isinstance(uri, Failure):
         return uri
     try:
+        if storage.is_remote(uri):
+            storage.read_bytes(uri, 1)  # one may be allowed to ask for a size and not to read
+            return None
         return None if storage.is_file(uri) else Failure.MISSING
+    except FileNotFoundError:
+        return Failure.MISSING
     except ConnectionError:
         raise
     except (OSError, ConfigError):

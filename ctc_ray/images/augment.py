@@ -1,28 +1,24 @@
 """Random changes of training images.
 
-in:  a batch of square images, uint8, and one seed per image
-out: the batch at the network's size, uint8: each image zoomed, cropped, rotated, mirrored and
-     recoloured
-
 An image's changes depend on its seed alone, not on the other images of the batch. Their ranges and
-their order are the original's: zoom, crop, rotate, resize, flip, colour. The first five steps are
-one affine map, so every pixel is interpolated once.
+their order are the original's: zoom, crop, rotate, resize, flip, colour. The first five are one
+step of `images/sampling.py`, when the image is decoded; the colours of a whole batch are changed on
+its device (`augment_batch`).
 
 Shape letters: B batch, C channels (3, RGB), H height, W width.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import assert_never
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ctc_ray.config.choices import Colour
 from ctc_ray.config.training import AugmentConfig
+from ctc_ray.images.sampling import WHOLE, Geometry
 
 BRIGHTNESS = 0.2
 SATURATION = (0.8, 1.2)
@@ -38,18 +34,7 @@ _IMAGES_AT_ONCE = 8  # as floats they fit into the processor's cache
 class AugmentParams:
     """What is done to one image; the defaults leave it as it is."""
 
-    zoom: float = 1.0
-    """Share of the image's sides that is visible; above 1 the image has a black frame."""
-    crop: float = 1.0
-    """Share of the zoomed image's sides that the crop keeps."""
-    left: float = 0.5
-    """Position of the crop, from 0 (at the left edge) to 1 (at the right edge)."""
-    top: float = 0.5
-    """Position of the crop, from 0 (at the top) to 1 (at the bottom)."""
-    angle: float = 0.0
-    """Rotation in degrees, counter-clockwise."""
-    flip: float = 1.0
-    """-1 swaps left and right; 1 does not."""
+    geometry: Geometry = WHOLE
     brightness: float = 0.0
     """Added to pixel values in [0, 1]."""
     saturation: float = 1.0
@@ -66,25 +51,31 @@ class AugmentParams:
     """Index of the order of the colour operations, from 0 to 3."""
 
 
+_COLOURS = tuple(field.name for field in fields(AugmentParams) if field.name != "geometry")
+_N_NUMBERS = len(fields(Geometry)) + len(_COLOURS)
+
+
 def sample_params(rng: np.random.Generator, settings: AugmentConfig) -> AugmentParams:
     """Draw the parameters of one image.
 
     Every call takes the same count of random numbers, so switching the crop off does not change the
     angle.
     """
-    u = rng.random(len(fields(AugmentParams)))
+    u = rng.random(_N_NUMBERS)
 
     def between(index: int, low: float, high: float) -> float:
         return float(low + (high - low) * u[index])
 
     coloured = settings.colour != "none"
     return AugmentParams(
-        zoom=between(0, 1 - settings.zoom, 1 + settings.zoom),
-        crop=between(1, 1 - settings.crop, 1),
-        left=float(u[2]),
-        top=float(u[3]),
-        angle=between(4, -settings.rotate, settings.rotate),
-        flip=-1.0 if settings.flip and u[5] < 0.5 else 1.0,
+        geometry=Geometry(
+            zoom=between(0, 1 - settings.zoom, 1 + settings.zoom),
+            crop=between(1, 1 - settings.crop, 1),
+            left=float(u[2]),
+            top=float(u[3]),
+            angle=between(4, -settings.rotate, settings.rotate),
+            flip=-1.0 if settings.flip and u[5] < 0.5 else 1.0,
+        ),
         brightness=between(6, -BRIGHTNESS, BRIGHTNESS) if coloured else 0.0,
         saturation=between(7, *SATURATION),
         hue=between(8, -HUE, HUE),
@@ -95,66 +86,39 @@ def sample_params(rng: np.random.Generator, settings: AugmentConfig) -> AugmentP
     )
 
 
-def augment_batch(
-    images_BCHW: Tensor, seeds_B: Sequence[int], settings: AugmentConfig, *, size: int
-) -> Tensor:
-    """Each image with random changes that depend on its seed alone.
+def params_of(seed: int, settings: AugmentConfig) -> AugmentParams:
+    """The changes of the image with this seed, at least 0."""
+    return sample_params(np.random.Generator(np.random.Philox(key=seed)), settings)
 
-    Returns uint8 images (B, 3, size, size) on the device of the input.
+
+def augment_batch(images_BCHW: Tensor, seeds_B: Sequence[int], settings: AugmentConfig) -> Tensor:
+    """Each image with random colours that depend on its seed alone; uint8, on the same device.
 
     Args:
-        images_BCHW: uint8, square; a little larger than `size`, so that crops stay sharp.
+        images_BCHW: uint8, sampled with the geometry of `params_of`.
         seeds_B: one seed >= 0 per image.
     """
-    params = [
-        sample_params(np.random.Generator(np.random.Philox(key=seed)), settings) for seed in seeds_B
-    ]
-    return apply_params(images_BCHW, params, settings.colour, size=size)
+    params = [params_of(seed, settings) for seed in seeds_B]
+    return apply_params(images_BCHW, params, settings.colour)
 
 
-def apply_params(
-    images_BCHW: Tensor, params: Sequence[AugmentParams], colour: Colour, *, size: int
-) -> Tensor:
-    """Change each image by its own parameters; see `augment_batch`."""
+def apply_params(images_BCHW: Tensor, params: Sequence[AugmentParams], colour: Colour) -> Tensor:
+    """Change the colours of each image by its own parameters; see `augment_batch`."""
     n_images = images_BCHW.shape[0]
-    result_BCHW = images_BCHW.new_empty((n_images, 3, size, size))
+    result_BCHW = torch.empty_like(images_BCHW)
     n_at_once = _IMAGES_AT_ONCE if images_BCHW.device.type == "cpu" else max(1, n_images)
     for first in range(0, n_images, n_at_once):
         part = slice(first, first + n_at_once)
-        values = torch.tensor([astuple(one) for one in params[part]])
+        values = torch.tensor([[getattr(one, name) for name in _COLOURS] for one in params[part]])
         columns = values.to(images_BCHW.device, torch.float32).unbind(1)
-        batch_params = {
-            field.name: column for field, column in zip(fields(AugmentParams), columns, strict=True)
-        }
-        moved_BCHW = _move(images_BCHW[part], batch_params, size)
-        painted_BCHW = _paint(moved_BCHW, batch_params, colour)
-        result_BCHW[part] = painted_BCHW.clamp_(0, 1).mul_(255).add_(0.5).to(torch.uint8)
+        batch_params = dict(zip(_COLOURS, columns, strict=True))
+        floats_BCHW = images_BCHW[part].to(torch.float32).div_(255)
+        painted_BCHW = _paint(floats_BCHW, batch_params, colour)
+        result_BCHW[part] = painted_BCHW.clamp(0, 1).mul_(255).add_(0.5).to(torch.uint8)
     return result_BCHW
 
 
 _BatchParams = dict[str, Tensor]  # field of AugmentParams -> its value per image, (B,)
-
-
-def _move(images_BCHW: Tensor, params: _BatchParams, size: int) -> Tensor:
-    """Zoom, crop, rotate, resize and mirror; float in [0, 1], black outside the image."""
-    height, width = images_BCHW.shape[2:]
-    kept = params["zoom"] * params["crop"]
-    radians = params["angle"] * (math.pi / 180)
-    cos, sin = radians.cos() * kept, radians.sin() * kept
-    # largest distance of the crop's middle from the image's, as a share of half a side
-    slack = params["zoom"] * (1 - params["crop"])
-    x, y = slack * (2 * params["left"] - 1), slack * (2 * params["top"] - 1)
-    rows = [
-        torch.stack([cos * params["flip"], -sin * (height / width), x], dim=1),
-        torch.stack([sin * params["flip"] * (width / height), cos, y], dim=1),
-    ]
-    theta_B23 = torch.stack(rows, dim=1)
-    shape = [images_BCHW.shape[0], 3, size, size]
-    grid_BHW2 = functional.affine_grid(theta_B23, shape, align_corners=False)
-    floats_BCHW = images_BCHW.to(torch.float32).div_(255)
-    return functional.grid_sample(
-        floats_BCHW, grid_BHW2, mode="bilinear", padding_mode="zeros", align_corners=False
-    )
 
 
 def _brightness(images_BCHW: Tensor, params: _BatchParams) -> Tensor:

@@ -62,6 +62,9 @@ class Decoded:
     width: int
     """Width of the full image after it is turned upright, in pixels."""
     height: int
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom edge of the image in `pixels`: scaled decoding rounds sizes up,
+    so the last row and column may be covered in part."""
 
 
 def decode(
@@ -137,20 +140,20 @@ def decode_plain_jpeg(
         )
     except ValueError:
         return None
-    return _decoded(image_HWC, exif.orientation(raw), (width, height))
+    covered = _covered((width, height), (image_HWC.shape[1], image_HWC.shape[0]))
+    return _decoded(image_HWC, exif.orientation(raw), (width, height), covered)
 
 
 def decode_pillow_image(
     image: Image.Image, *, smallest_side: int | None, max_pixels: int
-) -> Pixels | Failure:
-    """The image as upright RGB pixels (H, W, 3), as from a lossless file, or its failure.
+) -> Decoded | Failure:
+    """The image upright, as from a lossless file, or its failure.
 
     An image that is not loaded yet is loaded; `unreadable` if that fails. For the arguments see
     `decode_scaled`.
     """
     with _pillow.shared(), _one_caller:  # the same image may be in a list twice
-        decoded = _decode_image(image, None, smallest_side, max_pixels)
-    return decoded if isinstance(decoded, Failure) else as_rgb(decoded.pixels)
+        return _decode_image(image, None, smallest_side, max_pixels)
 
 
 def _decode_with_pillow(
@@ -181,8 +184,11 @@ def _decode_image(
         if raw is not None and smallest_side is not None:
             image.draft(None, (smallest_side, smallest_side))  # scales a JPEG
         image.load()
-        small = _shrink(image, smallest_side)
-        return _decoded(np.array(small), _orientation(image, raw or b""), (width, height))
+        factor = 1 if smallest_side is None else max(1, min(image.size) // smallest_side)
+        covered = [side / factor for side in _covered((width, height), image.size)]
+        small = _shrink(image, factor)
+        orientation = _orientation(image, raw or b"")
+        return _decoded(np.array(small), orientation, (width, height), (covered[0], covered[1]))
     except Image.DecompressionBombError:
         return Failure.TOO_LARGE
     except _PILLOW_ERRORS:
@@ -197,25 +203,42 @@ def _orientation(image: Image.Image, raw: bytes) -> int:
     return value if isinstance(value, int) else 1
 
 
-def _decoded(pixels: Pixels, orientation: int, size: tuple[int, int]) -> Decoded:
+def _covered(size: tuple[int, int], scaled: tuple[int, int]) -> tuple[float, float]:
+    """Width and height that an image covers after libjpeg has scaled it, in pixels.
+
+    libjpeg scales by eighths and rounds the size up.
+    """
+    for eighths in range(8, 0, -1):
+        if all(-(-side * eighths // 8) == s for side, s in zip(size, scaled, strict=True)):
+            return size[0] * eighths / 8, size[1] * eighths / 8
+    return float(scaled[0]), float(scaled[1])  # a file whose header names another size
+
+
+def _decoded(
+    pixels: Pixels, orientation: int, size: tuple[int, int], covered: tuple[float, float]
+) -> Decoded:
     image_HWC = pixels if pixels.ndim == 3 else pixels[:, :, None]
     if 5 <= orientation <= 8:
         image_HWC, size = image_HWC.transpose(1, 0, 2), (size[1], size[0])
+        covered = covered[1], covered[0]
+    height, width = image_HWC.shape[:2]
+    left, top, right, bottom = 0.0, 0.0, *covered
     # after the transpose, 5 is like 1, 6 like 2, 7 like 3, 8 like 4
     if orientation in (2, 3, 6, 7):
         image_HWC = image_HWC[:, ::-1]
+        left, right = width - right, width - left
     if orientation in (3, 4, 7, 8):
         image_HWC = image_HWC[::-1]
-    return Decoded(np.ascontiguousarray(image_HWC), *size)
+        top, bottom = height - bottom, height - top
+    return Decoded(np.ascontiguousarray(image_HWC), *size, (left, top, right, bottom))
 
 
-def _shrink(image: Image.Image, smallest_side: int | None) -> Image.Image:
+def _shrink(image: Image.Image, factor: int) -> Image.Image:
     """The image in mode L or RGB, averaged down by an integer factor.
 
     The image is converted and averaged in bands, so that 100 million pixels of a palette image, or
     of one with transparency, are never in memory as RGB.
     """
-    factor = 1 if smallest_side is None else max(1, min(image.size) // smallest_side)
     if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image.reduce(factor) if factor > 1 else image
     width, height = image.size

@@ -31,7 +31,7 @@ from ctc_ray.training.plans import EpochPlan, ItemRange, batch_sizes
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
-Decode = Callable[[bytes], npt.NDArray[np.uint8]]
+Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
 
 _GROUPS_PER_WINDOW = 16  # about 64 MB of JPEGs; items are shuffled within a window
 _BATCHES_AHEAD = 2
@@ -52,7 +52,7 @@ class LoaderSettings:
     """Settings of `read_batches` that all epochs share."""
 
     label_space: LabelSpace
-    decode: Decode  # JPEG -> RGB pixels (H, W, C); all images have one size
+    decode: Decode  # JPEG and seed -> RGB pixels (H, W, C); all images have one size
     batch_size: int  # images per batch, at most; see `batch_sizes`
     decode_threads: int = 2
 
@@ -168,7 +168,9 @@ def _items(window: _Window) -> Iterator[_Item]:
 def _make_batch(
     plan: EpochPlan, settings: LoaderSettings, items: Sequence[_Item], decoders: ThreadPoolExecutor
 ) -> Batch:
-    images_BHWC = np.stack(list(decoders.map(settings.decode, [item.jpeg for item in items])))
+    seeds = tuple(stable_hash(item.image_id, plan.seed, plan.epoch) for item in items)
+    jpegs = [item.jpeg for item in items]
+    images_BHWC = np.stack(list(decoders.map(settings.decode, jpegs, seeds)))
     codes = np.array([item.codes for item in items], np.int64)
     return Batch(
         images_BCHW=torch.from_numpy(images_BHWC).permute(0, 3, 1, 2),
@@ -176,6 +178,6 @@ def _make_batch(
             head: torch.from_numpy(codes[:, column].copy())
             for column, head in enumerate(settings.label_space.heads)
         },
-        seeds=tuple(stable_hash(item.image_id, plan.seed, plan.epoch) for item in items),
+        seeds=seeds,
         image_ids=tuple(item.image_id for item in items),
     )

@@ -1,6 +1,6 @@
 """Random changes of an image depend on its seed, not on the other images of the batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from ctc_ray.config.training import AugmentConfig, Colour
-from ctc_ray.images.augment import AugmentParams, apply_params, augment_batch, sample_params
+from ctc_ray.images import augment
+from ctc_ray.images.augment import AugmentParams, params_of, sample_params
+from ctc_ray.images.decode import Decoded
+from ctc_ray.images.sampling import Geometry, sample_square
 
 NOTHING = AugmentConfig(zoom=0, crop=0, rotate=0, flip=False, colour="none")
 COLOURS: tuple[Colour, ...] = ("none", "little", "full_fast", "full_randomized")
@@ -21,6 +24,31 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def apply_params(
+    images_BCHW: Tensor, params: Sequence[AugmentParams], colour: Colour, *, size: int
+) -> Tensor:
+    """Geometry and colours, as training applies them one after the other."""
+    moved = [
+        sample_square(as_decoded(image), one.geometry, image_size=size, keep_aspect=False)
+        for image, one in zip(images_BCHW, params, strict=True)
+    ]
+    stacked = np.stack(moved) if moved else np.zeros((0, size, size, 3), np.uint8)
+    return augment.apply_params(torch.from_numpy(stacked).permute(0, 3, 1, 2), params, colour)
+
+
+def as_decoded(image_CHW: Tensor) -> Decoded:
+    pixels = np.ascontiguousarray(image_CHW.permute(1, 2, 0).numpy())
+    height, width = pixels.shape[:2]
+    return Decoded(pixels, width, height, (0, 0, width, height))
+
+
+def augment_batch(
+    images_BCHW: Tensor, seeds: Sequence[int], settings: AugmentConfig, *, size: int
+) -> Tensor:
+    params = [params_of(seed, settings) for seed in seeds]
+    return apply_params(images_BCHW, params, settings.colour, size=size)
 
 
 def smooth(n_images: int = 5, side: int = 40, seed: int = 0) -> Tensor:
@@ -92,30 +120,34 @@ def test_flip_mirrors_left_and_right_half_of_the_time() -> None:
 
 def test_a_quarter_turn_is_counter_clockwise() -> None:
     images = smooth()
-    turned = apply_params(images, [AugmentParams(angle=90)] * 5, "none", size=40)
+    turned = apply_params(images, [AugmentParams(Geometry(angle=90))] * 5, "none", size=40)
     assert farthest(turned, torch.rot90(images, 1, (2, 3))) <= 1
 
 
 def test_rotation_then_flip_is_the_order() -> None:
     images = smooth()
-    changed = apply_params(images, [AugmentParams(angle=90, flip=-1)] * 5, "none", size=40)
+    changed = apply_params(
+        images, [AugmentParams(Geometry(angle=90, flip=-1))] * 5, "none", size=40
+    )
     assert farthest(changed, torch.rot90(images, 1, (2, 3)).flip(3)) <= 1
 
 
 def test_rotation_fills_the_corners_with_black_and_keeps_the_middle() -> None:
-    turned = apply_params(flat(200, 200, 200, 64), [AugmentParams(angle=45)], "none", size=64)[0, 0]
+    turned = apply_params(
+        flat(200, 200, 200, 64), [AugmentParams(Geometry(angle=45))], "none", size=64
+    )[0, 0]
     assert turned[0, 0] == turned[0, -1] == turned[-1, 0] == turned[-1, -1] == 0
     assert int(turned[16:48, 16:48].min()) == 200
 
 
 def test_zoom_out_pads_with_black_and_zoom_in_shows_the_middle() -> None:
     images = flat(100, 150, 200, 64)
-    out = apply_params(images, [AugmentParams(zoom=2)], "none", size=64)[0, 0]
+    out = apply_params(images, [AugmentParams(Geometry(zoom=2))], "none", size=64)[0, 0]
     assert int(out[:15].max()) == int(out[:, 49:].max()) == 0
     assert int(out[17:47, 17:47].min()) == 100
     framed = torch.zeros_like(images)
     framed[:, :, 16:48, 16:48] = 255
-    inside = apply_params(framed, [AugmentParams(zoom=0.5)], "none", size=32)
+    inside = apply_params(framed, [AugmentParams(Geometry(zoom=0.5))], "none", size=32)
     assert int(inside[:, :, 1:-1, 1:-1].min()) == 255
 
 
@@ -128,7 +160,7 @@ def test_crop_takes_its_share_at_its_position(
 ) -> None:
     images = smooth()
     cropped = apply_params(
-        images, [AugmentParams(crop=0.5, left=left, top=top)] * 5, "none", size=20
+        images, [AugmentParams(Geometry(crop=0.5, left=left, top=top))] * 5, "none", size=20
     )
     y, x = expected
     assert farthest(cropped, images[:, :, y : y + 20, x : x + 20]) <= 1
@@ -137,7 +169,7 @@ def test_crop_takes_its_share_at_its_position(
 def test_wide_images_are_rotated_without_shearing() -> None:
     wide = torch.zeros(1, 3, 32, 64, dtype=torch.uint8)
     wide[:, :, 12:20, 28:36] = 255  # a square of 8 in the middle
-    turned = apply_params(wide, [AugmentParams(angle=90)], "none", size=64)[0, 0]
+    turned = apply_params(wide, [AugmentParams(Geometry(angle=90))], "none", size=64)[0, 0]
     lit = (turned > 127).nonzero()
     # the output squeezes the width by 1 and stretches the height by 2
     assert (lit.amax(0) - lit.amin(0) + 1).tolist() == [16, 8]
@@ -151,21 +183,22 @@ def test_drawn_numbers_stay_in_their_ranges() -> None:
         *(("brightness", -0.2, 0.2), ("saturation", 0.8, 1.2), ("hue", -0.05, 0.05)),
         *(("contrast", 0.9, 1.3), ("blue", -0.05, 0.05), ("red", -0.05, 0.05)),
     ]:
-        values = np.array([getattr(one, name) for one in samples])
+        owners = [one.geometry if hasattr(one.geometry, name) else one for one in samples]
+        values = np.array([getattr(owner, name) for owner in owners])
         assert low <= values.min() < low + 0.1 * (high - low), name
         assert high - 0.1 * (high - low) < values.max() <= high, name
     assert {one.order for one in samples} == {0, 1, 2, 3}
-    assert {one.flip for one in samples} == {-1.0, 1.0}
+    assert {one.geometry.flip for one in samples} == {-1.0, 1.0}
 
 
 def test_switching_one_thing_off_leaves_the_others_as_they_were() -> None:
     with_crop = sample_params(np.random.default_rng(3), AugmentConfig())
     without = sample_params(np.random.default_rng(3), AugmentConfig(crop=0, flip=False))
-    assert without.crop == 1
-    assert without.flip == 1
-    assert (without.angle, without.zoom, without.hue) == (
-        with_crop.angle,
-        with_crop.zoom,
+    assert without.geometry.crop == 1
+    assert without.geometry.flip == 1
+    assert (without.geometry.angle, without.geometry.zoom, without.hue) == (
+        with_crop.geometry.angle,
+        with_crop.geometry.zoom,
         with_crop.hue,
     )
 

@@ -23,7 +23,7 @@ Event = tuple[str, Sequence[str | None]]  # id, and failure of each image
 MakeDataset = Callable[..., list[RowGroup]]
 
 
-def decode_raw(raw: bytes) -> npt.NDArray[np.uint8]:
+def decode_raw(raw: bytes, seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.frombuffer(raw, np.uint8).reshape(SIDE, SIDE, 3)
 
 
@@ -105,5 +105,5 @@ def label_space() -> LabelSpace:
 
 
 @pytest.fixture
-def decode() -> Callable[[bytes], npt.NDArray[np.uint8]]:
+def decode() -> Callable[[bytes, int], npt.NDArray[np.uint8]]:
     return decode_raw

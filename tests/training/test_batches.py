@@ -76,13 +76,13 @@ def test_pixels_come_as_bytes_with_channels_first_by_shape(
 ) -> None:
     captured: list[bytes] = []
 
-    def remember(raw: bytes) -> npt.NDArray[np.uint8]:
+    def remember(raw: bytes, seed: int) -> npt.NDArray[np.uint8]:
         captured.append(raw)
-        return decode(raw)
+        return decode(raw, seed)
 
     groups = make_dataset([("a", [None])])
     (batch,) = read_batches(plan_evaluation(groups), replace(settings, decode=remember))
-    expected = torch.from_numpy(decode(captured[0]).copy()).permute(2, 0, 1)
+    expected = torch.from_numpy(decode(captured[0], 0).copy()).permute(2, 0, 1)
     assert batch.images_BCHW.shape == (1, 3, 16, 16)
     assert torch.equal(batch.images_BCHW[0], expected)
 
@@ -148,7 +148,7 @@ def test_no_batch_of_one_is_left_over(make_dataset: MakeDataset, settings: Loade
 def test_error_of_the_decoder_reaches_the_reader(
     make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:
-    def broken(raw: bytes) -> npt.NDArray[np.uint8]:
+    def broken(raw: bytes, seed: int) -> npt.NDArray[np.uint8]:
         raise ZeroDivisionError("decoder")
 
     with pytest.raises(ZeroDivisionError, match="decoder"):
@@ -195,9 +195,9 @@ def test_batches_are_made_ahead_but_not_all(
 ) -> None:
     decoded = threading.Semaphore(0)
 
-    def count(raw: bytes) -> npt.NDArray[np.uint8]:
+    def count(raw: bytes, seed: int) -> npt.NDArray[np.uint8]:
         decoded.release()
-        return decode(raw)
+        return decode(raw, seed)
 
     batches = read_batches(epoch(make_dataset(BURSTS)), replace(settings, decode=count))
     next(batches)

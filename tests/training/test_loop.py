@@ -93,7 +93,7 @@ class Run:
 def new_run(
     make_dataset: MakeDataset,
     label_space: LabelSpace,
-    decode: Callable[[bytes], npt.NDArray[np.uint8]],
+    decode: Callable[[bytes, int], npt.NDArray[np.uint8]],
 ) -> Callable[[], Run]:
     groups = make_dataset(EVENTS)
     return lambda: Run(groups, LoaderSettings(label_space, decode, batch_size=8))

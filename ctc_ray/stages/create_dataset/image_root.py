@@ -30,8 +30,8 @@ def require_image_root(config: CreateDatasetConfig) -> None:
             f"{root}: no such folder; --image-root-uri names the one that image paths are relative "
             "to"
         )
-    if config.max_failure_fraction < 1:
-        inventory = find_rows(config.inventory_uri)
-        rows = np.linspace(0, inventory.part_ends[-1] - 1, N_ASKED_FOR).astype(np.int64)
-        uris = inventory.read(np.unique(rows), ["image_uri"])["image_uri"].to_pylist()
-        require_reachable(uris, root_uri=root, allow=config.allow_scheme)
+    inventory = find_rows(config.inventory_uri)
+    rows = np.linspace(0, inventory.part_ends[-1] - 1, N_ASKED_FOR).astype(np.int64)
+    uris = inventory.read(np.unique(rows), ["image_uri"])["image_uri"].to_pylist()
+    may_be_missing = config.max_failure_fraction == 1
+    require_reachable(uris, root_uri=root, allow=config.allow_scheme, may_be_missing=may_be_missing)

@@ -63,10 +63,15 @@ def require_images(config: PredictConfig, rows: pa.Table) -> None:
     Raises:
         ConfigError: of a few dozen images none is there.
     """
-    if config.max_failure_fraction < 1 and (config.csv_uri or config.inventory_uri):
+    if config.csv_uri or config.inventory_uri:
         chosen = np.unique(np.linspace(0, rows.num_rows - 1, N_ASKED_FOR).astype(np.int64))
         uris = rows["image_uri"].take(pa.array(chosen)).to_pylist()
-        require_reachable(uris, root_uri=config.image_root_uri, allow=config.allow_scheme)
+        require_reachable(
+            uris,
+            root_uri=config.image_root_uri,
+            allow=config.allow_scheme,
+            may_be_missing=config.max_failure_fraction == 1,
+        )
 
 
 def _image_rows(table: pa.Table) -> pa.Table:

@@ -6,7 +6,7 @@ if it had never stopped.
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -15,13 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from ctc_ray.columns.seeds import stable_hash
-from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.training import AugmentConfig, TrainConfig
 from ctc_ray.console.progress import clock
 from ctc_ray.errors import DivergedError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
-from ctc_ray.images.augment import augment_batch
+from ctc_ray.images.augment import augment_batch, params_of
 from ctc_ray.images.resize import to_input
+from ctc_ray.images.sampling import WHOLE
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import ThreeFloats, make_backbone
 from ctc_ray.models.bundle import HISTORY_FILE, Bundle, Provenance, save_bundle
@@ -40,7 +41,6 @@ from ctc_ray.training.optimizer import (
 )
 from ctc_ray.training.plans import EpochPlan, list_row_groups, plan_epoch, plan_evaluation
 
-_AUGMENT_MARGIN = 1.15  # decode larger than the input: a crop of 10 % then needs no enlarging
 _NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
 
 
@@ -113,11 +113,11 @@ class TrainingJob:
         metrics = {"epoch": epoch + 1, "learning_rate": self._learning_rate.value}
         trained = train_epoch(
             self._wrapped,
-            read_batches(self._epoch_plan(epoch), self._loader_settings(_larger(self._image_size))),
+            read_batches(self._epoch_plan(epoch), self._loader_settings(self._config.augment)),
             self._optimizer,
             self._settings,
             epoch=epoch,
-            augment=partial(_augment, self._config, self._image_size),
+            augment=partial(_augment, self._config.augment),
         )
         self._share_statistics()
         for prefix, counts in (("train", trained), ("val", self._evaluate())):
@@ -128,7 +128,7 @@ class TrainingJob:
     def _evaluate(self) -> MetricCounts:
         """Counts of this worker's share of the validation split."""
         plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
-        batches = read_batches(plan, self._loader_settings(self._image_size))
+        batches = read_batches(plan, self._loader_settings())
         return evaluate(self._model, batches, self._settings)
 
     def _share_statistics(self) -> None:
@@ -163,11 +163,12 @@ class TrainingJob:
             world_size=self._n_workers,
         )
 
-    def _loader_settings(self, image_size: int) -> LoaderSettings:
-        keep_aspect = self._config.model.keep_aspect
+    def _loader_settings(self, augment: AugmentConfig | None = None) -> LoaderSettings:
+        """How images are decoded: changed at random, or (None) as for evaluation."""
+        size, keep_aspect = self._image_size, self._config.model.keep_aspect
         return LoaderSettings(
             self._settings.label_space,
-            partial(_decode, image_size=image_size, keep_aspect=keep_aspect),
+            partial(_decode, image_size=size, keep_aspect=keep_aspect, augment=augment),
             self._config.batch_size,
             self._config.decode_threads,
         )
@@ -177,7 +178,7 @@ class TrainingJob:
         plan = plan_epoch(
             self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
         )
-        found = channel_mean_std(read_batches(plan, self._loader_settings(self._image_size)))
+        found = channel_mean_std(read_batches(plan, self._loader_settings()))
         return found.mean, found.std
 
     @property
@@ -251,27 +252,24 @@ class TrainingJob:
         save_bundle(config.output_uri, bundle)
 
 
-def _larger(image_size: int) -> int:
-    return math.ceil(image_size * _AUGMENT_MARGIN)
-
-
-def _decode(raw: bytes, *, image_size: int, keep_aspect: bool) -> npt.NDArray[np.uint8]:
+def _decode(
+    raw: bytes, seed: int, *, image_size: int, keep_aspect: bool, augment: AugmentConfig | None
+) -> npt.NDArray[np.uint8]:
     image = to_input(
         raw,
         image_size=image_size,
         keep_aspect=keep_aspect,
         max_pixels=_NO_LIMIT,
         truncated="fail",
+        geometry=WHOLE if augment is None else params_of(seed, augment).geometry,
     )
     if isinstance(image, Failure):
         raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
     return image
 
 
-def _augment(
-    config: TrainConfig, image_size: int, images_BCHW: Tensor, seeds: tuple[int, ...]
-) -> Tensor:
-    return augment_batch(images_BCHW, seeds, config.augment, size=image_size)
+def _augment(augment: AugmentConfig, images_BCHW: Tensor, seeds: Sequence[int]) -> Tensor:
+    return augment_batch(images_BCHW, seeds, augment)
 
 
 def _sum_over_workers(tensor: Tensor) -> Tensor:
