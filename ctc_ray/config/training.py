@@ -16,8 +16,9 @@ class ModelConfig(Config):
     """small_cnn, or the name of any timm model, for example resnet18, tf_efficientnet_lite0 or
     convnext_tiny."""
     pretrained: Annotated[str | bool, Shown(value="FILE|true|false")] = False
-    """Weights to start from. A .safetensors or .pth file of the backbone; true: download the
-    weights of timm; false: random weights."""
+    """Weights to start from. A model of `ctc train`, with its pixel statistics, its image size and
+    its heads where the classes agree; a .safetensors or .pth file of the backbone, also a
+    checkpoint of timm or Lightning; true: download the weights of timm; false: random weights."""
     freeze_backbone: bool = False
     """Keep the weights of the backbone and its batch statistics as they are; only the output layers
     learn. Use it with --model.pretrained: a backbone that begins at random stays random."""

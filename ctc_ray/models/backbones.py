@@ -3,11 +3,13 @@
 B batch, C channels, H height, W width, F features.
 """
 
+import argparse
 import difflib
 import io
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -20,6 +22,8 @@ from ctc_ray.models.small_cnn import SmallCnn
 
 SMALL_CNN = "small_cnn"
 _SMALL_CNN_SIZE = 64  # the original's 50 x 50 is odd after one halving
+_CHECKPOINT_KEYS = ("state_dict_ema", "state_dict", "model_state_dict", "model")  # the best first
+_WRAPPERS = ("module.", "model.", "_orig_mod.", "net.")  # DataParallel, Lightning, torch.compile
 _BUNDLE_PREFIX = "backbone."  # first part of the names of a backbone's weights in a bundle
 
 ThreeFloats = tuple[float, float, float]
@@ -38,15 +42,18 @@ class Backbone:
 
 
 def make_backbone(
-    name: str, *, pretrained: str | bool = False, image_size: int | None = None
+    name: str,
+    *,
+    pretrained: str | bool | Mapping[str, Tensor] = False,
+    image_size: int | None = None,
 ) -> Backbone:
     """The backbone of this name, without its classifier.
 
     Args:
         name: `small_cnn`, or a model name of timm.
         pretrained: URI of a .safetensors or .pth file with timm's keys for this model (keys of its
-            classifier are ignored) or with the weights of a bundle; True downloads timm's weights;
-            False gives random weights.
+            classifier are ignored) or with the weights of a bundle, or these weights; True
+            downloads timm's weights; False gives random weights.
         image_size: side of the square input in pixels; None means the model's default.
 
     Raises:
@@ -63,7 +70,9 @@ def make_backbone(
         network = _timm_network(name, download=pretrained is True)
         cfg = network.pretrained_cfg  # type: ignore[assignment]  # timm sets it on every model
     if isinstance(pretrained, str):
-        _load_pretrained(network, name, pretrained, cfg.get("classifier"))
+        _load_pretrained(network, name, read_weights(pretrained), cfg.get("classifier"), pretrained)
+    elif not isinstance(pretrained, bool):
+        _load_pretrained(network, name, pretrained, cfg.get("classifier"), "these weights")
     default_size = _default_size(cfg)
     resize = getattr(
         network, "set_input_size", None
@@ -129,8 +138,9 @@ def _probe(network: nn.Module, name: str, size: int) -> int:
     return features.shape[1]
 
 
-def _load_pretrained(network: nn.Module, name: str, uri: str, classifier: object) -> None:
-    weights = read_weights(uri)
+def _load_pretrained(
+    network: nn.Module, name: str, weights: Mapping[str, Tensor], classifier: object, uri: str
+) -> None:
     if any(key.startswith(_BUNDLE_PREFIX) for key in weights):
         weights = {
             key.removeprefix(_BUNDLE_PREFIX): value
@@ -163,6 +173,9 @@ def _first(keys: list[str]) -> str:
 def read_weights(uri: str) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file by name, on the CPU; runs no code of the file.
 
+    A checkpoint of timm's train script, of DataParallel, torch.compile or Lightning gives the
+    tensors of its model, without the prefixes that these put before the names.
+
     Raises:
         ConfigError: the file cannot be read, or holds other data than named tensors.
     """
@@ -172,15 +185,35 @@ def read_weights(uri: str) -> dict[str, Tensor]:
         raise ConfigError(f"model.pretrained: {uri}: cannot be read: {error}") from error
     try:
         weights = (
-            safetensors.torch.load(content)
-            if uri.endswith(".safetensors")
-            else torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            safetensors.torch.load(content) if uri.endswith(".safetensors") else _unpickled(content)
         )
     except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         first_line = str(error).partition("\n")[0]
         raise ConfigError(
             f"model.pretrained: {uri}: not a file of weights: {first_line}"
         ) from error
+    for key in _CHECKPOINT_KEYS:
+        if isinstance(weights, dict) and isinstance(weights.get(key), dict):
+            weights = weights[key]
+            break
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ConfigError(f"model.pretrained: {uri}: expected named tensors only")
+    return _without_prefixes(weights)
+
+
+def _unpickled(content: bytes) -> Any:
+    """The content of a .pth file; timm's checkpoints hold the options of their run."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights without a prefix that all names share because of how the model was wrapped."""
+    while weights:
+        for prefix in _WRAPPERS:
+            if all(name.startswith(prefix) for name in weights):
+                weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+                break
+        else:
+            return weights
     return weights

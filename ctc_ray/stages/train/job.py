@@ -24,9 +24,10 @@ from ctc_ray.images.augment import augment_batch, params_of
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.backbones import ThreeFloats, make_backbone
+from ctc_ray.models.backbones import ThreeFloats
 from ctc_ray.models.bundle import HISTORY_FILE, Bundle, Provenance, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
+from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.schemas import Failure
 from ctc_ray.training.batches import LoaderSettings, read_batches
@@ -68,14 +69,16 @@ class TrainingJob:
             for split in ("train", "val")
         }
         torch.manual_seed(stable_hash("weights", config.seed, 0))
-        backbone = make_backbone(
+        backbone, start = backbone_to_begin_with(
             config.model.backbone,
             pretrained=config.model.pretrained,
             image_size=config.model.image_size,
         )
         self._image_size = backbone.image_size
         mean, std = backbone.mean, backbone.std
-        if not config.model.pretrained:
+        if start is not None and start.normalisation is not None:
+            mean, std = start.normalisation
+        elif not config.model.pretrained:
             mean, std = self._statistics()
         self._model = MultiHeadModel(
             backbone,
@@ -85,6 +88,10 @@ class TrainingJob:
             dropout=config.model.dropout,
             freeze_backbone=config.model.freeze_backbone,
         ).to(device)
+        self.told: list[str] = []
+        """What the weights to begin with have given, in lines for the user."""
+        if start is not None:
+            self.told = list(report(start, load_heads(self._model, start)))
         self._wrapped: nn.Module = self._model
         self._optimizer = make_optimizer(self._model, config.optimizer)
         self._learning_rate = LearningRateSchedule(

@@ -14,10 +14,10 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.models.starting_weights import backbone_to_begin_with, weights_files
 from ctc_ray.runs.claim import Claim
-from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
@@ -110,7 +110,11 @@ def inputs_of(config: TrainConfig) -> dict[str, str]:
     """What the model is made of -> a fingerprint that changes with its content."""
     inputs = {config.dataset_uri: manifest_fingerprint(config.dataset_uri)}
     weights = config.model.pretrained
-    return inputs | ({weights: storage.digest(weights)} if isinstance(weights, str) else {})
+    if isinstance(weights, str):
+        files = weights_files(weights)
+        digests = [storage.digest(uri) for uri in files]
+        inputs[weights] = digests[0] if len(digests) == 1 else fingerprint(digests)
+    return inputs
 
 
 def check_workers(config: TrainConfig, *, more_cpus: float = 0) -> None:
@@ -137,7 +141,7 @@ def check_model(config: TrainConfig) -> None:
             cannot learn from batches of this size.
     """
     model = config.model
-    backbone = make_backbone(
+    backbone, _ = backbone_to_begin_with(
         model.backbone, pretrained=model.pretrained, image_size=model.image_size
     )
     modules = () if model.freeze_backbone else backbone.network.modules()

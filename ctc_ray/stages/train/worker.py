@@ -60,6 +60,8 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
         n_workers=session.n_workers,
         device=session.device,
     )
+    for line in job.told if session.rank == 0 else ():
+        session.show(line)
     _load_checkpoint(config.output_uri, job)
     job.wrap(session.wrap)
     while not job.is_done:

@@ -210,3 +210,25 @@ def test_an_error_of_the_data_is_not_tried_again_by_workers_on_ray(
     with pytest.raises(DivergedError, match=r"at a learning rate of 1e[+]30"):
         train.run(config)
     assert not list((tmp_path / "model").glob("_work/checkpoints/*.pt"))
+
+
+def test_a_bundle_to_start_from_brings_its_pixels_its_size_and_its_heads(
+    bundle: Path, dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a rate of almost 0 the new model is the old one: it answers with the same metrics."""
+    old = load_bundle(str(bundle))
+    config = train_config(dataset, tmp_path / "model").replaced(
+        max_epochs=1,
+        model=ModelConfig(pretrained=str(bundle), freeze_backbone=True),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=1e-30),
+    )
+    with caplog.at_level("INFO"):
+        train.run(config)
+    new = load_bundle(str(tmp_path / "model"))
+    assert new.image_size == old.image_size
+    assert new.model.pixel_mean == old.model.pixel_mean
+    assert new.model.pixel_std == old.model.pixel_std
+    for name, value in old.provenance.metrics.items():
+        assert new.provenance.metrics[name] == pytest.approx(value, abs=1e-6), name
+    assert "head species: its weights, too" in caplog.text
+    assert f"weights of {bundle}: the backbone, its input of" in caplog.text
