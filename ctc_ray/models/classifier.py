@@ -52,18 +52,18 @@ class Classifier(nn.Module):
 def scaling_matrix(n_in: int, n_out: int, *, n_used: int, device: torch.device) -> Tensor:
     """The matrix (n_out, n_in) that scales a row of pixels; each of its rows adds up to 1.
 
-    Only the `n_used` pixels in the middle have a weight. The matrix cuts the image, because a slice
-    would tie an exported model to landscape or portrait format. Without scaling and cutting, the
-    matrix is exactly the identity.
+    The result shows the `n_used` pixels in the middle; at its edges the filter reaches a little
+    beyond them, as in `images/sampling.py`. The matrix cuts the image, because a slice would tie an
+    exported model to landscape or portrait format. Without scaling and cutting, the matrix is
+    exactly the identity.
     """
-    n_left = (n_in - n_used) // 2
+    n_left = (n_in - n_used) / 2
     centres_in = torch.arange(n_in, device=device, dtype=torch.float32) + 0.5 - n_left
     centres_out = torch.arange(n_out, device=device, dtype=torch.float32) + 0.5
     scale = n_used / n_out
     width = torch.clamp(torch.ones((), device=device) * scale, min=1.0)
     distance = (centres_in[None, :] - centres_out[:, None] * scale).abs()
-    is_used = (centres_in > 0) & (centres_in < n_used)
-    weights = torch.clamp(1 - distance / width, min=0.0) * is_used[None, :]
+    weights = torch.clamp(1 - distance / width, min=0.0)
     return weights / weights.sum(dim=1, keepdim=True)
 
 

@@ -11,6 +11,7 @@ import contextlib
 import io
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -23,6 +24,7 @@ from ctc_ray.models.classifier import make_classifier
 from ctc_ray.schemas import probs_column
 
 _OPSET = 18
+_DIMENSIONS = ("batch", "height", "width")
 _EXAMPLE_SHAPE = (2, 75, 101, 3)  # any sizes but 1, which torch.export makes a constant
 
 
@@ -42,10 +44,21 @@ def export_onnx(bundle: Bundle) -> bytes:
         raise RuntimeError("torch.onnx.export gave no program")
     model: onnx.ModelProto = program.model_proto
     _forget_source_lines(model)
+    _name_dimensions(model)
     for key, value in _export_metadata(bundle).items():
         model.metadata_props.add(key=key, value=value)
     content: bytes = model.SerializeToString(deterministic=True)
     return content
+
+
+def _name_dimensions(model: onnx.ModelProto) -> None:
+    """Call the free dimensions batch, height and width; torch numbers them: s77."""
+    shape = model.graph.input[0].type.tensor_type.shape
+    names = {dim.dim_param: name for dim, name in zip(shape.dim, _DIMENSIONS, strict=False)}
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param:
+                dim.dim_param = re.sub(r"\w+", lambda m: names.get(m[0], m[0]), dim.dim_param)
 
 
 def export_torch(bundle: Bundle) -> bytes:
@@ -57,10 +70,7 @@ def export_torch(bundle: Bundle) -> bytes:
 
 
 def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
-    free = {
-        axis: torch.export.Dim(name, min=1)
-        for axis, name in enumerate(("batch", "height", "width"))
-    }
+    free = {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(_DIMENSIONS)}
     example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
     program = torch.export.export(make_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
     for node in program.graph.nodes:

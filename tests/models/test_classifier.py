@@ -1,7 +1,10 @@
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 
+from ctc_ray.images.resize import pillow_to_input
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.classifier import Classifier, scaling_matrix
@@ -48,17 +51,23 @@ def test_scaling_is_that_of_torch_and_pillow(n_in: int, n_out: int) -> None:
 def test_cutting_to_the_middle_is_the_same_as_slicing_first() -> None:
     row = torch.rand(1, 90)
     cut = row[:, 15:75] @ scaling_matrix(60, 20, n_used=60, device=CPU).T
-    assert torch.allclose(row @ scaling_matrix(90, 20, n_used=60, device=CPU).T, cut, atol=1e-6)
+    whole = row @ scaling_matrix(90, 20, n_used=60, device=CPU).T
+    assert torch.allclose(whole[:, 1:-1], cut[:, 1:-1], atol=1e-6)
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 90), (90, 48)])
 def test_kept_aspect_looks_at_the_centre_square_only(height: int, width: int) -> None:
     image = photo(height, width)
-    top, left = (height - 48) // 2, (width - 48) // 2
-    square = image[:, top : top + 48, left : left + 48]
-    assert torch.allclose(
-        answer(classifier(keep_aspect=True), image), answer(classifier(), square), atol=1e-6
-    )
+    changed = image.clone()
+    reach = 3  # pixels that the filter sees beyond the square
+    top, left = (max(0, (n - 48) // 2 - reach) for n in (height, width))
+    inside = (slice(None), slice(top, height - top), slice(left, width - left))
+    changed[:] = 7
+    changed[inside] = image[inside]
+    model = classifier(keep_aspect=True)
+    assert torch.equal(answer(model, image), answer(model, changed))
+    changed[:, height // 2, width // 2] += 100
+    assert not torch.equal(answer(model, image), answer(model, changed))
 
 
 def test_probabilities_add_up_to_one_for_every_head() -> None:
@@ -71,3 +80,25 @@ def test_answer_does_not_depend_on_the_other_images_of_the_batch() -> None:
     both = torch.cat([photo(40, 50), photo(40, 50).flip(2)])
     model = classifier()
     assert torch.allclose(answer(model, both)[1:], answer(model, both[1:]), atol=1e-6)
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+@pytest.mark.parametrize("size", [(90, 120), (121, 77), (64, 64), (40, 300), (333, 250)])
+def test_the_exported_scaling_is_that_of_prediction(
+    size: tuple[int, int], keep_aspect: bool
+) -> None:
+    """For the same pixels; they differ by the rounding to whole numbers alone."""
+    height, width = size
+    rng = np.random.default_rng(height)
+    pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    ours = pillow_to_input(
+        Image.fromarray(pixels), image_size=64, keep_aspect=keep_aspect, max_pixels=10**6
+    )
+    used = (min(size), min(size)) if keep_aspect else size
+    rows, columns = (
+        scaling_matrix(n, 64, n_used=n_used, device=torch.device("cpu"))
+        for n, n_used in zip(size, used, strict=True)
+    )
+    whole = torch.from_numpy(pixels).permute(2, 0, 1).float()
+    theirs = (rows @ (whole @ columns.T)).permute(1, 2, 0).numpy()
+    assert np.abs(ours - theirs).max() < 1.6

@@ -53,6 +53,8 @@ def test_onnx_agrees_with_the_bundle_for_images_of_any_size(
 ) -> None:
     session = onnxruntime.InferenceSession(onnx_file)
     assert [output.name for output in session.get_outputs()] == ["probs_species", "probs_count"]
+    assert session.get_inputs()[0].shape == ["batch", "height", "width", 3]
+    assert [output.shape[0] for output in session.get_outputs()] == ["batch", "batch"]
     for size in SIZES:
         images = photos(*size)
         theirs = session.run(None, {"images": images})
