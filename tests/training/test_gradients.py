@@ -1,108 +1,18 @@
 """Workers that share the rows of a step make the step of one worker that has them all."""
 
-from pathlib import Path
-
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
-
-from ctc_ray.labels import LabelSpace
-from ctc_ray.training.batches import IGNORE_INDEX, Batch
-from ctc_ray.training.loop import EpochSettings, train_epoch
-from ctc_ray.training.losses import Workers
-
-LABELS = LabelSpace({"species": ("a", "b", "c", "d"), "young": ("no", "yes"), "count": ("1", "2")})
-SHARES = (0.0, 0.5, 0.97, 0.99, 1.0)
-N_ROWS, N_WORKERS = 64, 4
-
-
-class Linear(nn.Module):
-    """One layer per head: every gradient is a sum over rows."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.heads = nn.ModuleDict({h: nn.Linear(12, LABELS.n_classes(h)) for h in LABELS.heads})
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        flat = images.float().flatten(1) / 255
-        return {head: layer(flat) for head, layer in self.heads.items()}
-
-
-def rows(missing: float) -> Batch:
-    """A batch of which this share of the labels of the second head is missing."""
-    generator = torch.Generator().manual_seed(int(missing * 1000))
-    images = torch.randint(0, 256, (N_ROWS, 3, 2, 2), dtype=torch.uint8, generator=generator)
-    labels = {
-        head: torch.randint(0, LABELS.n_classes(head), (N_ROWS,), generator=generator)
-        for head in LABELS.heads
-    }
-    lost = torch.randperm(N_ROWS, generator=generator)[: round(missing * N_ROWS)]
-    labels["young"][lost] = IGNORE_INDEX
-    labels["count"][: N_ROWS // 2] = IGNORE_INDEX  # some workers have none at all
-    return Batch(images, labels, tuple(range(N_ROWS)), tuple(map(str, range(N_ROWS))))
-
-
-def share(batch: Batch, rank: int, n_workers: int) -> Batch:
-    part = slice(rank * N_ROWS // n_workers, (rank + 1) * N_ROWS // n_workers)
-    return Batch(
-        batch.images_BCHW[part],
-        {head: values[part] for head, values in batch.labels.items()},
-        batch.seeds[part],
-        batch.image_ids[part],
-    )
-
-
-def step(model: nn.Module, batch: Batch, workers: Workers | None) -> None:
-    """One step of plain SGD with a rate of 1: the weights move by the gradient."""
-    settings = EpochSettings(LABELS, {"young": 2.0}, workers=workers)
-    train_epoch(model, [batch], torch.optim.SGD(model.parameters(), lr=1.0), settings, epoch=0)
-
-
-def moved(model: nn.Module) -> Tensor:
-    before, after = Linear().state_dict(), model.state_dict()
-    return torch.cat([(after[name] - before[name]).flatten() for name in before])
-
-
-def work(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = f"file://{folder}/store"
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=N_WORKERS)
-    found = {}
-    for n_workers in (2, 4):
-        group = dist.new_group(list(range(n_workers)))
-        for missing in SHARES if rank < n_workers else ():
-            model = Linear()
-
-            def total(values: Tensor, group: dist.ProcessGroup = group) -> Tensor:
-                dist.all_reduce(values, group=group)
-                return values
-
-            wrapped = DistributedDataParallel(model, process_group=group)
-            part = share(rows(missing), rank, n_workers)
-            step(wrapped, part, Workers(n_workers, total))
-            found[n_workers, missing] = moved(model)
-    if rank == 0:
-        torch.save(found, f"{folder}/moved.pt")
-    dist.barrier()
-    dist.destroy_process_group()
+from gloo_steps import SHARES, moved_by_one, moved_by_workers
 
 
 @pytest.fixture(scope="module")
-def moved_by_workers(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    folder: Path = tmp_path_factory.mktemp("gloo")
-    mp.spawn(work, (str(folder),), nprocs=N_WORKERS)
-    return torch.load(folder / "moved.pt", weights_only=True)
+def moved(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, float], torch.Tensor]:
+    return moved_by_workers(str(tmp_path_factory.mktemp("gloo")))
 
 
 @pytest.mark.parametrize("missing", SHARES)
 @pytest.mark.parametrize("n_workers", [2, 4])
-def test_the_gradient_of_several_workers_is_that_of_one(moved_by_workers, n_workers, missing):
-    model = Linear()
-    step(model, rows(missing), None)
-    alone = moved(model)
+def test_the_gradient_of_several_workers_is_that_of_one(moved, n_workers, missing):
+    alone = moved_by_one(missing)
     assert float(alone.abs().max()) > 1e-2
-    assert torch.allclose(moved_by_workers[n_workers, missing], alone, atol=1e-5, rtol=0)
+    assert torch.allclose(moved[n_workers, missing], alone, atol=1e-5, rtol=0)
