@@ -1,11 +1,12 @@
 """Configuration of `ctc create-inventory`: one model per kind of source."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from ctc_ray.config.base import Shown, StageConfig
+from ctc_ray.config.base import Config, Shown, StageConfig
+from ctc_ray.config.image_tree import EventConfig, TreeConfig
 
 
 class InventoryConfig(StageConfig):
@@ -13,32 +14,33 @@ class InventoryConfig(StageConfig):
 
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {"read_threads"}
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Capture events, where the source does not define them": (
-            "event_gap_s",
-            "max_images_per_event",
-        ),
-        "Checks": ("image_root_uri", "check_files", "same_content", "rare_class_events"),
+        "Checks": ("image_root_uri", "check_files", "same_content"),
     }
 
     source_uri: str = Field(min_length=1)
     """File or folder to read."""
-    event_gap_s: float = Field(60, ge=0)
-    """Longest time in seconds between two neighbouring images of one event, at one deployment."""
-    max_images_per_event: Annotated[int | None, Field(gt=0), Shown("no limit")] = None
-    """Divide events that have more images than this."""
     image_root_uri: Annotated[str | None, Shown("paths as they are")] = None
     """Folder that the image paths of the source are relative to. Used only by the checks."""
     check_files: bool = False
     """Check that every image file exists. Report missing files as findings."""
     same_content: bool = False
     """Read every image and report identical files as findings."""
-    rare_class_events: int = Field(10, ge=0)
-    """Report classes with fewer capture events than this as findings."""
     read_threads: int = Field(32, gt=0)
     """Number of files that are read at the same time."""
 
 
-class CsvInventoryConfig(InventoryConfig):
+class LabelCheckConfig(Config):
+    """How the labels of a source are checked."""
+
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Checks": (*InventoryConfig.option_groups["Checks"], "rare_class_events"),
+    }
+
+    rare_class_events: int = Field(10, ge=0)
+    """Report classes with fewer capture events than this as findings."""
+
+
+class CsvInventoryConfig(EventConfig, LabelCheckConfig, InventoryConfig):
     """Read a csv file with one row per capture event or per image.
 
     The file is UTF-8, has a header line, and is separated by comma, semicolon or tab.
@@ -57,7 +59,8 @@ ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
             "deployment_column",
             "captured_at_column",
         ),
-        **InventoryConfig.option_groups,
+        **EventConfig.option_groups,
+        **LabelCheckConfig.option_groups,
     }
 
     source_uri: str = Field(min_length=1)
@@ -89,7 +92,7 @@ ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
         return self
 
 
-class DirInventoryConfig(InventoryConfig):
+class DirInventoryConfig(LabelCheckConfig, InventoryConfig):
     """Read class folders, ROOT/CLASS/IMAGE. The head is called `class`."""
 
     example: ClassVar[str] = """\
@@ -99,36 +102,47 @@ ctc create-inventory dir --source-uri photos --output-uri inventory"""
     """The root folder. Each folder in it is a class; its subfolders belong to the class."""
 
 
-class ImagesInventoryConfig(InventoryConfig):
-    """Read a folder of images without labels, with capture times from EXIF."""
+class ImagesInventoryConfig(TreeConfig, LabelCheckConfig, InventoryConfig):
+    """Read a folder of images, with capture times from EXIF. Folders may be places and labels."""
 
     example: ClassVar[str] = """\
 ctc create-inventory images --source-uri photos --output-uri inventory \\
     --layout "{location}/{deployment}\""""
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **TreeConfig.option_groups,
+        **LabelCheckConfig.option_groups,
+    }
 
     source_uri: str = Field(min_length=1)
     """The root folder, with subfolders of any depth."""
-    layout: Annotated[str | None, Shown("folders mean nothing", value="PATTERN")] = None
-    """Meaning of the folders below the root, for example "{location}/{deployment}". A name without
-    braces must match exactly; * matches any one folder."""
 
 
-class CocoInventoryConfig(InventoryConfig):
+class CocoInventoryConfig(EventConfig, LabelCheckConfig, InventoryConfig):
     """Read COCO Camera Traps or plain COCO, one JSON file."""
 
     example: ClassVar[str] = """\
 ctc create-inventory coco --source-uri coco.json --output-uri inventory"""
 
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **EventConfig.option_groups,
+        **LabelCheckConfig.option_groups,
+    }
+
     source_uri: str = Field(min_length=1)
     """The JSON file."""
 
 
-class CamtrapDpInventoryConfig(InventoryConfig):
+class CamtrapDpInventoryConfig(EventConfig, LabelCheckConfig, InventoryConfig):
     """Read a Camtrap DP package, version 0.1 to 1.0.2."""
 
     example: ClassVar[str] = """\
 ctc create-inventory camtrap-dp --source-uri package.zip \\
     --output-uri inventory"""
+
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **EventConfig.option_groups,
+        **LabelCheckConfig.option_groups,
+    }
 
     source_uri: str = Field(min_length=1)
     """The package: its folder, its datapackage.json, or one zip file."""
@@ -147,7 +161,7 @@ ctc create-inventory megadetector --source-uri detections.json \\
     """The inventory that the boxes are added to."""
 
 
-class JsonInventoryConfig(InventoryConfig):
+class JsonInventoryConfig(LabelCheckConfig, InventoryConfig):
     """Read an inventory JSON file of camera-trap-classifier (2019)."""
 
     example: ClassVar[str] = """\
@@ -155,3 +169,12 @@ ctc create-inventory json --source-uri old.json --output-uri inventory"""
 
     source_uri: str = Field(min_length=1)
     """The JSON file."""
+
+
+TimedInventoryConfig: TypeAlias = (
+    CsvInventoryConfig | ImagesInventoryConfig | CocoInventoryConfig | CamtrapDpInventoryConfig
+)
+"""The sources whose images have times."""
+
+LabelledInventoryConfig: TypeAlias = TimedInventoryConfig | DirInventoryConfig | JsonInventoryConfig
+"""The sources that may have labels of their own."""

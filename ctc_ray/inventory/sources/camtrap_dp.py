@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
+from ctc_ray.inventory.clock_corrections import NO_CORRECTIONS, ClockCorrections
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
-from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.findings import Findings, unreadable_times
 from ctc_ray.inventory.sources.blanks import blanks_beside_labels
 from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image
 from ctc_ray.inventory.sources.camtrap_events import (
@@ -45,7 +46,13 @@ class _Media:
     is_image: Bools
 
 
-def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) -> Inventory:
+def read_camtrap_dp(
+    uri: str,
+    *,
+    gap_s: float,
+    max_images: int | None = None,
+    corrections: ClockCorrections = NO_CORRECTIONS,
+) -> Inventory:
     """The inventory of a Camtrap DP package, 0.1 to 1.0.2.
 
     Heads: `species` is the scientific name, or the observation type if that is blank, human,
@@ -71,6 +78,8 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
         uri: see `read_package`.
         gap_s: see `group_by_gap`.
         max_images: see `group_by_gap`.
+        corrections: applied to the times of media. The times of observations are by the same
+            clock and are compared with the media as both were written.
 
     Raises:
         ConfigError: a file of the package does not exist.
@@ -80,7 +89,11 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
     media, found = _media(package, where=uri)
     media_of, found = _media_of_observations(package, media, found)
     event_ids, rows_of, found = _named_events(package, media, media_of, found)
-    event_ids, order = _all_events(media, event_ids, gap_s=gap_s, max_images=max_images)
+    times = parse_times(media.timestamps)
+    locations, found = _locations(package, media, found)
+    corrected = corrections.find(times, media.deployments, locations)
+    instants = corrected.of(parse_instants(media.timestamps))
+    event_ids, order = _all_events(media, event_ids, instants, gap_s=gap_s, max_images=max_images)
     rank_N = np.empty(len(order), np.int64)
     rank_N[order] = np.arange(len(order))
     events = factorize(event_ids, sort=True)[0].astype(np.int64)
@@ -88,9 +101,8 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
     observed = np.where(rows_of >= 0, rank_N[rows_of], -1)[kept]
     by_row = np.argsort(observed, kind="stable")
     chosen = pa.array(order)
-    times = parse_times(media.timestamps)
-    n_unreadable = times.null_count - media.timestamps.null_count
-    locations, found = _locations(package, media, found)
+    found = found.plus(unreadable_times(media.uris, media.timestamps, times))
+    found = found.plus(_unreadable_times(package)).plus(corrected.findings)
     boxes, found = _boxes(package, media_of, media, found)
     is_image = media.is_image[order]
     images = np.flatnonzero(is_image)
@@ -106,10 +118,24 @@ def read_camtrap_dp(uri: str, *, gap_s: float, max_images: int | None = None) ->
         },
         location_ids=locations.take(chosen),
         deployment_ids=media.deployments.take(chosen),
-        captured_at=times.take(of_images),
+        captured_at=corrected.of(times).take(of_images),
         boxes=None if boxes is None else boxes.take(of_images),
     )
-    return assemble(rows, where=uri, findings=found.counted(unreadable_times=n_unreadable))
+    return assemble(rows, where=uri, findings=found)
+
+
+def _unreadable_times(package: CamtrapPackage) -> Findings:
+    """The times of deployments and observations that cannot be read."""
+    found = Findings()
+    for table, identifier, names in (
+        ("deployments", "deploymentID", ("deploymentStart", "deploymentEnd", "start", "end")),
+        ("observations", "observationID", ("eventStart", "eventEnd", "timestamp")),
+    ):
+        rows = package.column(table, identifier)
+        for name in names:
+            texts = package.column(table, name)
+            found = found.plus(unreadable_times(rows, texts, parse_instants(texts)))
+    return found
 
 
 def _media(package: CamtrapPackage, *, where: str) -> tuple[_Media, Findings]:
@@ -228,10 +254,14 @@ def _inside(
 
 
 def _all_events(
-    media: _Media, event_ids: pa.Array, *, gap_s: float, max_images: int | None
+    media: _Media,
+    event_ids: pa.Array,
+    instants: pa.Array,
+    *,
+    gap_s: float,
+    max_images: int | None,
 ) -> tuple[pa.Array, Ints]:
     """The event id of each medium, missing ones made by gaps in time; the media sorted by time."""
-    instants = parse_instants(media.timestamps)
     rest = np.flatnonzero(event_ids.is_null().to_numpy(zero_copy_only=False))
     names = pc.coalesce(media.uris, media.ids)
     chosen = pa.array(rest)
