@@ -83,6 +83,7 @@ EXCEPTIONS: dict[str, set[str]] = {
 # stage -> modules of other stages that it may import; all others are closed, but for `cluster`
 OTHER_STAGES: dict[str, set[str]] = {
     "tune": {"train.stage"},
+    "predict": {"create_inventory.image_folder"},  # one folder, one rule
     "demo": {
         "create_inventory.stage",
         "create_dataset.stage",

@@ -47,3 +47,6 @@ DimensionKind = Literal["choice", "grid", "uniform", "loguniform", "randint"]
 
 Direction = Literal["min", "max"]
 """Whether the smallest or the largest value of a metric is best."""
+
+TimeSource = Literal["original", "digitized", "maker-note", "modify-date", "file-name"]
+"""Where the capture time of an image file is read."""

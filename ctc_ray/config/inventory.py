@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Self, TypeAlias
 
 from pydantic import Field, field_validator, model_validator
 
-from ctc_ray.config.base import Shown, StageConfig
+from ctc_ray.config.base import Config, Shown, StageConfig
 from ctc_ray.config.choices import MachineLabels
+from ctc_ray.config.image_tree import EventConfig, TreeConfig
 
 
 class InventoryConfig(StageConfig):
@@ -15,37 +16,26 @@ class InventoryConfig(StageConfig):
 
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {"read_threads"}
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Capture events, where the source does not define them": (
-            "event_gap_s",
-            "max_images_per_event",
-        ),
-        "Checks": ("image_root_uri", "check_files", "same_content", "rare_class_events"),
+        "Checks": ("image_root_uri", "check_files", "same_content"),
     }
 
     source_uri: str = Field(min_length=1)
     """File or folder to read."""
-    event_gap_s: float = Field(60, ge=0)
-    """Longest time in seconds between two neighbouring images of one event, at one deployment."""
-    max_images_per_event: Annotated[int | None, Field(gt=0), Shown("no limit")] = None
-    """Divide events that have more images than this."""
     image_root_uri: Annotated[str | None, Shown("paths as they are")] = None
     """Folder that the image paths of the source are relative to. Used only by the checks."""
     check_files: bool = False
     """Check that every image file exists. Report missing files as findings."""
     same_content: bool = False
     """Read every image and report identical files as findings."""
-    rare_class_events: int = Field(10, ge=0)
-    """Report classes with fewer capture events than this as findings."""
     read_threads: int = Field(32, gt=0)
     """Number of files that are read at the same time."""
 
 
-class ListedPathsConfig(InventoryConfig):
+class ListedPathsConfig(Config):
     """Settings of the sources that list the paths of images, which may come from another system."""
 
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Paths of the images": ("strip_prefix",),
-        **InventoryConfig.option_groups,
     }
 
     strip_prefix: Annotated[str | None, Shown("nothing")] = None
@@ -53,7 +43,18 @@ class ListedPathsConfig(InventoryConfig):
     take the place of back-slashes in any case."""
 
 
-class CsvInventoryConfig(ListedPathsConfig):
+class LabelCheckConfig(Config):
+    """How the labels of a source are checked."""
+
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "Checks": (*InventoryConfig.option_groups["Checks"], "rare_class_events"),
+    }
+
+    rare_class_events: int = Field(10, ge=0)
+    """Report classes with fewer capture events than this as findings."""
+
+
+class CsvInventoryConfig(EventConfig, ListedPathsConfig, LabelCheckConfig, InventoryConfig):
     """Read a csv file with one row per capture event or per image.
 
     The file is UTF-8, or UTF-16 with its mark, has a header line, and is separated by comma,
@@ -77,6 +78,8 @@ ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
             "time_format",
         ),
         **ListedPathsConfig.option_groups,
+        **EventConfig.option_groups,
+        **LabelCheckConfig.option_groups,
     }
 
     source_uri: str = Field(min_length=1)
@@ -131,7 +134,7 @@ ctc create-inventory csv --source-uri events.csv --output-uri inventory \\
         return self
 
 
-class DirInventoryConfig(InventoryConfig):
+class DirInventoryConfig(LabelCheckConfig, InventoryConfig):
     """Read class folders, ROOT/CLASS/IMAGE. The head is called `class`."""
 
     example: ClassVar[str] = """\
@@ -141,36 +144,49 @@ ctc create-inventory dir --source-uri photos --output-uri inventory"""
     """The root folder. Each folder in it is a class; its subfolders belong to the class."""
 
 
-class ImagesInventoryConfig(InventoryConfig):
-    """Read a folder of images without labels, with capture times from EXIF."""
+class ImagesInventoryConfig(TreeConfig, LabelCheckConfig, InventoryConfig):
+    """Read a folder of images, with capture times from EXIF. Folders may be places and labels."""
 
     example: ClassVar[str] = """\
 ctc create-inventory images --source-uri photos --output-uri inventory \\
     --layout "{location}/{deployment}\""""
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **TreeConfig.option_groups,
+        **LabelCheckConfig.option_groups,
+    }
 
     source_uri: str = Field(min_length=1)
     """The root folder, with subfolders of any depth."""
-    layout: Annotated[str | None, Shown("folders mean nothing", value="PATTERN")] = None
-    """Meaning of the folders below the root, for example "{location}/{deployment}". A name without
-    braces must match exactly; * matches any one folder."""
 
 
-class CocoInventoryConfig(ListedPathsConfig):
+class CocoInventoryConfig(EventConfig, ListedPathsConfig, LabelCheckConfig, InventoryConfig):
     """Read COCO Camera Traps or plain COCO, one JSON file."""
 
     example: ClassVar[str] = """\
 ctc create-inventory coco --source-uri coco.json --output-uri inventory"""
 
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **ListedPathsConfig.option_groups,
+        **EventConfig.option_groups,
+        **LabelCheckConfig.option_groups,
+    }
+
     source_uri: str = Field(min_length=1)
     """The JSON file."""
 
 
-class CamtrapDpInventoryConfig(ListedPathsConfig):
+class CamtrapDpInventoryConfig(EventConfig, ListedPathsConfig, LabelCheckConfig, InventoryConfig):
     """Read a Camtrap DP package, version 0.1 to 1.0.2."""
 
     example: ClassVar[str] = """\
 ctc create-inventory camtrap-dp --source-uri package.zip \\
     --output-uri inventory"""
+
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **ListedPathsConfig.option_groups,
+        **EventConfig.option_groups,
+        **LabelCheckConfig.option_groups,
+    }
 
     source_uri: str = Field(min_length=1)
     """The package: its folder, its datapackage.json, or one zip file."""
@@ -192,11 +208,25 @@ ctc create-inventory megadetector --source-uri detections.json \\
     """The inventory that the boxes are added to."""
 
 
-class JsonInventoryConfig(ListedPathsConfig):
+class JsonInventoryConfig(ListedPathsConfig, LabelCheckConfig, InventoryConfig):
     """Read an inventory JSON file of camera-trap-classifier (2019)."""
 
     example: ClassVar[str] = """\
 ctc create-inventory json --source-uri old.json --output-uri inventory"""
 
+    option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        **ListedPathsConfig.option_groups,
+        **LabelCheckConfig.option_groups,
+    }
+
     source_uri: str = Field(min_length=1)
     """The JSON file."""
+
+
+TimedInventoryConfig: TypeAlias = (
+    CsvInventoryConfig | ImagesInventoryConfig | CocoInventoryConfig | CamtrapDpInventoryConfig
+)
+"""The sources whose images have times."""
+
+LabelledInventoryConfig: TypeAlias = TimedInventoryConfig | DirInventoryConfig | JsonInventoryConfig
+"""The sources that may have labels of their own."""

@@ -8,12 +8,20 @@ from pydantic import Field, model_validator
 from ctc_ray.config.base import Shown, StageConfig
 from ctc_ray.config.choices import Aggregation, ExportFormat, ModelFormat
 from ctc_ray.config.image_reading import ReadingConfig
+from ctc_ray.config.image_tree import EventConfig, TreeConfig
 from ctc_ray.config.keys import option_name
 
 _SOURCES = ("images_uri", "csv_uri", "inventory_uri", "dataset_uri")
 
 
-class PredictConfig(ReadingConfig):
+(_EVENTS,) = EventConfig.option_groups.values()
+_OF_FOLDERS = (
+    *("layout", "allow_unmatched", "time_from", "camera_events"),
+    *("max_images_per_event", "clock_corrections_uri"),
+)
+
+
+class PredictConfig(TreeConfig, ReadingConfig):
     """Predict the classes of every image and every capture event."""
 
     example: ClassVar[str] = """\
@@ -32,13 +40,14 @@ ctc predict --bundle-uri model --output-uri predictions \\
             "path_columns",
             "strip_prefix",
         ),
+        "Used with --images-uri": (*_OF_FOLDERS[:4], *_EVENTS),
         **ReadingConfig.option_groups,
     }
 
     bundle_uri: str = Field(min_length=1)
     """Model written by `ctc train`."""
     images_uri: str | None = None
-    """Folder of images, with subfolders of any depth. Each image is its own capture event."""
+    """Folder of images, with subfolders of any depth, read as by create-inventory images."""
     csv_uri: str | None = None
     """A csv file with one row per capture event or per image."""
     inventory_uri: str | None = None
@@ -91,6 +100,11 @@ ctc predict --bundle-uri model --output-uri predictions \\
             raise ValueError("--path-columns and --strip-prefix need --csv-uri")
         if self.split is not None and self.dataset_uri is None:
             raise ValueError("--split needs --dataset-uri")
+        if self.images_uri is None:
+            fields = type(self).model_fields
+            given = [n for n in _OF_FOLDERS if getattr(self, n) != fields[n].default]
+            if given:
+                raise ValueError(f"{option_name(given[0])} needs --images-uri")
         return self
 
 

@@ -12,6 +12,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
@@ -37,6 +38,16 @@ _PASSING = (
     errno.ENFILE,
     errno.ENOMEM,
 )
+
+
+@dataclass(frozen=True)
+class RealFolder:
+    """A folder without links in its path, and whether its name went through one."""
+
+    path: str
+    is_linked: bool
+
+
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -181,6 +192,27 @@ def _leads_back(root: str, name: str) -> bool:
     """Whether a folder is a link to a folder above it: its files would be listed without end."""
     real = os.path.realpath(os.path.join(root, name))
     return os.path.commonpath([real, os.path.realpath(root)]) == real
+
+
+def real_folders(root: str, folders: Iterable[str]) -> dict[str, RealFolder]:
+    """Where each folder below a root lies, links resolved; one call of the disk per folder.
+
+    Args:
+        folders: relative to the root.
+    """
+    real = {"": RealFolder(os.path.realpath(root), is_linked=False)}
+
+    def find(folder: str) -> RealFolder:
+        if folder not in real:
+            above, _, name = folder.rpartition("/")
+            parent = find(above)
+            path, is_linked = os.path.join(parent.path, name), parent.is_linked
+            if os.path.islink(path):
+                path, is_linked = os.path.realpath(path), True
+            real[folder] = RealFolder(path, is_linked)
+        return real[folder]
+
+    return {folder: find(folder) for folder in folders}
 
 
 def folders_in(folder: str) -> set[str]:

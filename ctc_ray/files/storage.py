@@ -332,6 +332,18 @@ def list_files(
     yield from map(as_text, operation("list", folder_uri, find))
 
 
+def real_folders(uri: str, folders: Iterable[str]) -> dict[str, local_files.RealFolder]:
+    """Where each of the folders below a folder lies, links resolved; a store has no links.
+
+    Args:
+        folders: relative to the folder.
+    """
+    if is_remote(uri):
+        return {name: local_files.RealFolder(name, is_linked=False) for name in folders}
+    path = local_path(uri)
+    return operation("list", uri, lambda: local_files.real_folders(path, folders))
+
+
 def folders_in(uri: str) -> set[str]:
     """The names of the folders directly below a folder."""
     if is_remote(uri):

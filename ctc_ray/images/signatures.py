@@ -60,6 +60,11 @@ def is_something_else(head: bytes) -> bool:
     return known or other or _is_text(head)
 
 
+def has_image_extension(path: str) -> bool:
+    """Whether a file is named like an image."""
+    return posixpath.splitext(posixpath.basename(path))[1][1:].lower() in _EXTENSIONS
+
+
 def not_an_image(path: str, head: bytes) -> str | None:
     """Description of a file that is clearly not an image; None if it is, or was, an image.
 
@@ -71,7 +76,7 @@ def not_an_image(path: str, head: bytes) -> str | None:
         head: the first `SIGNATURE_BYTES` of the file, or more.
     """
     head, name = head[:SIGNATURE_BYTES], posixpath.basename(path)
-    is_named_so = posixpath.splitext(name)[1][1:].lower() in _EXTENSIONS
+    is_named_so = has_image_extension(path)
     if _is_image(head) or (is_named_so and not name.startswith("._")):
         return None
     for offset, signature, what in _NO_IMAGE:

@@ -34,6 +34,7 @@ Probs = npt.NDArray[np.float32]
 
 
 def trained(folder: Path) -> Path:
+    (folder / "trashnet").mkdir()
     dataset = trashnet_dataset(DATA / "labelled", folder / "trashnet")
     weights = str(DATA / "backbones" / f"{BACKBONE}.safetensors")
     model = ModelConfig(backbone=BACKBONE, image_size=160, pretrained=weights, freeze_backbone=True)

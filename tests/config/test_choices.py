@@ -30,6 +30,7 @@ TAKEN_APART = {
     "ExportFormat": ["stages/predict/stage.py"],
     "ModelFormat": ["stages/export.py"],
     "DimensionKind": ["config/search.py", "stages/tune.py"],
+    "TimeSource": ["stages/create_inventory/files.py"],
     "Direction": ["stages/tune.py"],
 }
 

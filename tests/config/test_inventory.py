@@ -1,7 +1,14 @@
 import pytest
 
 from ctc_ray.config.base import build
-from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig, JsonInventoryConfig
+from ctc_ray.config.inventory import (
+    CsvInventoryConfig,
+    DirInventoryConfig,
+    InventoryConfig,
+    JsonInventoryConfig,
+    MegadetectorInventoryConfig,
+    TimedInventoryConfig,
+)
 from ctc_ray.errors import ConfigError
 
 BASE = {"source_uri": "a.csv", "output_uri": "inventory"}
@@ -52,3 +59,15 @@ def test_class_folders_need_nothing_else():
     made = build(DirInventoryConfig, {"source_uri": "photos", "output_uri": "out"}, where="test")
     assert made.source_uri == "photos"
     assert "read_threads" not in made.result_fields()  # how fast, not what
+
+
+EVENTS = {"event_gap_s", "max_images_per_event", "clock_corrections_uri"}
+
+
+@pytest.mark.parametrize("model", InventoryConfig.__subclasses__(), ids=lambda m: m.__name__)
+def test_a_source_has_only_the_settings_that_it_reads(model):
+    """A class folder, an old JSON and a result file have no times; boxes are no labels."""
+    timed = model not in (DirInventoryConfig, JsonInventoryConfig, MegadetectorInventoryConfig)
+    assert EVENTS & model.model_fields.keys() == (EVENTS if timed else set())
+    assert ("rare_class_events" in model.model_fields) == (model is not MegadetectorInventoryConfig)
+    assert isinstance(model.model_construct(), TimedInventoryConfig) == timed

@@ -40,6 +40,9 @@ def test_each_source_alone_is_enough(source):
             "--csv-uri needs --event-column and either --im",
         ),
         ({"images_uri": "a", "split": "test"}, "--split needs --dataset-uri"),
+        ({**CSV, "layout": "{location}"}, "--layout needs --images-uri"),
+        ({"inventory_uri": "a", "time_from": ["original"]}, "--time-from needs --images-uri"),
+        ({"dataset_uri": "a", "max_images_per_event": 3}, "--max-images-per-event needs --im"),
     ],
 )
 def test_other_sources_are_refused(source, message):

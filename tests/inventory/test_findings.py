@@ -1,5 +1,6 @@
 import pyarrow as pa
 
+from ctc_ray.inventory import findings
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.schemas import finding_schema
 
@@ -38,3 +39,11 @@ def test_a_kind_can_be_left_out():
     assert found.without("a").counts == {"b": 1, "c": 3}
     assert found.without("a").table()["row"].to_pylist() == ["2"]
     assert found.without("c").counts == {"a": 1, "b": 1}
+
+
+def test_cases_beyond_one_part_keep_their_order_and_count(monkeypatch):
+    monkeypatch.setattr(findings, "_ROWS_PER_PART", 3)
+    found = Findings().listed("odd", [f"{k}" for k in range(8)], pa.array(["x"] * 8))
+    assert [row["row"] for row in found.cases("odd")] == list("01234567")
+    assert found.counts == {"odd": 8}
+    assert found.table().num_rows == 8

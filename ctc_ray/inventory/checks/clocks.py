@@ -1,9 +1,10 @@
-"""Images whose time shows that the camera's clock was set back or never set.
+"""Images whose time shows that the camera's clock was set back, ahead, or never set.
 
 N images in the order of the source.
 """
 
 import re
+from datetime import datetime
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,12 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.event_runs import run_starts_of_codes
 from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.sources.camera_names import numbered_folder
 
 _SECOND_US = 1_000_000
 _DAY_S = 86_400
 _DAY_US = _DAY_S * _SECOND_US
 _SET_US = int(np.datetime64("2000-01-02", "us").astype(np.int64))  # clocks start the day before
-# folder names that cameras give: three digits that count up (DCF, JEITA CP-3461)
-_DCF_FOLDER = re.compile(r"\d{3}[A-Za-z0-9_]{5}")
 _DIGITS = re.compile(r"\d+")
 
 Ints = npt.NDArray[np.int64]
@@ -27,9 +27,13 @@ Flags = npt.NDArray[np.bool_]
 
 
 def check_clocks(
-    image_uris: pa.Array, captured_at: pa.Array | None, cameras_N: Numbers
+    image_uris: pa.Array, captured_at: pa.Array | None, cameras_N: Numbers, *, now: datetime
 ) -> Findings:
-    """`clock_resets`: images whose time shows that the camera's clock was set back or never set.
+    """Images whose time shows that the camera's clock was wrong.
+
+    `future_times`: the time is more than a day after now, wherever on Earth the camera is.
+
+    `clock_resets`: images whose time shows that the camera's clock was set back or never set.
 
     1. The time is before 2000-01-02: a clock that was never set starts on 2000-01-01 or earlier.
     2. The time is more than a day before the time of the previous image of a series. Only the first
@@ -42,6 +46,7 @@ def check_clocks(
     Args:
         captured_at: timestamp[us]; null is unknown. None: no image has a time.
         cameras_N: camera index of each image; -1 is unknown.
+        now: with a time zone.
     """
     if captured_at is None or captured_at.null_count == len(captured_at):
         return Findings()
@@ -60,7 +65,12 @@ def check_clocks(
         "clock_resets", image_uris.take(pa.array(never_set)), _shown(captured_at, never_set)
     )
     uris = image_uris.take(pa.array(later[chosen]))
-    return findings.listed("clock_resets", uris, details)
+    findings = findings.listed("clock_resets", uris, details)
+    latest_us = int(now.timestamp() * _SECOND_US) + _DAY_US
+    early = np.flatnonzero(is_dated_N & (micros_N > latest_us))
+    return findings.listed(
+        "future_times", image_uris.take(pa.array(early)), _shown(captured_at, early)
+    )
 
 
 def _shown(times: pa.Array, rows: Ints) -> pa.Array:
@@ -94,9 +104,9 @@ def _jumps_back(uris: pa.Array, micros_N: Ints, cameras_N: Numbers) -> tuple[Int
 def _series(uri: str) -> str:
     """The path with the numbers that a camera counts up as 0: equal for the images of a series."""
     folder, _, name = uri.replace("\\", "/").rpartition("/")
-    parent, _, last = folder.rpartition("/")
-    if _DCF_FOLDER.fullmatch(last):
-        folder = f"{parent}/000{last[3:]}"
+    numbered = numbered_folder(folder)
+    if numbered is not None:
+        folder = f"{numbered[0]}/000{numbered[1]}"
     return f"{folder}/{_DIGITS.sub('0', name)}"
 
 

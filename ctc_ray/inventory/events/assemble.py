@@ -93,7 +93,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
         return event_ids_E.take(pa.array(np.flatnonzero(chosen_E)))
 
     found = findings or Findings()
-    found = found.counted(rows_merged=len(events_R) - n_events)
+    found = found.plus(_merged_rows(events_R, event_ids_E))
     found = found.listed(
         "duplicate_images",
         rows.image_uris.take(pa.array(duplicates)),
@@ -122,6 +122,18 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
 def _at(events_R: Numbers, rows: Ints | None) -> Numbers:
     """The event index of each of the rows; None: of every row once."""
     return events_R if rows is None else events_R[rows]
+
+
+def _merged_rows(events_R: Numbers, event_ids_E: pa.Array) -> Findings:
+    """`rows_merged`: events of several rows; the count is that of the rows which are not first."""
+    n_rows_E = np.bincount(events_R, minlength=len(event_ids_E))
+    several = np.flatnonzero(n_rows_E > 1)
+    texts = pa.array(n_rows_E[several]).cast(pa.string())
+    details = pc.binary_join_element_wise(texts, "rows", " ")
+    n_merged = len(events_R) - len(event_ids_E)
+    return Findings().listed(
+        "rows_merged", event_ids_E.take(pa.array(several)), details, count=n_merged
+    )
 
 
 def _attribute_columns(rows: SourceRows) -> dict[str, pa.Array | None]:

@@ -5,6 +5,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_BLANK = ("empty", "blank")
+
 Bools = npt.NDArray[np.bool_]
 
 
@@ -24,3 +26,9 @@ def blanks_beside_labels(
     has_label_E = np.zeros(events_M.max() + 1, bool)
     has_label_E[events_M[labelled]] = True
     return np.asarray(is_blank & has_label_E[events_M])
+
+
+def are_named_blank(labels: pa.Array) -> Bools:
+    """Which labels are the word empty or blank, in any case."""
+    is_blank = pc.is_in(pc.utf8_lower(labels), value_set=pa.array(_BLANK, labels.type))
+    return np.asarray(is_blank.to_numpy(zero_copy_only=False), bool)

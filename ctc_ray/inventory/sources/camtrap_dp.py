@@ -11,8 +11,9 @@ from ctc_ray.columns.factorize import factorize
 from ctc_ray.config.choices import MachineLabels
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
+from ctc_ray.inventory.clock_corrections import NO_CORRECTIONS, ClockCorrections
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
-from ctc_ray.inventory.findings import Findings
+from ctc_ray.inventory.findings import Findings, unreadable_times
 from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image
 from ctc_ray.inventory.sources.camtrap_events import (
     Intervals,
@@ -47,6 +48,7 @@ def read_camtrap_dp(
     max_images: int | None = None,
     strip_prefix: str | None = None,
     machine_labels: MachineLabels = "where-unlabelled",
+    corrections: ClockCorrections = NO_CORRECTIONS,
 ) -> Inventory:
     """The inventory of a Camtrap DP package, 0.1 to 1.0.2.
 
@@ -79,6 +81,8 @@ def read_camtrap_dp(
         max_images: see `group_by_gap`.
         strip_prefix: see `portable_paths`.
         machine_labels: keep all labels of models, or only these.
+        corrections: applied to the times of media. The times of observations are by the same
+            clock and are compared with the media as both were written.
 
     Raises:
         ConfigError: a file of the package does not exist.
@@ -88,7 +92,11 @@ def read_camtrap_dp(
     media, found = _media(package, where=uri, strip_prefix=strip_prefix)
     media_of, found = _media_of_observations(package, media, found)
     event_ids, rows_of, found = _named_events(package, media, media_of, found)
-    event_ids, order = _all_events(media, event_ids, gap_s=gap_s, max_images=max_images)
+    times = parse_times(media.timestamps)
+    locations, found = _locations(package, media, found)
+    corrected = corrections.find(times, media.deployments, locations)
+    instants = corrected.of(parse_instants(media.timestamps))
+    event_ids, order = _all_events(media, event_ids, instants, gap_s=gap_s, max_images=max_images)
     rank_N = np.empty(len(order), np.int64)
     rank_N[order] = np.arange(len(order))
     events = factorize(event_ids, sort=True)[0].astype(np.int64)
@@ -99,9 +107,8 @@ def read_camtrap_dp(
     observed = np.where(rows_of >= 0, rank_N[rows_of], -1)[kept]
     by_row = np.argsort(observed, kind="stable")
     chosen = pa.array(order)
-    times = parse_times(media.timestamps)
-    n_unreadable = times.null_count - media.timestamps.null_count
-    locations, found = _locations(package, media, found)
+    found = found.plus(unreadable_times(media.uris, media.timestamps, times))
+    found = found.plus(_unreadable_times(package)).plus(corrected.findings)
     boxes, found = _boxes(package, media_of, media, found)
     is_image = media.is_image[order]
     images = np.flatnonzero(is_image)
@@ -117,10 +124,24 @@ def read_camtrap_dp(
         },
         location_ids=locations.take(chosen),
         deployment_ids=media.deployments.take(chosen),
-        captured_at=times.take(of_images),
+        captured_at=corrected.of(times).take(of_images),
         boxes=None if boxes is None else boxes.take(of_images),
     )
-    return assemble(rows, where=uri, findings=found.counted(unreadable_times=n_unreadable))
+    return assemble(rows, where=uri, findings=found)
+
+
+def _unreadable_times(package: CamtrapPackage) -> Findings:
+    """The times of deployments and observations that cannot be read."""
+    found = Findings()
+    for table, identifier, names in (
+        ("deployments", "deploymentID", ("deploymentStart", "deploymentEnd", "start", "end")),
+        ("observations", "observationID", ("eventStart", "eventEnd", "timestamp")),
+    ):
+        rows = package.column(table, identifier)
+        for name in names:
+            texts = package.column(table, name)
+            found = found.plus(unreadable_times(rows, texts, parse_instants(texts)))
+    return found
 
 
 def _media(
@@ -241,10 +262,14 @@ def _inside(
 
 
 def _all_events(
-    media: _Media, event_ids: pa.Array, *, gap_s: float, max_images: int | None
+    media: _Media,
+    event_ids: pa.Array,
+    instants: pa.Array,
+    *,
+    gap_s: float,
+    max_images: int | None,
 ) -> tuple[pa.Array, Ints]:
     """The event id of each medium, missing ones made by gaps in time; the media sorted by time."""
-    instants = parse_instants(media.timestamps)
     rest = np.flatnonzero(event_ids.is_null().to_numpy(zero_copy_only=False))
     names = pc.coalesce(media.uris, media.ids)
     chosen = pa.array(rest)

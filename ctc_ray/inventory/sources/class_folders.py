@@ -22,6 +22,7 @@ from ctc_ray.inventory.sources.files import (
     FoundFile,
     as_valid_text,
     find_files,
+    is_set_aside,
     one_event_per_file,
     unique_text,
 )
@@ -40,7 +41,7 @@ def read_dir(uri: str, files: Sequence[FoundFile] | None = None) -> Inventory:
     """
     files = find_files(uri) if files is None else files
     inside = [file for file in files if "/" in file.path]
-    folders = storage.folders_in(uri)
+    folders = {name for name in storage.folders_in(uri) if not is_set_aside(name)}
     if not folders:
         raise ConfigError(f"{uri}: no class folder in it; expected {uri}/<class>/<image>")
     if not inside:

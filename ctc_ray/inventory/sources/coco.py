@@ -12,9 +12,10 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.clock_corrections import NO_CORRECTIONS, ClockCorrections
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
-from ctc_ray.inventory.findings import Findings
-from ctc_ray.inventory.sources.blanks import blanks_beside_labels
+from ctc_ray.inventory.findings import Findings, unreadable_times
+from ctc_ray.inventory.sources.blanks import are_named_blank, blanks_beside_labels
 from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, number, parse_boxes
 from ctc_ray.inventory.sources.camtrap_events import prefix_repeated_event_ids
 from ctc_ray.inventory.sources.counts import whole_numbers
@@ -23,7 +24,6 @@ from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, 
 from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_times
 
-_BLANK = ("empty", "blank")  # compared by name: in plain COCO, category 0 is not blank
 _MISSING_COUNT = "-1"
 _SIZE = ("width", "height")
 
@@ -49,7 +49,12 @@ class _Annotations:
 
 
 def read_coco(
-    uri: str, *, gap_s: float, max_images: int | None = None, strip_prefix: str | None = None
+    uri: str,
+    *,
+    gap_s: float,
+    max_images: int | None = None,
+    corrections: ClockCorrections = NO_CORRECTIONS,
+    strip_prefix: str | None = None,
 ) -> Inventory:
     """The inventory of a COCO JSON; the heads are `species`, and `count` if any annotation has one.
 
@@ -68,6 +73,7 @@ def read_coco(
         gap_s: see `group_by_gap`.
         max_images: see `group_by_gap`.
         strip_prefix: see `portable_paths`.
+        corrections: applied to the times first.
 
     Raises:
         ConfigError: the file does not exist, or the paths of its images cannot be paths here.
@@ -86,10 +92,12 @@ def read_coco(
     del whole
     boxes, found = _boxes(annotations, images)
     locations = text_column(images.rows, "location", where=uri)
-    times, n_unreadable = _times(images.rows, where=uri)
+    times, broken = _times(images, where=uri)
+    corrected = corrections.find(times, None, locations)
+    times = corrected.of(times)
     corrupt = images.uris.filter(pa.array([row.get("corrupt") is True for row in images.rows]))
     found = images.findings.plus(annotations.findings).plus(found)
-    found = found.listed("corrupt_images", corrupt).counted(unreadable_times=n_unreadable)
+    found = found.listed("corrupt_images", corrupt).plus(broken).plus(corrected.findings)
     sequences = text_column(images.rows, "seq_id", where=uri)
     (sequences,), repeated = prefix_repeated_event_ids([(sequences, locations)])
     sequences, torn = divide_far_apart(sequences, times)
@@ -209,12 +217,12 @@ def _sizes(rows: Rows) -> npt.NDArray[np.float64]:
     return np.where(sizes > 0, sizes, np.nan)
 
 
-def _times(rows: Rows, *, where: str) -> tuple[pa.Array, int]:
-    """The capture times, and how many cannot be read. Plain COCO writes 0 for an unknown time."""
-    given = [row.get("datetime") or row.get("date_captured") or None for row in rows]
+def _times(images: _Images, *, where: str) -> tuple[pa.Array, Findings]:
+    """The capture times, and those that cannot be read. Plain COCO writes 0 for an unknown time."""
+    given = [row.get("datetime") or row.get("date_captured") or None for row in images.rows]
     text = text_array(given, what="datetime", where=where)
     times = parse_times(text)
-    return times, times.null_count - text.null_count
+    return times, unreadable_times(images.uris, text, times)
 
 
 def _events(
@@ -273,8 +281,7 @@ def _without_blanks(rows: SourceRows) -> tuple[SourceRows, int]:
     order = np.argsort(observed, kind="stable")
     species = rows.labels["species"].take(pa.array(order))
     rows_M = observed[order]
-    is_blank = pc.is_in(pc.utf8_lower(species), value_set=pa.array(_BLANK, TEXT))
-    blank = is_blank.to_numpy(zero_copy_only=False)
+    blank = are_named_blank(species)  # by name: in plain COCO, category 0 is not blank
     events = factorize(rows.event_ids, sort=True)[0].astype(np.int64)
     dropped = blanks_beside_labels(events[rows_M], species, blank)
     kept = pa.array(order[~dropped])

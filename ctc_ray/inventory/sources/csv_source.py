@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from ctc_ray.columns.factorize import factorize
 from ctc_ray.columns.threads import run_both
 from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.clock_corrections import NO_CORRECTIONS, ClockCorrections
 from ctc_ray.inventory.events.assemble import TEXT, Inventory, SourceRows, assemble
 from ctc_ray.inventory.events.source_rows import Ints
 from ctc_ray.inventory.findings import Findings
@@ -29,7 +30,12 @@ Cells: TypeAlias = pa.Array | pa.ChunkedArray
 
 
 def read_csv(
-    uri: str, columns: CsvColumns, *, gap_s: float = 60, max_images: int | None = None
+    uri: str,
+    columns: CsvColumns,
+    *,
+    gap_s: float = 60,
+    max_images: int | None = None,
+    corrections: ClockCorrections = NO_CORRECTIONS,
 ) -> Inventory:
     """The inventory of a csv in UTF-8 with a header line; see `read_columns` for its form.
 
@@ -39,13 +45,16 @@ def read_csv(
     Args:
         gap_s: without event column: see `group_by_gap`; the images of a row stay together.
         max_images: without event column: see `group_by_gap`.
+        corrections: applied to the times first.
 
     Raises:
         ConfigError: the file does not exist.
         SchemaError: the file is empty or not UTF-8, lacks a column, has no image, or has a row
             that is shorter or longer than the header or lacks an event id.
     """
-    rows, found = _source_rows(uri, columns, gap_s=gap_s, max_images=max_images)
+    rows, found = _source_rows(
+        uri, columns, gap_s=gap_s, max_images=max_images, corrections=corrections
+    )
     inventory = assemble(rows, where=uri, findings=found)
     if columns.event_column is None:  # rows of one event are not merged rows: each is an image
         return replace(inventory, findings=inventory.findings.without("rows_merged"))
@@ -53,7 +62,12 @@ def read_csv(
 
 
 def _source_rows(
-    uri: str, columns: CsvColumns, *, gap_s: float, max_images: int | None
+    uri: str,
+    columns: CsvColumns,
+    *,
+    gap_s: float,
+    max_images: int | None,
+    corrections: ClockCorrections,
 ) -> tuple[SourceRows, Findings]:
     """The rows, and findings about paths and about times that cannot be read."""
     if columns.event_column is None:
@@ -61,7 +75,9 @@ def _source_rows(
         max_rows = None if max_images is None else max(1, max_images // n_images)
         table = _require_rows(uri, read_columns(uri, columns.names()))
         table, columns, label_columns = columns.joined(table)
-        table, event_ids = _group_rows(table, columns, gap_s=gap_s, max_rows=max_rows)
+        table, event_ids = _group_rows(
+            table, columns, gap_s=gap_s, max_rows=max_rows, corrections=corrections
+        )
         cells = {name: table[name].combine_chunks() for name in table.column_names}
     else:
         cells, event_ids, columns, label_columns = _cells(uri, columns, columns.event_column)
@@ -70,6 +86,7 @@ def _source_rows(
         lambda: _times(cells, columns),
     )
     image_uris, found = portable_paths(image_uris, where=uri, strip_prefix=columns.strip_prefix)
+    times, corrected = _corrected(times, cells, columns, corrections)
     if times is not None and image_rows is not None:
         times = times.take(pa.array(image_rows))
     rows = SourceRows(
@@ -85,7 +102,23 @@ def _source_rows(
         captured_at=times,
         meta={name: _null_if(cells[name], "") for name in columns.meta_columns},
     )
-    return rows, found.plus(_unreadable_times(cells, columns, event_ids, unreadable))
+    return rows, found.plus(corrected).plus(
+        _unreadable_times(cells, columns, event_ids, unreadable)
+    )
+
+
+def _corrected(
+    times: pa.Array | None,
+    cells: Mapping[str, Cells],
+    columns: CsvColumns,
+    corrections: ClockCorrections,
+) -> tuple[pa.Array | None, Findings]:
+    """The times of the rows by the right clock."""
+    if times is None or not corrections.corrections:
+        return times, Findings()
+    names = (columns.deployment_column, columns.location_column)
+    found = corrections.find(times, *(_optional(cells, name) for name in names))
+    return found.of(times), found.findings
 
 
 def _require_rows(uri: str, table: pa.Table) -> pa.Table:
@@ -95,7 +128,12 @@ def _require_rows(uri: str, table: pa.Table) -> pa.Table:
 
 
 def _group_rows(
-    table: pa.Table, columns: CsvColumns, *, gap_s: float, max_rows: int | None
+    table: pa.Table,
+    columns: CsvColumns,
+    *,
+    gap_s: float,
+    max_rows: int | None,
+    corrections: ClockCorrections,
 ) -> tuple[pa.Table, pa.Array]:
     """The rows in the order of their events, and the event id of each row.
 
@@ -114,6 +152,7 @@ def _group_rows(
     keys = pc.binary_join_element_wise(pc.fill_null(cameras, ""), uris, pa.scalar("\0", TEXT))
     codes_R = keys.dictionary_encode().indices.to_numpy().astype(np.int64)
     times = _times(cells, columns)[0]
+    times = _corrected(times, cells, columns, corrections)[0]
     times = pc.if_else(is_blank, pa.scalar(None, pa.timestamp("us")), times)
     micros_R = times.cast(pa.int64()).fill_null(np.iinfo(np.int64).max).to_numpy()
     by_image = np.lexsort((micros_R, codes_R))

@@ -1,6 +1,7 @@
 """The files below a folder, with their relative paths as text."""
 
 import os
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
@@ -11,6 +12,14 @@ import pyarrow as pa
 from ctc_ray.files import storage
 from ctc_ray.inventory.events.assemble import TEXT, SourceRows
 from ctc_ray.inventory.findings import Findings
+
+# folders in which disk stations and operating systems keep thumbnails, deleted files and indexes
+_OF_SYSTEMS = frozenset(
+    (
+        *("@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"),
+        *("$RECYCLE.BIN", "System Volume Information", "__MACOSX"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,35 @@ def find_files(
         root = folder if path == uri else os.path.abspath(folder)
         found.append(FoundFile(uri, path[len(root.rstrip("/")) + 1 :]))
     return found
+
+
+def is_set_aside(path: str) -> bool:
+    """Whether a file or folder is hidden or in a folder of a system, such as @eaDir.
+
+    Args:
+        path: relative to the folder that is read.
+    """
+    return any(part.startswith(".") or part in _OF_SYSTEMS for part in path.split("/"))
+
+
+def without_set_aside(files: Sequence[FoundFile]) -> tuple[list[FoundFile], Findings]:
+    """The files that are to be read; the others are `not_an_image`."""
+    hidden = [unique_text(file.path) for file in files if is_set_aside(file.path)]
+    kept = [file for file in files if not is_set_aside(file.path)]
+    why = ["hidden, or what a system keeps beside photographs"] * len(hidden)
+    return kept, Findings().listed("not_an_image", hidden, why)
+
+
+def linked_twice(folder_uri: str, files: Sequence[FoundFile]) -> Findings:
+    """`folders_linked_twice`: folders with files that are also read under an earlier name."""
+    folders = sorted({posixpath.dirname(file.path) for file in files})
+    real = storage.real_folders(folder_uri, folders)
+    first: dict[str, str] = {}
+    for folder in sorted(folders, key=lambda name: (real[name].is_linked, name)):
+        first.setdefault(real[folder].path, folder)
+    again = [folder for folder in folders if first[real[folder].path] != folder]
+    details = [f"is {unique_text(first[real[folder].path])}" for folder in again]
+    return Findings().listed("folders_linked_twice", list(map(unique_text, again)), details)
 
 
 def unreadable_folders(errors: Sequence[OSError]) -> Findings:

@@ -1,5 +1,6 @@
 """Group images into capture events: by deployment, and by gaps in time between images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -7,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+
+from ctc_ray.inventory.sources.camera_names import in_camera_order
 
 _ID_BYTES = 12
 _MICROSECONDS = 1_000_000
@@ -32,11 +35,14 @@ def group_by_gap(
     *,
     gap_s: float,
     max_images: int | None = None,
+    triggers: Mapping[str, pa.Array] | None = None,
 ) -> GroupedImages:
     """Capture events: images of one deployment, each at most `gap_s` after the one before it.
 
-    The images of a deployment are sorted by time, to the microsecond, then by URI. An image without
-    a time is its own event. Images without a deployment are grouped only with one another.
+    The images of a deployment are sorted by time, to the microsecond, then in the order of the
+    camera's counter (`in_camera_order`). An image without a time is its own event. Images without a
+    deployment are grouped only with one another. Where the camera wrote the number of its event
+    into two neighbouring images, the numbers decide, and not the gap.
 
     An event id is a hash of the deployment, the first time and the first URI. It does not change
     from run to run, with the order of the input, or when later images are added.
@@ -46,14 +52,22 @@ def group_by_gap(
         deployment_ids: null is unknown; None: all are unknown.
         gap_s: seconds, at least 0; a gap of exactly this length does not end an event.
         max_images: longer events are cut after every `max_images` images; None: never.
+        triggers: `event` and `frame`, the numbers that cameras wrote, null where they wrote none;
+            an event's frames ascend. None: all are null.
     """
     n_images = len(image_uris)
     if deployment_ids is None:
         deployment_ids = pa.nulls(n_images, pa.large_string())
-    rows = pa.table({"deployment": deployment_ids, "time": captured_at, "uri": image_uris})
+    numbers = triggers or dict.fromkeys(("event", "frame"), pa.nulls(n_images, pa.int64()))
+    rows = pa.table(
+        {"deployment": deployment_ids, "time": captured_at, **numbers, "uri": image_uris}
+    )
     keys = [(name, "ascending") for name in rows.column_names]
     order = pc.sort_indices(rows, sort_keys=keys).to_numpy().astype(np.int64)
-    rows = rows.take(pa.array(order))
+    rows = rows.take(pa.array(order)).combine_chunks()
+    by_counter = _by_counter(rows)
+    if by_counter is not None:
+        order, rows = order[by_counter], rows.take(pa.array(by_counter)).combine_chunks()
     starts = _starts(rows, gap_s=gap_s, max_images=max_images)
     ids_E = _ids(rows.take(pa.array(starts)))
     n_images_E = np.diff(starts, append=n_images)
@@ -96,6 +110,30 @@ def divide_far_apart(event_ids: pa.Array, captured_at: pa.Array) -> tuple[pa.Arr
     return pc.coalesce(new, event_ids), pc.unique(event_ids.take(pa.array(later)))
 
 
+def _by_counter(rows: pa.Table) -> Ints | None:
+    """The sorted rows, those of one moment in the order of the camera; None: they are already."""
+    is_same = np.ones(max(rows.num_rows - 1, 0), bool)
+    for name in ("time", "deployment", "event", "frame"):  # most rows differ in their time
+        values = rows[name]
+        same = pc.equal(values[1:], values[:-1])
+        if name != "time":
+            neither = pc.and_(values[1:].is_null(), values[:-1].is_null())
+            same = pc.or_(pc.fill_null(same, False), neither)
+        is_same &= np.asarray(pc.fill_null(same, False))
+    if not is_same.any():
+        return None
+    continues = np.append(False, is_same)
+    in_run = continues | np.append(is_same, False)
+    tied = np.flatnonzero(in_run)
+    paths = rows["uri"].take(pa.array(tied)).combine_chunks()
+    order = in_camera_order(paths, np.flatnonzero(~continues[tied]))
+    if (order == np.arange(len(order))).all():
+        return None
+    result = np.arange(rows.num_rows)
+    result[tied] = tied[order]
+    return result
+
+
 def _starts(rows: pa.Table, *, gap_s: float, max_images: int | None) -> Ints:
     """The sorted rows at which an event begins."""
     if rows.num_rows == 0:
@@ -105,10 +143,16 @@ def _starts(rows: pa.Table, *, gap_s: float, max_images: int | None) -> Ints:
     dated = times.is_valid().to_numpy(zero_copy_only=False)
     micros = times.cast(pa.int64()).fill_null(0).to_numpy()
     begins = np.ones(rows.num_rows, bool)
+    events, frames = (rows[name].combine_chunks() for name in ("event", "frame"))
+    counted = np.asarray(events.is_valid())
+    both_counted = counted[1:] & counted[:-1]
+    number, frame = (v.fill_null(0).to_numpy() for v in (events, frames))
+    is_next = (number[1:] == number[:-1]) & (frame[1:] > frame[:-1])
+    is_near = micros[1:] - micros[:-1] <= gap_s * _MICROSECONDS
     begins[1:] = (
         (codes[1:] != codes[:-1])
         | ~(dated[1:] & dated[:-1])
-        | (micros[1:] - micros[:-1] > gap_s * _MICROSECONDS)
+        | ~np.where(both_counted, is_next, is_near)
     )
     if max_images is not None:
         first = np.maximum.accumulate(np.where(begins, np.arange(len(begins)), 0))

@@ -1,5 +1,7 @@
 """Capture times in the forms that people and cameras write."""
 
+import posixpath
+import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 
@@ -18,6 +20,11 @@ _DATES = (  # with the year first, or with a day that can be no month
     r"^\s*(?P<year>\d{4})[-:/.](?P<month>\d{1,2})[-:/.](?P<day>\d{1,2})",
     r"^\s*(?P<day>1[3-9]|2\d|3[01])[-/.](?P<month>\d{1,2})[-/.](?P<year>\d{4})",
     r"^\s*(?P<month>\d{1,2})[-/.](?P<day>1[3-9]|2\d|3[01])[-/.](?P<year>\d{4})",
+)
+
+_IN_NAME = re.compile(
+    r"(?<!\d)((?:19|20)\d\d)[-_.]?(\d\d)[-_.]?(\d\d)[T _-]{0,3}(\d\d)[-_.h]?(\d\d)[-_.m]?(\d\d)"
+    r"(?:\d{3})?(?!\d)"
 )
 
 _YEAR_1_US = int(np.datetime64("0001-01-01", "us").astype(np.int64))
@@ -137,3 +144,17 @@ def parse_instants(values: pa.Array) -> pa.Array:
     micros = times.cast(pa.int64()).fill_null(0).to_numpy() - minutes * 60_000_000
     is_null = times.is_null().to_numpy(zero_copy_only=False)
     return pa.array(micros.astype("datetime64[us]"), pa.timestamp("us"), mask=is_null)
+
+
+def time_in_name(path: str) -> datetime | None:
+    """The time in the name of a file, year first, e.g. in IMG_20190601_100000.JPG; None: no time.
+
+    None as well if the name has several times.
+    """
+    times = set()
+    for match in _IN_NAME.finditer(posixpath.basename(path)):
+        try:
+            times.add(datetime(*map(int, match.groups())))  # type: ignore[arg-type]  # six fields
+        except ValueError:
+            continue
+    return times.pop() if len(times) == 1 else None

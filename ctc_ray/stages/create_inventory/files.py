@@ -4,23 +4,28 @@ A helper of that stage. Answers are columns in the order of the files; the bytes
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.config.choices import TimeSource
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.files.image_uris import image_uri
 from ctc_ray.images import exif, signatures
+from ctc_ray.images.reconyx import Trigger
+from ctc_ray.images.tiff import ReadAt
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.files import FoundFile, unique_text
+from ctc_ray.inventory.sources.times import time_in_name
 from ctc_ray.schemas import Failure
 
 logger = logging.getLogger(__name__)
@@ -39,6 +44,8 @@ class FoundImages:
     files: list[FoundFile]
     captured_at: pa.Array
     """Capture time of each file, timestamp[us]; null if unknown."""
+    triggers: dict[str, pa.Array]
+    """`event` and `frame` that the camera wrote, int64; null where it wrote none."""
     findings: Findings
 
 
@@ -47,21 +54,27 @@ class _Header:
     not_an_image: str | None = None
     unreadable: str | None = None
     time: datetime | None = None
+    time_from: TimeSource | None = None
     broken_time: str | None = None
+    trigger: Trigger | None = None
+    has_modify_date: bool = False
 
 
-def find_images(files: Sequence[FoundFile], *, with_times: bool, n_threads: int) -> FoundImages:
+def find_images(
+    files: Sequence[FoundFile], *, time_from: Sequence[TimeSource], n_threads: int
+) -> FoundImages:
     """Look at the first bytes of each file: is it an image, and when was it taken?
 
     A file that cannot be read stays: it will be a failure.
 
     Args:
-        with_times: read the EXIF time too, for which more bytes are needed.
+        time_from: where to read the time, best first; for it more bytes are needed. Empty: the time
+            is not wanted.
         n_threads: files that are read at once.
     """
 
     def look(file: FoundFile) -> _Header:
-        return _read_header(file, with_times=with_times)
+        return _read_header(file, time_from=time_from)
 
     headers = list(_by_threads(look, files, n_threads, doing="looked at"))
     pairs = list(zip(files, headers, strict=True))
@@ -70,6 +83,7 @@ def find_images(files: Sequence[FoundFile], *, with_times: bool, n_threads: int)
     unreadable = [(f.uri, h.unreadable) for f, h in images if h.unreadable]
     broken = [(f.uri, h.broken_time) for f, h in images if h.broken_time is not None]
     times = [header.time for _, header in images]
+    triggers = [header.trigger for _, header in images]
     findings = Findings()
     for kind, cases in (
         ("not_an_image", none),
@@ -77,11 +91,30 @@ def find_images(files: Sequence[FoundFile], *, with_times: bool, n_threads: int)
         ("broken_times", broken),
     ):
         findings = findings.listed(kind, [row for row, _ in cases], [what for _, what in cases])
-    if with_times:
+    if time_from:
         n_without = times.count(None) - len(broken) - len(unreadable)
         findings = findings.counted(images_without_time=n_without)
-    captured_at = pa.array(times, pa.timestamp("us"))
-    return FoundImages([file for file, _ in images], captured_at, findings)
+        findings = findings.plus(_sources_of_times([header for _, header in images]))
+    return FoundImages(
+        [file for file, _ in images],
+        pa.array(times, pa.timestamp("us")),
+        {
+            "event": pa.array([t and t.event_number for t in triggers], pa.int64()),
+            "frame": pa.array([t and t.frame for t in triggers], pa.int64()),
+        },
+        findings,
+    )
+
+
+def _sources_of_times(headers: Sequence[_Header]) -> Findings:
+    """How many times came from where, unless all are DateTimeOriginal; and which were not used."""
+    counts = Counter(header.time_from for header in headers if header.time is not None)
+    unused = sum(header.time is None and header.has_modify_date for header in headers)
+    findings = Findings().counted(images_with_only_a_modify_date=unused)
+    if set(counts) <= {"original"}:
+        return findings
+    found = {f"times_from_{name}".replace("-", "_"): n for name, n in sorted(counts.items())}
+    return findings.counted(**found)
 
 
 def missing_files(image_uris: pa.Array, *, root_uri: str | None, n_threads: int) -> Findings:
@@ -144,19 +177,51 @@ def same_content(image_uris: pa.Array | pa.ChunkedArray, hashes: pa.Array) -> Fi
     )
 
 
-def _read_header(file: FoundFile, *, with_times: bool) -> _Header:
-    n_bytes = exif.HEADER_BYTES if with_times else signatures.SIGNATURE_BYTES
+def _read_header(file: FoundFile, *, time_from: Sequence[TimeSource]) -> _Header:
+    n_bytes = exif.HEADER_BYTES if time_from else signatures.SIGNATURE_BYTES
     try:
         head = storage.read_bytes(file.uri, n_bytes)
+        what = signatures.not_an_image(file.path, head)
+        if what is not None or not time_from:
+            return _Header(not_an_image=what)
+        found = exif.read_times(head, _read_on(file.uri) if len(head) == n_bytes else None)
     except ConnectionError:
         raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not signatures.has_image_extension(file.path):
+            return _Header(not_an_image="a link that leads nowhere")
         return _Header(unreadable=" ".join(str(error).split()))
-    what = signatures.not_an_image(file.path, head)
-    if what is not None or not with_times:
-        return _Header(not_an_image=what)
-    taken = exif.read_time(head)
-    return _Header(time=taken.time, broken_time=taken.text if taken.time is None else None)
+    broken = None
+    for source in time_from:
+        taken = _time(found, file, source)
+        if taken.time is not None:
+            return _Header(time=taken.time, time_from=source, trigger=found.trigger)
+        broken = broken or taken.text
+    has_modify_date = "modify-date" in found.times
+    return _Header(broken_time=broken, trigger=found.trigger, has_modify_date=has_modify_date)
+
+
+def _time(found: exif.CameraTimes, file: FoundFile, source: TimeSource) -> exif.ExifTime:
+    match source:
+        case "original" | "digitized" | "maker-note" | "modify-date":
+            return found.times.get(source, exif.ExifTime(None, None))
+        case "file-name":
+            return exif.ExifTime(time_in_name(file.path), None)
+        case _:
+            assert_never(source)
+
+
+def _read_on(uri: str) -> ReadAt:
+    """Reads bytes behind the head of a file, for the few files that have their EXIF data there."""
+
+    def read(start: int, n: int) -> bytes:
+        with storage.open_file(uri) as file:
+            if start >= file.size():
+                return b""
+            file.seek(start)
+            return bytes(file.read(n))
+
+    return read
 
 
 def _by_threads(

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +23,14 @@ from ctc_ray.config.inventory import (
     ImagesInventoryConfig,
     InventoryConfig,
     JsonInventoryConfig,
+    LabelledInventoryConfig,
     MegadetectorInventoryConfig,
+    TimedInventoryConfig,
 )
 from ctc_ray.files import parquet, storage
 from ctc_ray.inventory.checks.clocks import check_clocks
 from ctc_ray.inventory.checks.labels import check_images, check_labels, count_labels
+from ctc_ray.inventory.clock_corrections import KIND as CORRECTIONS
 from ctc_ray.inventory.events.assemble import Inventory, SourceRows
 from ctc_ray.inventory.events.images import AssembledImages, StoredImages
 from ctc_ray.inventory.findings import Findings
@@ -35,19 +39,21 @@ from ctc_ray.inventory.sources.camtrap_package import package_files
 from ctc_ray.inventory.sources.class_folders import read_dir
 from ctc_ray.inventory.sources.coco import read_coco
 from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
-from ctc_ray.inventory.sources.files import find_files, unreadable_folders
-from ctc_ray.inventory.sources.image_tree import layout_pattern, read_tree
 from ctc_ray.inventory.sources.megadetector import add_boxes
 from ctc_ray.inventory.sources.original_json import read_json
 from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, finished_run, is_begun, open_run
 from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
 from ctc_ray.stages.create_inventory.files import (
-    FoundImages,
     content_hashes,
-    find_images,
     missing_files,
     same_content,
+)
+from ctc_ray.stages.create_inventory.image_folder import (
+    clock_corrections,
+    digest_of_corrections,
+    images_below,
+    read_image_folder,
 )
 
 logger = logging.getLogger(__name__)
@@ -121,6 +127,9 @@ def _absolute(config: InventoryConfig) -> InventoryConfig:
     )
     if isinstance(config, MegadetectorInventoryConfig):
         return config.replaced(inventory_uri=storage.absolute(config.inventory_uri))
+    if isinstance(config, TimedInventoryConfig) and config.clock_corrections_uri is not None:
+        uri = storage.absolute(config.clock_corrections_uri)
+        return config.replaced(clock_corrections_uri=uri)
     return config
 
 
@@ -171,8 +180,12 @@ def _read(config: InventoryConfig) -> Inventory:
     return readers[type(config)](config)
 
 
-def _gaps(config: InventoryConfig) -> dict[str, Any]:
-    return {"gap_s": config.event_gap_s, "max_images": config.max_images_per_event}
+def _gaps(config: TimedInventoryConfig) -> dict[str, Any]:
+    return {
+        "gap_s": config.event_gap_s,
+        "max_images": config.max_images_per_event,
+        "corrections": clock_corrections(config),
+    }
 
 
 def _read_csv(config: CsvInventoryConfig) -> Inventory:
@@ -192,18 +205,12 @@ def _read_csv(config: CsvInventoryConfig) -> Inventory:
 
 
 def _read_dir(config: DirInventoryConfig) -> Inventory:
-    found = _images_below(config, with_times=False)
+    found = images_below(config.source_uri, time_from=(), n_threads=config.read_threads)
     return _with(read_dir(config.source_uri, found.files), found.findings)
 
 
 def _read_tree(config: ImagesInventoryConfig) -> Inventory:
-    if config.layout is not None:
-        layout_pattern(config.layout)  # a wrong one is an error before any file is read
-    found = _images_below(config, with_times=True)
-    inventory = read_tree(
-        config.source_uri, found.files, found.captured_at, layout=config.layout, **_gaps(config)
-    )
-    return _with(inventory, found.findings)
+    return read_image_folder(config, config.source_uri, n_threads=config.read_threads)
 
 
 def _read_boxes(config: MegadetectorInventoryConfig) -> Inventory:
@@ -218,10 +225,16 @@ def _checks(config: InventoryConfig, images: AssembledImages | StoredImages) -> 
     if not isinstance(images, AssembledImages):  # rows of another inventory were checked with it
         return []
     observations_E, heads = images.observations, tuple(images.source.labels)
+    rare = config.rare_class_events if isinstance(config, LabelledInventoryConfig) else 0
     return [
-        check_labels(observations_E, heads, rare_class_events=config.rare_class_events),
+        check_labels(observations_E, heads, rare_class_events=rare),
         check_images(images),
-        check_clocks(images.source.image_uris, images.source.captured_at, images.cameras),
+        check_clocks(
+            images.source.image_uris,
+            images.source.captured_at,
+            images.cameras,
+            now=datetime.now(UTC),
+        ),
     ]
 
 
@@ -242,13 +255,6 @@ def _compared(config: InventoryConfig, inventory: Inventory) -> Inventory:
     return _with(inventory, same_content(images.uris, hashes))
 
 
-def _images_below(config: InventoryConfig, *, with_times: bool) -> FoundImages:
-    closed: list[OSError] = []
-    files = find_files(config.source_uri, on_closed=closed.append)
-    found = find_images(files, with_times=with_times, n_threads=config.read_threads)
-    return replace(found, findings=unreadable_folders(closed).plus(found.findings))
-
-
 def _with(inventory: Inventory, *findings: Findings) -> Inventory:
     for others in findings:
         inventory = replace(inventory, findings=inventory.findings.plus(others))
@@ -259,10 +265,11 @@ def _inputs_of_files(config: InventoryConfig) -> dict[str, str]:
     """Source URI -> SHA-256 of its content; empty for image folders."""
     if isinstance(config, DirInventoryConfig | ImagesInventoryConfig):
         return {}
+    corrections = digest_of_corrections(config) if isinstance(config, TimedInventoryConfig) else {}
     if isinstance(config, CamtrapDpInventoryConfig):
         files = [storage.digest(uri) for uri in package_files(config.source_uri)]
-        return {config.source_uri: fingerprint(files)}
-    inputs = {config.source_uri: storage.digest(config.source_uri)}
+        return {config.source_uri: fingerprint(files), **corrections}
+    inputs = {config.source_uri: storage.digest(config.source_uri), **corrections}
     if isinstance(config, MegadetectorInventoryConfig):
         inputs[config.inventory_uri] = manifest_fingerprint(config.inventory_uri)
     return inputs
@@ -272,7 +279,10 @@ def _inputs_of_folder(config: InventoryConfig, source: SourceRows) -> dict[str, 
     """Fingerprint of an image folder: its file names and, if read, capture times."""
     times = source.captured_at
     known = None if times is None else times.cast(pa.int64()).to_pylist()
-    return {config.source_uri: fingerprint([source.image_uris.to_pylist(), known])}
+    inputs = {config.source_uri: fingerprint([source.image_uris.to_pylist(), known])}
+    return inputs | (
+        digest_of_corrections(config) if isinstance(config, TimedInventoryConfig) else {}
+    )
 
 
 def _statistics(inventory: Inventory) -> dict[str, list[dict[str, Any]]]:
@@ -289,6 +299,11 @@ def _classes(labels: list[dict[str, Any]]) -> list[str]:
 
 def _summary(inventory: Inventory, statistics: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     counts: dict[str, Any] = {"events": inventory.images.n_events}
+    corrections = inventory.findings.cases(CORRECTIONS)
+    if corrections:
+        counts["clock corrections"] = [
+            {"deployment": row["row"], "correction": row["detail"]} for row in corrections
+        ]
     examples = _examples(inventory.findings)
     if examples:
         counts["examples of findings"] = examples

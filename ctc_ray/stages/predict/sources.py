@@ -20,10 +20,11 @@ from ctc_ray.files.image_uris import N_ASKED_FOR, image_uri, require_reachable
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
-from ctc_ray.inventory.sources.image_tree import read_images
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import Failure, conform, image_fields, meta_fields
+from ctc_ray.stages.create_inventory.image_folder import digest_of_corrections, read_image_folder
 
+_HEADERS_AT_ONCE = 32  # files of which only the beginning is read
 _SHARD = "_shard"  # column of a plan: the shard that holds the image
 
 
@@ -53,7 +54,7 @@ def read_source(config: PredictConfig) -> Source:
     if config.csv_uri is not None:
         found = read_csv(config.csv_uri, _csv_columns(config))
     else:
-        found = read_images(config.images_uri or "")
+        found = read_image_folder(config, config.images_uri or "", n_threads=_HEADERS_AT_ONCE)
     return Source(_image_rows(found.table), found.empty_events, found.findings.counts)
 
 
@@ -112,7 +113,9 @@ def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
 def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
     """The URI of the source, and a fingerprint that changes with its content."""
     if config.images_uri is not None:
-        return {config.images_uri: fingerprint(rows["image_uri"].to_pylist())}
+        names = ("image_uri", "capture_event_id", "captured_at", "location_id", "deployment_id")
+        known = [rows[name].cast(pa.string()).to_pylist() for name in names]
+        return {config.images_uri: fingerprint(known), **digest_of_corrections(config)}
     if config.csv_uri is not None:
         return {config.csv_uri: storage.digest(config.csv_uri)}
     folder = config.inventory_uri or config.dataset_uri or ""

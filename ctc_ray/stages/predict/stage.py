@@ -82,8 +82,11 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
 
 
 def _absolute(config: PredictConfig) -> PredictConfig:
-    names = ("bundle_uri", "output_uri", "images_uri", "csv_uri", "inventory_uri", "dataset_uri")
-    uris = {name: getattr(config, name) for name in (*names, "image_root_uri")}
+    names = (
+        *("bundle_uri", "output_uri", "images_uri", "csv_uri", "inventory_uri", "dataset_uri"),
+        *("image_root_uri", "clock_corrections_uri"),
+    )
+    uris = {name: getattr(config, name) for name in names}
     return config.replaced(**{k: storage.absolute(v) for k, v in uris.items() if v is not None})
 
 

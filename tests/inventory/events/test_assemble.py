@@ -149,6 +149,13 @@ def test_event_without_image_is_left_out_and_counted():
     assert inventory.empty_events["capture_event_id"].to_pylist() == ["e"]
 
 
+def test_events_of_several_rows_are_listed_and_their_further_rows_counted():
+    rows = [("f", ["a.jpg"], None), ("e", ["b.jpg"], None), ("f", [], None), ("f", [], None)]
+    found = made([*rows, ("g", ["c.jpg"], None), ("e", [], None)]).findings
+    assert found.counts == {"rows_merged": 3}
+    assert found.examples("rows_merged") == ["e (2 rows)", "f (3 rows)"]
+
+
 def test_no_image_at_all_is_an_error():
     with pytest.raises(SchemaError, match=r"^source: no image in 2 rows$"):
         made([("e", [], "lion"), ("f", [], None)])

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import pytest
 
+from ctc_ray.inventory.clock_corrections import read_clock_corrections
 from ctc_ray.inventory.sources.camtrap_dp import read_camtrap_dp
 
 
@@ -264,3 +265,41 @@ def test_the_case_of_the_field_is_read(shared_data):
     species = sorted((one["species"], one["count"]) for of in labels for one in of)
     assert species == [("Meles meles", "1"), ("Vulpes vulpes", "1"), ("Vulpes vulpes", "3")]
     assert found.findings.counts["machine_labels"] == 1
+
+
+def test_times_of_every_table_that_cannot_be_read_are_listed(package):
+    media = [
+        {"mediaID": 1, "timestamp": "yesterday", "filePath": "1.jpg"},
+        {"mediaID": 2, "timestamp": "2020-05-30T02:00:00Z", "filePath": "2.jpg"},
+    ]
+    observations = [
+        {"observationID": "o", "mediaID": 1, "observationType": "blank", "eventStart": "30/5/2020",
+         "eventEnd": "2020-05-30T02:00:00Z"},
+    ]  # fmt: skip
+    place = {"locationName": "Pond", "deploymentStart": "2020-05-30", "deploymentEnd": ""}
+    uri = package(media, observations, place)
+
+    findings = read_camtrap_dp(uri, gap_s=60).findings
+
+    listed = [(row["row"], row["detail"]) for row in findings.cases("unreadable_times")]
+    assert listed == [(f"{uri}/1.jpg", "yesterday"), ("d", "2020-05-30"), ("o", "30/5/2020")]
+    assert findings.counts["unreadable_times"] == 3
+
+
+def test_a_corrected_clock_moves_images_and_their_gaps_but_no_named_event(package, tmp_path):
+    media = [
+        {"mediaID": n, "timestamp": f"2020-05-30T{at}Z", "filePath": f"{n}.jpg"}
+        for n, at in ((1, "02:00:00"), (2, "08:00:00"), (3, "09:00:30"))
+    ]
+    whole = {"observationID": "o", "eventID": "e", "observationType": "blank",
+             "eventStart": "2020-05-30T02:00:00Z", "eventEnd": "2020-05-30T02:00:10Z"}  # fmt: skip
+    uri = package(media, [whole])
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text("deployment,to,shift\nd,2020-05-30 08:30:00,1:00\n")
+
+    inventory = read_camtrap_dp(uri, gap_s=60, corrections=read_clock_corrections(str(fixes)))
+
+    rows = {row["image_uri"][-5]: row for row in inventory.table.to_pylist()}
+    assert [rows[n]["captured_at"].hour for n in "123"] == [3, 9, 9]
+    assert [rows[n]["n_images"] for n in "123"] == [1, 2, 2]
+    assert rows["1"]["capture_event_id"] == "e"

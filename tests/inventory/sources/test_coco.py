@@ -5,6 +5,7 @@ import json
 import pytest
 
 from ctc_ray.errors import SchemaError
+from ctc_ray.inventory.clock_corrections import read_clock_corrections
 from ctc_ray.inventory.sources.coco import read_coco
 from ctc_ray.schemas import inventory_schema
 
@@ -223,3 +224,28 @@ def test_the_cases_of_the_field_are_read(shared_data):
     mixed = read_coco(str(odd / "mixed.json"), gap_s=60)
     assert len({e.partition(" ")[0] for e in events_of(mixed)}) == 2
     assert mixed.findings.counts["unreadable_times"] >= 2
+
+
+def test_times_that_cannot_be_read_are_listed_with_their_image(write):
+    images = [
+        image(1, datetime="2020-01-01 00:00:00"),
+        image(2, datetime="noon"),
+        image(3, date_captured="31.12.2020"),
+        image(4),
+    ]
+    findings = read_coco(write(coco(images)), gap_s=60).findings
+    assert findings.examples("unreadable_times") == ["2.jpg (noon)", "3.jpg (31.12.2020)"]
+    assert findings.counts["unreadable_times"] == 2
+
+
+def test_a_corrected_clock_makes_the_events(write, tmp_path):
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text("deployment,to,shift\nS,2020-01-01 09:30:00,1:00\n")
+    images = [
+        image(1, location="S", datetime="2020-01-01 09:00:00"),
+        image(2, location="S", datetime="2020-01-01 10:00:30"),
+    ]
+    corrections = read_clock_corrections(str(fixes))
+    table = read_coco(write(coco(images)), gap_s=60, corrections=corrections).table
+    assert table["n_images"].to_pylist() == [2, 2]
+    assert [time.hour for time in table["captured_at"].to_pylist()] == [10, 10]

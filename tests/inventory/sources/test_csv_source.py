@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError, CtcError, SchemaError
+from ctc_ray.inventory.clock_corrections import read_clock_corrections
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.schemas import inventory_schema
 
@@ -327,3 +328,30 @@ def test_event_that_repeats_an_image_has_it_once(originals):
 
     assert inventory.table.num_rows == 10
     assert inventory.findings.counts == {"duplicate_images": 2}
+
+
+@pytest.mark.parametrize("event_column", [None, "id"])
+def test_corrected_clocks_are_those_of_the_deployment_else_of_the_location(
+    write, tmp_path, event_column
+):
+    uri = write(
+        "id,file,camera,site,time\n"
+        "e,a.jpg,A,S,2020-01-01 09:00:00\n"
+        "e,b.jpg,A,S,2020-01-01 10:00:30\n"
+        "f,c.jpg,B,S,2020-01-01 09:00:00\n"
+        "g,d.jpg,,S,2020-01-01 09:00:00\n"
+    )
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text("deployment,to,shift\nA,2020-01-01 09:30:00,1:00\nS,,-1:00\n")
+    columns = CsvColumns(
+        event_column,
+        ("file",),
+        deployment_column="camera",
+        location_column="site",
+        captured_at_column="time",
+    )
+    inventory = read_csv(uri, columns, corrections=read_clock_corrections(str(fixes)))
+    rows = {row["image_uri"][0]: row for row in inventory.table.to_pylist()}
+    assert [rows[n]["captured_at"].hour for n in "abcd"] == [10, 10, 9, 8]
+    assert [rows[n]["n_images"] for n in "abcd"] == [2, 2, 1, 1]
+    assert inventory.findings.counts["times_corrected"] == 2

@@ -1,6 +1,5 @@
-"""A folder without labels: every file is an event, or events are made by gaps in time."""
+"""A folder of images: events are made by gaps in time, folders may be places and labels."""
 
-import os
 from datetime import datetime, timedelta
 
 import pyarrow as pa
@@ -10,57 +9,31 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.inventory.sources.files import FoundFile
-from ctc_ray.inventory.sources.image_tree import layout_pattern, read_images, read_tree
-from ctc_ray.schemas import inventory_schema
-
-
-def test_every_file_at_any_depth_is_an_event_named_by_its_path(tmp_path):
-    for name in ("b.jpg", "a/c.1.jpg", "a/Thumbs.db"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes(b"")
-
-    inventory = read_images(str(tmp_path))
-
-    assert inventory.table.schema.equals(inventory_schema([]))
-    assert inventory.heads == ()
-    assert inventory.table["capture_event_id"].to_pylist() == ["a/Thumbs.db", "a/c.1.jpg", "b.jpg"]
-    assert inventory.table["image_uri"].to_pylist() == [
-        f"{tmp_path}/a/Thumbs.db",
-        f"{tmp_path}/a/c.1.jpg",
-        f"{tmp_path}/b.jpg",
-    ]
-
-
-def test_name_that_is_not_utf8_gets_a_valid_id(tmp_path):
-    for name in (b"\xe9.jpg", b"%E9.jpg"):
-        with open(os.path.join(os.fsencode(tmp_path), name), "wb"):
-            pass
-
-    inventory = read_images(str(tmp_path))
-
-    assert inventory.table["capture_event_id"].to_pylist() == ["%E9.jpg", "/%E9.jpg"]
-
-
-def test_folder_without_files_is_an_error(tmp_path):
-    with pytest.raises(ConfigError, match="no file in this folder"):
-        read_images(str(tmp_path))
-    with pytest.raises(ConfigError, match="no such folder"):
-        read_images(str(tmp_path / "nowhere"))
-
+from ctc_ray.inventory.sources.image_tree import (
+    EventRules,
+    TreeImages,
+    layout_pattern,
+    read_tree,
+)
 
 START = datetime(2021, 4, 11, 20, 43, 9)
 
 
-def tree(files: dict[str, int | None], layout: str | None = None, max_images: int | None = None):
+def tree(
+    files: dict[str, int | None],
+    layout: str | None = None,
+    max_images: int | None = None,
+    **options: object,
+):
     """The inventory of files: path -> seconds after the start; None: no time."""
     times = [None if s is None else START + timedelta(seconds=s) for s in files.values()]
+    found = [FoundFile(f"root/{path}", path) for path in files]
     return read_tree(
         "root",
-        [FoundFile(f"root/{path}", path) for path in files],
-        pa.array(times, pa.timestamp("us")),
+        TreeImages(found, pa.array(times, pa.timestamp("us"))),
         layout=layout,
-        gap_s=60,
-        max_images=max_images,
+        rules=EventRules(max_images=max_images),
+        **options,
     )
 
 
@@ -101,7 +74,7 @@ def test_event_ids_do_not_depend_on_the_location_of_the_tree():
     def ids(root: str) -> list[str]:
         files = [FoundFile(f"{root}/{index}", path) for index, path in enumerate(paths)]
         times = pa.nulls(len(paths), pa.timestamp("us"))
-        found = read_tree(root, files, times, layout=None, gap_s=60, max_images=None)
+        found = read_tree(root, TreeImages(files, times))
         return found.table["capture_event_id"].to_pylist()
 
     assert ids("/data/photos") == ids("s3://bucket")
@@ -176,7 +149,11 @@ def test_every_file_is_one_row_with_any_layout(files, layout):
     found = [FoundFile(f"root/{n}", path) for n, path in enumerate(files)]
     times = [None if s is None else START + timedelta(seconds=s) for s in files.values()]
     inventory = read_tree(
-        "root", found, pa.array(times, pa.timestamp("us")), layout=layout, gap_s=9, max_images=3
+        "root",
+        TreeImages(found, pa.array(times, pa.timestamp("us"))),
+        layout=layout,
+        rules=EventRules(gap_s=9, max_images=3),
+        allow_unmatched=True,
     )
 
     uris = inventory.table["image_uri"].to_pylist()
@@ -185,14 +162,3 @@ def test_every_file_is_one_row_with_any_layout(files, layout):
     assert [given_times[uri] for uri in uris] == inventory.table["captured_at"].to_pylist()
     assert max(inventory.table["n_images"].to_pylist()) <= 3
     assert "conflicting_metadata" not in inventory.findings.counts
-
-
-@pytest.mark.real_data
-def test_every_file_of_a_folder_of_odd_files_is_kept(shared_data):
-    root = shared_data / "malformed"
-
-    inventory = read_images(str(root))
-
-    n_files = sum(len(names) for _, _, names in os.walk(root))
-    assert inventory.table.num_rows == n_files
-    assert len(set(inventory.table["capture_event_id"].to_pylist())) == n_files

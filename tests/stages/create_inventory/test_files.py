@@ -8,6 +8,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from ctc_ray.files import storage
+from ctc_ray.images.exif import CAMERA_TIMES
 from ctc_ray.inventory.sources.files import find_files
 from ctc_ray.stages.create_inventory.files import (
     content_hashes,
@@ -44,7 +45,7 @@ def test_times_and_kinds_are_read_of_the_first_bytes(folder_uri, n_threads):
         f_mp4=b"\0\0\0\x18ftypisom",
     )
 
-    found = find_images(find_files(folder_uri), with_times=True, n_threads=n_threads)
+    found = find_images(find_files(folder_uri), time_from=CAMERA_TIMES, n_threads=n_threads)
 
     assert [file.path for file in found.files] == ["a.jpg", "b", "c.txt", "d.jpg"]
     taken = datetime(2021, 4, 11, 20, 43, 9, 250_000)
@@ -59,15 +60,22 @@ def test_times_and_kinds_are_read_of_the_first_bytes(folder_uri, n_threads):
 def test_file_that_cannot_be_read_stays(tmp_path):
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere")
 
-    found = find_images(find_files(str(tmp_path)), with_times=True, n_threads=2)
+    found = find_images(find_files(str(tmp_path)), time_from=CAMERA_TIMES, n_threads=2)
 
     assert [file.path for file in found.files] == ["gone.jpg"]
     assert found.findings.counts == {"unreadable_files": 1}
 
 
+def test_a_link_that_leads_nowhere_is_no_image_unless_named_like_one(tmp_path):
+    (tmp_path / "camB").symlink_to(tmp_path / "nowhere")
+    found = find_images(find_files(str(tmp_path)), time_from=CAMERA_TIMES, n_threads=2)
+    assert found.files == []
+    assert found.findings.examples("not_an_image") == ["camB (a link that leads nowhere)"]
+
+
 def test_times_are_not_looked_for_unless_they_are_wanted(tmp_path):
     put(str(tmp_path), a_jpg=jpeg("2021:13:11 20:43:09"))
-    found = find_images(find_files(str(tmp_path)), with_times=False, n_threads=2)
+    found = find_images(find_files(str(tmp_path)), time_from=(), n_threads=2)
     assert found.findings.counts == {}
 
 

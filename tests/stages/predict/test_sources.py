@@ -1,13 +1,27 @@
+import io
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from builders import photograph
+from PIL import ExifTags, Image
 
+from ctc_ray.config.inventory import ImagesInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.schemas import Failure, meta_fields
+from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.predict import sources as source
+
+
+def taken_at(jpeg: bytes, text: str) -> bytes:
+    """The same image with a time in its EXIF data."""
+    exif, out = Image.Exif(), io.BytesIO()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = text
+    Image.open(io.BytesIO(jpeg)).save(out, "JPEG", exif=exif)
+    return out.getvalue()
 
 
 def config(**fields: object) -> PredictConfig:
@@ -58,3 +72,55 @@ def test_fingerprint_of_a_csv_is_that_of_its_bytes(photos: Path) -> None:
     assert source.fingerprints(where, empty) == {
         where.csv_uri: storage.digest(str(photos / "events.csv"))
     }
+
+
+def test_a_folder_is_read_as_create_inventory_reads_it(tmp_path: Path) -> None:
+    """The card of a hybrid camera as a disk station keeps it, and one camera linked twice."""
+    root = tmp_path / "root"
+    for name in ("A", "A/@eaDir", ".thumbnails"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name / "1.jpg").write_bytes(photograph("red", seed=1))
+    (root / "A" / "2.jpg").write_bytes(b"")
+    (root / "A" / "1.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    (root / "A" / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (root / "A" / "notes.txt").write_text("notes")
+    (root / "B").symlink_to(root / "A")
+    fields = {"layout": "{location}", "event_gap_s": 5}
+    inventory_config = ImagesInventoryConfig(
+        source_uri=str(root), output_uri=str(tmp_path / "inventory"), **fields
+    )
+    manifest = create_inventory.run(inventory_config)
+    want = parquet.read_folder(str(tmp_path / "inventory"))
+
+    found = source.read_source(config(images_uri=str(root), **fields))
+
+    assert found.rows.num_rows == 4  # two files by two names
+    assert found.rows.equals(want.select(found.rows.column_names))
+    assert found.findings == {
+        kind: n for kind, n in manifest.findings.items() if kind in found.findings
+    }
+    assert found.findings == {
+        "not_an_image": 9, "folders_linked_twice": 1, "images_without_time": 4,
+    }  # fmt: skip
+
+
+def test_bursts_of_a_folder_are_events_of_their_camera(tmp_path: Path) -> None:
+    for name in ("A/1.jpg", "A/2.jpg", "B/1.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(taken_at(photograph("red", seed=1), "2021:04:11 20:43:09"))
+    rows = source.read_source(config(images_uri=str(tmp_path))).rows
+    assert rows["n_images"].to_pylist().count(2) == 2
+    assert set(rows["deployment_id"].to_pylist()) == {"A", "B"}
+
+
+@pytest.mark.real_data
+def test_the_card_of_a_hybrid_camera_is_its_six_photographs(
+    shared_data: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(shared_data.parent / "cases" / "06-folder-with-videos-and-loops" / "root", root)
+    (root / "camA" / "parent").symlink_to(root)
+    (root / "gone").symlink_to(tmp_path / "nowhere")
+    rows = source.read_source(config(images_uri=str(root))).rows
+    names = [Path(uri).name for uri in rows["image_uri"].to_pylist()]
+    assert sorted(names) == sorted([*(f"IMG_000{k}.JPG" for k in range(6)), "zero.JPG"])
