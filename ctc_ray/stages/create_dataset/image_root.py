@@ -8,6 +8,7 @@ import numpy as np
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
+from ctc_ray.files.image_root import require_some_image, rows_to_look_for
 from ctc_ray.files.prefetch import fetch
 from ctc_ray.schemas import Failure
 from ctc_ray.stages.create_dataset.inventory_rows import find_rows
@@ -18,8 +19,11 @@ _IMAGES_ASKED_FOR = 8  # of an object store
 def require_image_root(config: CreateDatasetConfig) -> None:
     """Fail early if no image can be read (wrong path, disk not mounted), before all are `missing`.
 
+    With `check`, or where all images may fail, images that are missing are no error.
+
     Raises:
-        ConfigError: there is no such folder, or an object store refuses all images asked for.
+        ConfigError: there is no such folder, none of a few dozen images is in it, or an object
+            store refuses all images asked for.
     """
     root, refusal = config.image_root_uri, None
     try:
@@ -34,6 +38,11 @@ def require_image_root(config: CreateDatasetConfig) -> None:
             "to"
         )
     _require_access(config, refusal)
+    if config.check is None and config.max_failure_fraction < 1:
+        inventory = find_rows(config.inventory_uri)
+        n_rows = inventory.part_ends[-1]
+        uris = inventory.read(rows_to_look_for(n_rows), ["image_uri"])["image_uri"].to_pylist()
+        require_some_image(config.image_root_uri, uris, n_rows=n_rows)
 
 
 def _require_access(config: CreateDatasetConfig, refusal: PermissionError | None) -> None:

@@ -16,6 +16,7 @@ from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
+from ctc_ray.files.image_root import require_some_image, rows_to_look_for
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
@@ -100,6 +101,19 @@ def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
         return {config.csv_uri: storage.digest(config.csv_uri)}
     folder = config.inventory_uri or config.dataset_uri or ""
     return {folder: manifest_fingerprint(folder)}
+
+
+def require_images(config: PredictConfig, rows: pa.Table) -> None:
+    """Check that not all images of a csv or an inventory are missing, unless all may fail.
+
+    Raises:
+        ConfigError: none of a few dozen is there.
+    """
+    is_listed = config.csv_uri is not None or config.inventory_uri is not None
+    if is_listed and config.max_failure_fraction < 1:
+        chosen = pa.array(rows_to_look_for(rows.num_rows))
+        uris = rows["image_uri"].take(chosen).to_pylist()
+        require_some_image(config.image_root_uri, uris, n_rows=rows.num_rows)
 
 
 def image_columns(rows: pa.Table) -> list[str]:

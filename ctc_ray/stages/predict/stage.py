@@ -27,11 +27,12 @@ from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import (
     check_failures,
     count_failures,
+    first_missing,
     read_failures,
     read_footers,
     require_all_rows,
 )
-from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
+from ctc_ray.runs.manifest import Manifest, is_complete, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.units import Unit, missing_units, write_plan
 from ctc_ray.schemas import FAILURES_FILE, meta_fields, pred_column
@@ -57,6 +58,8 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         config.bundle_uri: manifest_fingerprint(config.bundle_uri),
         **source.fingerprints(config, rows),
     }
+    if config.overwrite or not is_complete(config.output_uri):
+        source.require_images(config, rows)
     if config.gpu_per_worker:
         require_gpus(config.gpu_per_worker)
     fields = {**config.result_fields(), "inputs": inputs}
@@ -127,7 +130,8 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
     parquet.write_table(failures_uri, table)
     n_rows = sum(footer.n_rows for footer in footers)
     require_all_rows(config.output_uri, n_rows, manifest.rows_in)
-    check_failures(failures_uri, failures, n_rows, config.max_failure_fraction)
+    first = first_missing(table, config.image_root_uri)
+    check_failures(failures_uri, failures, n_rows, config.max_failure_fraction, first_missing=first)
     _write_exports(config, labels, manifest.meta, units)
     n_events, predicted = _count_events(config, labels)
     finished = manifest.model_copy(
