@@ -82,6 +82,9 @@ class FilterConfig(Config):
     """Keep only events with at least one of these labels."""
     remove: Annotated[tuple[str, ...], Shown(value="HEAD=CLASS")] = ()
     """Leave out events with any of these labels."""
+    allow_unmatched: bool = False
+    """Go on if a class of --filter.keep or --filter.remove does not occur. Otherwise that is an
+    error, except with --append."""
     drop_missing_labels: bool = False
     """Leave out events that lack a label of one of the heads."""
     min_events_per_class: int = Field(0, ge=0)
@@ -127,7 +130,7 @@ ctc create-dataset --inventory-uri inventory --output-uri dataset \\
 
     inventory_uri: str = Field(min_length=1)
     """Folder written by `ctc create-inventory`."""
-    heads: tuple[str, ...] = Field(min_length=1)
+    heads: Annotated[tuple[str, ...], Shown("only for an inventory without heads")] = ()
     """Heads whose labels are stored, for example species count."""
     append: bool = False
     """Add the new events of this inventory to the finished dataset in --output-uri. With

@@ -8,12 +8,14 @@ import re
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import numpy.typing as npt
+
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.schemas import Failure
 
-N_ASKED_FOR = 32
-"""Images that are looked for before the work begins."""
+_LOOKED_FOR = 48
 
 _FILE = "file"
 _NO_BUCKET = re.compile(r"[^/]*@|\d+\.\d+\.\d+\.\d+(/|$)")  # credentials; an address, never a name
@@ -49,17 +51,24 @@ def _is_utf8(uri: str) -> bool:
     return storage.as_text(path) == path
 
 
+def rows_to_look_for(n_rows: int) -> npt.NDArray[np.int64]:
+    """A few dozen rows from the first to the last, ascending."""
+    return np.unique(np.linspace(0, max(n_rows - 1, 0), min(n_rows, _LOOKED_FOR)).astype(np.int64))
+
+
 def require_reachable(
     uris: Sequence[str],
     *,
     root_uri: str | None,
     allow: Collection[str],
+    n_rows: int,
     may_be_missing: bool = False,
 ) -> None:
     """Check that one of some images is there: a wrong root is noticed before the work begins.
 
     Args:
-        uris: as rows name them; a few dozen from all parts of the table.
+        uris: those of `rows_to_look_for`, as the rows name them.
+        n_rows: images of the whole table, for the message.
         may_be_missing: all of them; then only a store that refuses all is an error.
 
     Raises:
@@ -82,12 +91,12 @@ def require_reachable(
         )
     if all(one is Failure.UNREADABLE for one in answers):
         raise ConfigError(f"{what}can be read; the first is {first}; are the credentials right?")
-    way_out = (
-        "if paths are relative to a folder, name it with --image-root-uri"
-        if root_uri is None
-        else "--image-root-uri names the folder that image paths are relative to"
-    )
-    raise ConfigError(f"{what}is there; the first path tried is {first}; {way_out}")
+    raise ConfigError(f"{what}is there (of {n_rows:,}), {wrong_root(first)}")
+
+
+def wrong_root(first_tried: str) -> str:
+    """What to say where no image is found."""
+    return f"first {first_tried}: is --image-root-uri the folder that the image paths start from?"
 
 
 def _look(uri: str | Failure) -> Failure | None:

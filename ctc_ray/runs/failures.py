@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from ctc_ray.errors import CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
+from ctc_ray.files.image_uris import wrong_root
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure, failure_schema
 
@@ -78,25 +79,48 @@ def require_all_rows(output_uri: str, n_out: int, n_in: int) -> None:
         )
 
 
+def first_missing(failures: pa.Table, root_uri: str | None) -> str | None:
+    """The path that was tried for the first image that is missing; None: none is missing."""
+    missing = failures.filter(pc.equal(failures["failure"], Failure.MISSING.value))
+    if missing.num_rows == 0:
+        return None
+    return storage.under_root(root_uri, missing["image_uri"][0].as_py())
+
+
 def check_failures(
-    failures_uri: str, failures: Mapping[str, int], n_rows: int, allowed: float
+    failures_uri: str,
+    failures: Mapping[str, int],
+    n_rows: int,
+    allowed: float,
+    *,
+    first_missing: str | None = None,
 ) -> None:
     """Stop if too many rows failed.
 
     Args:
         failures_uri: the failures table, which lists them.
+        first_missing: the path that was tried for the first image that is missing.
 
     Raises:
         TooManyFailuresError: names the failures table and the way out.
     """
     n_failed = sum(failures.values())
-    if n_rows and n_failed / n_rows > allowed:
+    if not n_rows or n_failed / n_rows <= allowed:
+        return
+    failed = (
+        f"{n_failed:,} of {n_rows:,} images failed ({counts_to_text(failures)}), more than "
+        f"max_failure_fraction {allowed:g}; see {failures_uri}. "
+    )
+    if first_missing is not None and failures.get(Failure.MISSING.value) == n_rows:
         raise TooManyFailuresError(
-            f"{n_failed:,} of {n_rows:,} images failed ({counts_to_text(failures)}), more than "
-            f"max_failure_fraction {allowed:g}; see {failures_uri}. "
-            "What is done is kept: run again with a larger --max-failure-fraction to finish, or "
-            "with --overwrite to read all images again"
+            f"{failed}No image was found, {wrong_root(first_missing)} Every worker must see it; "
+            "run again with --overwrite"
         )
+    named = "" if first_missing is None else f"The first that is missing: {first_missing}. "
+    raise TooManyFailuresError(
+        f"{failed}{named}What is done is kept: run again with a larger --max-failure-fraction to "
+        "finish, or with --overwrite to read all images again"
+    )
 
 
 def counts_to_text(counts: Mapping[str, int]) -> str:

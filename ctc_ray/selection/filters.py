@@ -19,17 +19,19 @@ logger = logging.getLogger(__name__)
 Bools = npt.NDArray[np.bool_]
 
 
-def has_label(table: pa.Table, conditions: Sequence[str], *, setting: str) -> Bools:
+def has_label(
+    table: pa.Table, conditions: Sequence[str], *, setting: str, allow_unmatched: bool = True
+) -> Bools:
     """Whether any observation of each row's event has one of the labels.
-
-    A class that does not occur is a warning that lists similar classes.
 
     Args:
         conditions: each as head=class.
         setting: the name of the setting, for messages.
+        allow_unmatched: a class that does not occur is a warning, not an error.
 
     Raises:
-        ConfigError: the inventory does not have a head of the conditions.
+        ConfigError: the inventory does not have a head of the conditions, or a class does not occur
+            and must; similar classes are listed.
     """
     known = head_names(table.schema.field("observations").type)
     found = np.zeros(table.num_rows, bool)
@@ -50,9 +52,10 @@ def has_label(table: pa.Table, conditions: Sequence[str], *, setting: str) -> Bo
         if not matches.any():
             classes = [label for label in pc.unique(labels).to_pylist() if label is not None]
             similar = ", ".join(difflib.get_close_matches(name, classes, n=3)) or "none"
-            logger.warning(
-                "%s: %s does not occur; similar classes: %s", setting, condition, similar
-            )
+            message = f"{setting}: {condition} does not occur; similar classes: {similar}"
+            if not allow_unmatched:
+                raise ConfigError(f"{message} (--filter.allow-unmatched goes on)")
+            logger.warning("%s", message)
     return found
 
 

@@ -13,9 +13,11 @@ from ctc_ray.columns.factorize import Numbers, factorize
 from ctc_ray.schemas import label_column
 
 CONTENT_COLUMN = "content_hash"  # optional; equal values mean files with equal bytes
+IMAGE_COLUMN = "_image"  # optional; equal values mean equal image URIs
 _KINDS = {
     "location": "location_id",
     "capture event": "capture_event_id",
+    "image": IMAGE_COLUMN,
     "content": CONTENT_COLUMN,
 }
 
@@ -23,8 +25,9 @@ _KINDS = {
 def leakage(rows: pa.Table, splits: pa.Array) -> list[dict[str, Any]]:
     """Per kind: how many values are in several splits, and how many images have such a value.
 
-    The kinds are location, capture event and, where the rows have a `content_hash`, content. Nulls
-    are not counted.
+    The kinds are location, capture event, image (the same file by its URI, if any occurs twice)
+    and, where the rows have a `content_hash`, content.
+    Nulls are not counted.
     """
     split_N, names = factorize(splits)
     found = []
@@ -34,6 +37,8 @@ def leakage(rows: pa.Table, splits: pa.Array) -> list[dict[str, Any]]:
         if column == CONTENT_COLUMN and rows[column].null_count == rows.num_rows:
             continue  # content was not hashed
         code_N, values = factorize(rows[column])
+        if column == IMAGE_COLUMN and len(values) == rows.num_rows:
+            continue  # every image is another file
         n_splits = _occur_together(code_N, split_N, shape=(len(values), len(names))).sum(axis=1)
         is_in_several = np.append(n_splits > 1, False)  # code -1, null, reads the last element
         found.append(
@@ -44,6 +49,34 @@ def leakage(rows: pa.Table, splits: pa.Array) -> list[dict[str, Any]]:
                 "images_of_these": int(is_in_several[code_N].sum()) if is_in_several.any() else 0,
             }
         )
+    return found
+
+
+def files_with_several_labels(rows: pa.Table, heads: Sequence[str]) -> list[dict[str, Any]]:
+    """Files that have different labels in different events, by their URI and by their content.
+
+    Args:
+        heads: heads with a column `label_<head>` in `rows`.
+
+    Returns:
+        Rows of kind, head, number of files, and number of images that are these files; without
+        those that have none.
+    """
+    found = []
+    for kind in ("image", "content"):
+        if _KINDS[kind] not in rows.column_names:
+            continue
+        code_N, values = factorize(rows[_KINDS[kind]])
+        for head in heads:
+            label_N, classes = factorize(rows[label_column(head)])
+            known = (code_N >= 0) & (label_N >= 0)
+            pairs = np.unique(code_N[known] * np.int64(len(classes)) + label_N[known])
+            n_labels = np.bincount(pairs // max(len(classes), 1), minlength=len(values))
+            differs = np.append(n_labels > 1, False)  # code -1, null, reads the last element
+            n_files = int(differs.sum())
+            if n_files:
+                counts = {"files": n_files, "images_of_these": int(differs[code_N].sum())}
+                found.append({"same": kind, "head": head, **counts})
     return found
 
 

@@ -70,7 +70,6 @@ def test_other_ways_to_split_are_refused(by):
 @pytest.mark.parametrize(
     "values",
     [
-        {"heads": []},
         {"heads": ["a", "a"]},
         {"resize": {"quality": 101}},
         {"resize": {"smallest_side": 0}},

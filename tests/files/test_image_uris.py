@@ -68,11 +68,13 @@ def test_a_wrong_root_is_told_with_the_first_path_that_was_tried(
     uris = [f"x/{n}.jpg" for n in range(9)]
     where = None if root is None else str(tmp_path / root)
     if root == "right":
-        require_reachable(uris, root_uri=where, allow=())
+        require_reachable(uris, root_uri=where, allow=(), n_rows=9)
         return
     first = "x/0.jpg" if where is None else f"{where}/x/0.jpg"
-    with pytest.raises(ConfigError, match=rf"none of 9 .* is there; .* tried is {first}; ") as e:
-        require_reachable(uris, root_uri=where, allow=())
+    with pytest.raises(
+        ConfigError, match=rf"none of 9 .* is there .of 9., first {first}: is --image-root-uri"
+    ) as e:
+        require_reachable(uris, root_uri=where, allow=(), n_rows=9)
     assert "--image-root-uri" in str(e.value)
     assert "max-failure" not in str(e.value)
 
@@ -80,14 +82,14 @@ def test_a_wrong_root_is_told_with_the_first_path_that_was_tried(
 @pytest.mark.s3
 def test_a_wrong_prefix_of_a_bucket_is_told_too(s3_bucket_uri: str) -> None:
     storage.write_bytes(f"{s3_bucket_uri}/photos/a.jpg", b"1")
-    require_reachable(["a.jpg", "b.jpg"], root_uri=f"{s3_bucket_uri}/photos", allow=())
-    with pytest.raises(ConfigError, match=rf"tried is {s3_bucket_uri}/other/a.jpg"):
-        require_reachable(["a.jpg", "b.jpg"], root_uri=f"{s3_bucket_uri}/other", allow=())
+    require_reachable(["a.jpg", "b.jpg"], root_uri=f"{s3_bucket_uri}/photos", allow=(), n_rows=9)
+    with pytest.raises(ConfigError, match=rf"first {s3_bucket_uri}/other/a.jpg: is --image"):
+        require_reachable(["a.jpg", "b.jpg"], root_uri=f"{s3_bucket_uri}/other", allow=(), n_rows=9)
 
 
 def test_rows_that_are_all_not_allowed_are_told() -> None:
     with pytest.raises(ConfigError, match=r"none of 1 .*s3://b/a.jpg: .*--allow-scheme"):
-        require_reachable(["s3://b/a.jpg"], root_uri="/root", allow=())
+        require_reachable(["s3://b/a.jpg"], root_uri="/root", allow=(), n_rows=9)
 
 
 @pytest.mark.parametrize(

@@ -57,3 +57,13 @@ def test_missing_rows_are_an_error_and_not_complete() -> None:
     require_all_rows("out", 10, 10)
     with pytest.raises(CtcError, match="9 rows were written for 10 rows"):
         require_all_rows("out", 9, 10)
+
+
+def test_a_run_that_found_no_image_names_the_first_path_and_never_advises_to_allow_it() -> None:
+    with pytest.raises(
+        TooManyFailuresError, match=r"No image was found, first /x/a\.jpg: is --im"
+    ) as e:
+        check_failures("f", {"missing": 9}, 9, 0.1, first_missing="/x/a.jpg")
+    assert "larger --max-failure-fraction" not in str(e.value)
+    with pytest.raises(TooManyFailuresError, match=r"first that is missing: /x/a\.jpg\. What is"):
+        check_failures("f", {"missing": 8}, 9, 0.1, first_missing="/x/a.jpg")

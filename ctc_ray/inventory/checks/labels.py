@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.inventory.events.images import AssembledImages
+from ctc_ray.inventory.events.observation_lists import observations_to_text
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.observations import labels_of
 
@@ -110,8 +111,15 @@ def _is_like_missing(label: str) -> bool:
     return text in _LIKE_MISSING or (bool(_NUMBER.fullmatch(text)) and float(text) == -1)
 
 
+IMAGES_OF_SEVERAL_EVENTS = "images_of_several_events"
+
+
 def check_images(images: AssembledImages) -> Findings:
-    """`images_of_several_events`: images that are also in an earlier event, with both event ids."""
+    """Findings about images that belong to several events.
+
+    - `images_of_several_events`: images that are also in an earlier event, with both event ids
+    - `images_with_conflicting_labels`: images whose events have different observations
+    """
     layout = images.layout
     if len(layout.repeated_uri_hashes) == 0:
         return Findings()
@@ -126,7 +134,23 @@ def check_images(images: AssembledImages) -> Findings:
         for rows in (later, first[inverse][later])
     )
     details = pc.binary_join_element_wise(other, own, pa.scalar(", ", pa.large_string()))
-    return Findings().listed("images_of_several_events", uris.take(pa.array(later)), details)
+    findings = Findings().listed(IMAGES_OF_SEVERAL_EVENTS, uris.take(pa.array(later)), details)
+    lists = images.events.observations.take(pa.array(layout.event_indices[chosen]))
+    is_labelled = np.array([_has_label(rows) for rows in lists.to_pylist()], bool)
+    texts: dict[str, list[str]] = {}
+    names, shown = uris.filter(pa.array(is_labelled)), lists.filter(pa.array(is_labelled))
+    for uri, text in zip(names.to_pylist(), observations_to_text(shown).to_pylist(), strict=True):
+        texts.setdefault(uri, []).append(text)
+    distinct = {uri: list(dict.fromkeys(found)) for uri, found in texts.items()}
+    conflicts = {uri: " / ".join(found) for uri, found in distinct.items() if len(found) > 1}
+    return findings.listed(
+        "images_with_conflicting_labels", list(conflicts), list(conflicts.values())
+    )
+
+
+def _has_label(observations: list[dict[str, str | None]] | None) -> bool:
+    """Whether an event has a label of any head; one without contradicts no other."""
+    return any(label is not None for row in observations or () for label in row.values())
 
 
 def _events_of_classes(lists: pa.Array, head: str) -> dict[str, int]:

@@ -85,10 +85,10 @@ def read_tree(
     if pattern is not None:
         if DEPLOYMENT in fields:
             fields[DEPLOYMENT] = folder_fields(cameras, pattern)[DEPLOYMENT]
-        cameras = _cameras(cameras, fields, pattern)
         findings = _unfit(files, folders, pattern, layout or "")
         if not allow_unmatched and findings.counts.get(OUTSIDE, 0) == len(files):
             raise ConfigError(_fits_none(uri, files, layout or ""))
+    cameras = _cameras(cameras, fields, pattern)
     corrected = rules.corrections.find(
         images.captured_at, fields.get(DEPLOYMENT), fields.get(LOCATION)
     )
@@ -203,7 +203,9 @@ def _part_pattern(part: str) -> str:
     return pattern + re.escape(part[end:])
 
 
-def _cameras(folders: pa.Array, fields: dict[str, pa.Array], pattern: re.Pattern[str]) -> pa.Array:
+def _cameras(
+    folders: pa.Array, fields: dict[str, pa.Array], pattern: re.Pattern[str] | None
+) -> pa.Array:
     """The camera of each file: its location and deployment, else its folder without labels.
 
     A location with its deployment has a name that no folder has.
@@ -212,6 +214,8 @@ def _cameras(folders: pa.Array, fields: dict[str, pa.Array], pattern: re.Pattern
     location, deployment = fields.get(LOCATION, empty), fields.get(DEPLOYMENT, empty)
     slashes = pa.scalar("//", TEXT)  # occurs in no path
     camera = pc.binary_join_element_wise(pc.fill_null(location, ""), deployment, slashes)
+    if pattern is None:
+        return camera
     encoded = folders.dictionary_encode()
     unlabelled = [_without_labels(folder, pattern) for folder in encoded.dictionary.to_pylist()]
     return pc.coalesce(camera, pa.array(unlabelled, TEXT).take(encoded.indices))

@@ -17,7 +17,6 @@ from ctc_ray.columns.factorize import factorize
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.append_journal import begin_append, end_append, growing_by
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint, read_manifest
@@ -25,7 +24,14 @@ from ctc_ray.runs.output_folder import difference
 from ctc_ray.runs.records import AppendRecord
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import label_column
-from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
+from ctc_ray.splits.report import (
+    IMAGE_COLUMN,
+    classes_not_in_every_split,
+    files_with_several_labels,
+    leakage,
+    split_shares,
+)
+from ctc_ray.stages.create_dataset.inventory_rows import with_image_hashes
 from ctc_ray.stages.create_dataset.plan import DatasetPlan
 
 
@@ -41,19 +47,21 @@ class ExistingDataset:
         names = _counted_columns(self.manifest)
         parts = []
         for shard in self.manifest.shards:
-            rows = parquet.read_table(storage.join(self.uri, shard.path), names)
+            rows = parquet.read_table(storage.join(self.uri, shard.path), [*names, "image_uri"])
+            rows = with_image_hashes(rows)
             split = pa.array([shard.split] * rows.num_rows, pa.string())
             parts.append(rows.append_column("split", split))
         return pa.concat_tables(parts)
 
     def with_new(self, plan: DatasetPlan) -> tuple[pa.Table, pa.ChunkedArray]:
-        """Event, location and labels of its images and the plan's, and the split of each."""
+        """Event, location, labels and URI of its images and the plan's, and the split of each."""
         names = _counted_columns(self.manifest)
         new = {name: plan.rows[name].cast(pa.string()) for name in names}
+        new[IMAGE_COLUMN] = plan.rows[IMAGE_COLUMN]
         new["split"] = plan.splits.cast(pa.string())
         rows = pa.table(new, schema=self._rows.schema)
         both = pa.concat_tables([self._rows, rows])
-        return both.select(names), both["split"]
+        return both.select([*names, IMAGE_COLUMN]), both["split"]
 
     def n_events_with_other_images(self, event_ids: pa.ChunkedArray) -> int:
         """How many of its events have another number of images among these rows."""
@@ -156,14 +164,14 @@ def extended_manifest(
         _delete_unfinished(existing)  # no journal tells whose these shards are
     name = begin_append(config.output_uri, own, done=existing.manifest.inputs)
     classes = {
-        head: sorted({*names, *plan.labels.classes[head]})
+        head: sorted({*names, *plan.classes[head]})
         for head, names in existing.manifest.classes.items()
     }
     manifest = existing.manifest.model_copy(
         update={
             "inputs": {**existing.manifest.inputs, **own},
             "rows_in": existing.manifest.rows_in + plan.rows.num_rows,
-            "classes": LabelSpace.from_json(classes).to_json(),
+            "classes": classes,
             **_summaries(existing, config, plan),
             "shards": [],
         }
@@ -198,8 +206,10 @@ def _summaries(
     )
     everything = [*existing.manifest.appended, appended]
     missing = classes_not_in_every_split(rows, splits, heads=config.heads, names=names)
+    differing = files_with_several_labels(rows, list(config.heads))
     summary = {
         **{title: value for title, value in before.items() if title in plan.summary},
+        **({"files_with_several_labels": differing} if differing else {}),
         "shares": shares,
         "classes_not_in_every_split": missing,
         "leakage": leakage(rows, splits),

@@ -91,7 +91,7 @@ def check(
         rows_in=plan.rows.num_rows,
         rows_out=rows.num_rows,
         failures={code.value: found[code.value] for code in Failure if found[code.value]},
-        classes=plan.labels.to_json(),
+        classes=plan.classes,
         summary={
             **_cost(config, plan, rows, tried, n_cpus),
             **_expected(config, plan, rows, failures),

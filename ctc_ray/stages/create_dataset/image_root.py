@@ -3,17 +3,17 @@
 A helper of `ctc create-dataset`.
 """
 
-import numpy as np
-
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
-from ctc_ray.files.image_uris import N_ASKED_FOR, require_reachable
+from ctc_ray.files.image_uris import require_reachable, rows_to_look_for
 from ctc_ray.stages.create_dataset.inventory_rows import find_rows
 
 
 def require_image_root(config: CreateDatasetConfig) -> None:
     """Fail early if no image can be read (wrong path, disk not mounted), before all are `missing`.
+
+    With `check`, or where all images may fail, images that are missing are no error.
 
     Raises:
         ConfigError: there is no such folder, or of a few dozen images none is there.
@@ -31,7 +31,11 @@ def require_image_root(config: CreateDatasetConfig) -> None:
             "to"
         )
     inventory = find_rows(config.inventory_uri)
-    rows = np.linspace(0, inventory.part_ends[-1] - 1, N_ASKED_FOR).astype(np.int64)
-    uris = inventory.read(np.unique(rows), ["image_uri"])["image_uri"].to_pylist()
-    may_be_missing = config.max_failure_fraction == 1
-    require_reachable(uris, root_uri=root, allow=config.allow_scheme, may_be_missing=may_be_missing)
+    n_rows = inventory.part_ends[-1]
+    require_reachable(
+        inventory.read(rows_to_look_for(n_rows), ["image_uri"])["image_uri"].to_pylist(),
+        root_uri=root,
+        allow=config.allow_scheme,
+        n_rows=n_rows,
+        may_be_missing=config.check is not None or config.max_failure_fraction == 1,
+    )

@@ -41,7 +41,12 @@ from ctc_ray.selection.class_mapping import map_classes, read_mapping
 from ctc_ray.selection.filters import all_labelled, has_label, in_frequent_classes
 from ctc_ray.selection.labelling import label_rows
 from ctc_ray.splits.assign import assign_splits
-from ctc_ray.splits.report import classes_not_in_every_split, leakage, split_shares
+from ctc_ray.splits.report import (
+    classes_not_in_every_split,
+    files_with_several_labels,
+    leakage,
+    split_shares,
+)
 from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
 
 logger = logging.getLogger(__name__)
@@ -58,7 +63,8 @@ class DatasetPlan:
     """In the order of the inventory: `_row`, its index there, the columns that the plan was made
     by, and `label_<head>`."""
     splits: pa.Array
-    labels: LabelSpace
+    labels: LabelSpace | None
+    """None: the dataset has no head."""
     n_images_in_inventory: int
     left_out: list[dict[str, Any]]
     """Step of the selection, with the events and images that it left out."""
@@ -69,16 +75,23 @@ class DatasetPlan:
     splits_with_a_share: tuple[str, ...]
     """The splits that should, or do, have images."""
 
+    @property
+    def classes(self) -> dict[str, list[str]]:
+        """Head -> its classes."""
+        return {} if self.labels is None else self.labels.to_json()
+
     @cached_property
     def summary(self) -> dict[str, Any]:
         """For people: the steps, the classes that a split lacks, and the leakage."""
         lacking = classes_not_in_every_split(
-            self.rows, self.splits, heads=self.labels.heads, names=self.splits_with_a_share
+            self.rows, self.splits, heads=list(self.classes), names=self.splits_with_a_share
         )
+        differing = files_with_several_labels(self.rows, list(self.classes))
         return {
             **self.steps,
             "classes_not_in_every_split": lacking,
             "leakage": leakage(self.rows, self.splits),
+            **({"files_with_several_labels": differing} if differing else {}),
         }
 
 
@@ -115,7 +128,7 @@ def plan_dataset(
     rows = labelled.rows
     table = _where(labelled.kept, table)
     selection.note("observations", rows)
-    rows = _filtered(config, table, rows, selection)
+    rows = _filtered(config, table, rows, selection, is_append=already is not None)
     _require_rows(rows, config)
     split = config.split
     splits = assign_splits(
@@ -148,7 +161,8 @@ def plan_dataset(
         "left_out": selection.steps,
         "shares" if config.balance.head is None else "shares before balancing": shares,
     }
-    labels = LabelSpace.from_table(rows, {head: label_column(head) for head in config.heads})
+    columns = {head: label_column(head) for head in config.heads}
+    labels = LabelSpace.from_table(rows, columns) if columns else None
     names = tuple(share["split"] for share in shares)
     return DatasetPlan(
         rows, splits, labels, selection.n_images, selection.steps, steps, inputs, names
@@ -165,7 +179,7 @@ def rows_by_split(plan: DatasetPlan) -> Iterator[tuple[str, pa.Table]]:
 
     They come in parts, those of a split in the order of the inventory.
     """
-    names = ["capture_event_id", *waiting_columns(plan.labels.heads)]
+    names = ["capture_event_id", *waiting_columns(list(plan.classes))]
     split_N, splits = factorize(plan.splits)
     for code in pc.sort_indices(splits).to_pylist():
         name, chosen = splits[code].as_py(), np.flatnonzero(split_N == code)
@@ -218,6 +232,8 @@ def _n_events(rows: pa.Table) -> int:
 
 def _check_heads(config: CreateDatasetConfig, inventory: Manifest) -> None:
     known = ", ".join(inventory.classes) or "none"
+    if not config.heads and inventory.classes:
+        raise LabelError(f"heads is required (option --heads); the inventory's heads are {known}")
     for head in config.heads:
         if head not in inventory.classes:
             raise LabelError(f"heads: {head!r} is no head of the inventory; its heads are {known}")
@@ -241,12 +257,19 @@ def _mapped(
 
 
 def _filtered(
-    config: CreateDatasetConfig, table: pa.Table, rows: pa.Table, selection: _Selection
+    config: CreateDatasetConfig,
+    table: pa.Table,
+    rows: pa.Table,
+    selection: _Selection,
+    *,
+    is_append: bool,
 ) -> pa.Table:
     """The rows that the filters keep; `table` is the inventory, row by row the same images."""
     wanted = config.filter
-    is_removed = has_label(table, wanted.remove, setting="filter.remove")
-    is_kept = has_label(table, wanted.keep, setting="filter.keep")
+    # the new events of an append may lack a class that the dataset has
+    allow = wanted.allow_unmatched or is_append
+    is_removed = has_label(table, wanted.remove, setting="filter.remove", allow_unmatched=allow)
+    is_kept = has_label(table, wanted.keep, setting="filter.keep", allow_unmatched=allow)
     is_kept |= not wanted.keep
     rows, is_kept = _where(~is_removed, rows), is_kept[~is_removed]
     selection.note("filter.remove", rows)

@@ -21,6 +21,7 @@ from ctc_ray.runs.failures import (
     Footer,
     check_failures,
     count_failures,
+    first_missing,
     read_failures,
     read_footers,
     require_all_rows,
@@ -95,7 +96,7 @@ def _prepared(config: CreateDatasetConfig) -> Iterator[PreparedDataset | Manifes
         return
     if config.overwrite or not is_complete(config.output_uri):
         require_image_root(config)
-    plan = plan_dataset(config, read_columns(config), inventory)
+    plan = plan_dataset(config, read_columns(config, inventory), inventory)
     inputs = {config.inventory_uri: manifest_fingerprint(config.inventory_uri), **plan.inputs}
     fields = {**config.result_fields(), "inputs": inputs}
     with open_run(config.output_uri, "dataset", fields, overwrite=config.overwrite) as run:
@@ -108,7 +109,7 @@ def _prepared(config: CreateDatasetConfig) -> Iterator[PreparedDataset | Manifes
             config=config.result_fields(),
             inputs=inputs,
             rows_in=plan.rows.num_rows,
-            classes=plan.labels.to_json(),
+            classes=plan.classes,
             meta=inventory.meta,
             summary=summary,
         )
@@ -125,7 +126,7 @@ def _check(config: CreateDatasetConfig) -> Manifest:
             return read_manifest(config.output_uri, "dataset")
         plan = new[1]
     else:
-        plan = plan_dataset(config, read_columns(config), inventory)
+        plan = plan_dataset(config, read_columns(config, inventory), inventory)
     return estimate.check(config, plan, inventory, decode_rows)
 
 
@@ -134,7 +135,7 @@ def _new_events(
 ) -> tuple[ExistingDataset, DatasetPlan] | None:
     """The dataset that is to grow and what it grows by; None if nothing is new."""
     existing = read_existing(config)
-    table = read_columns(config)
+    table = read_columns(config, inventory)
     if existing is None:
         return None
     n_other = existing.n_events_with_other_images(table["capture_event_id"])
@@ -238,7 +239,13 @@ def _write_failures(
     aside = storage.join(config.output_uri, WORK_FOLDER, "append", FAILURES_FILE)
     first = aside if config.append else uri
     parquet.write_table(first, table)
-    check_failures(first, counts, n_rows, config.max_failure_fraction)
+    check_failures(
+        first,
+        counts,
+        n_rows,
+        config.max_failure_fraction,
+        first_missing=first_missing(table, config.image_root_uri),
+    )
     if config.append:
         parquet.write_table(uri, table)
     return counts

@@ -29,7 +29,12 @@ from ctc_ray.config.inventory import (
 )
 from ctc_ray.files import parquet, storage
 from ctc_ray.inventory.checks.clocks import check_clocks
-from ctc_ray.inventory.checks.labels import check_images, check_labels, count_labels
+from ctc_ray.inventory.checks.labels import (
+    IMAGES_OF_SEVERAL_EVENTS,
+    check_images,
+    check_labels,
+    count_labels,
+)
 from ctc_ray.inventory.clock_corrections import KIND as CORRECTIONS
 from ctc_ray.inventory.events.assemble import Inventory, SourceRows
 from ctc_ray.inventory.events.images import AssembledImages, StoredImages
@@ -218,7 +223,9 @@ def _read_boxes(config: MegadetectorInventoryConfig) -> Inventory:
     heads, meta = tuple(manifest.classes), tuple(manifest.meta)
     rows = parquet.read_folder(config.inventory_uri)
     rows = conform(rows, inventory_schema(heads, meta), where=config.inventory_uri)
-    return add_boxes(config.source_uri, rows, heads=heads, meta=meta)
+    inventory = add_boxes(config.source_uri, rows, heads=heads, meta=meta)
+    n_repeated = manifest.findings.get(IMAGES_OF_SEVERAL_EVENTS, 0)  # create-dataset asks for it
+    return _with(inventory, Findings().counted(**{IMAGES_OF_SEVERAL_EVENTS: n_repeated}))
 
 
 def _checks(config: InventoryConfig, images: AssembledImages | StoredImages) -> list[Findings]:

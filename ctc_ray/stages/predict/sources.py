@@ -16,7 +16,7 @@ from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.files.image_uris import N_ASKED_FOR, image_uri, require_reachable
+from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_for
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
@@ -65,12 +65,12 @@ def require_images(config: PredictConfig, rows: pa.Table) -> None:
         ConfigError: of a few dozen images none is there.
     """
     if config.csv_uri or config.inventory_uri:
-        chosen = np.unique(np.linspace(0, rows.num_rows - 1, N_ASKED_FOR).astype(np.int64))
-        uris = rows["image_uri"].take(pa.array(chosen)).to_pylist()
+        chosen = pa.array(rows_to_look_for(rows.num_rows))
         require_reachable(
-            uris,
+            rows["image_uri"].take(chosen).to_pylist(),
             root_uri=config.image_root_uri,
             allow=config.allow_scheme,
+            n_rows=rows.num_rows,
             may_be_missing=config.max_failure_fraction == 1,
         )
 

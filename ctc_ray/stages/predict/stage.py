@@ -27,6 +27,7 @@ from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import (
     check_failures,
     count_failures,
+    first_missing,
     read_failures,
     read_footers,
     require_all_rows,
@@ -129,7 +130,8 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
     parquet.write_table(failures_uri, table)
     n_rows = sum(footer.n_rows for footer in footers)
     require_all_rows(config.output_uri, n_rows, manifest.rows_in)
-    check_failures(failures_uri, failures, n_rows, config.max_failure_fraction)
+    first = first_missing(table, config.image_root_uri)
+    check_failures(failures_uri, failures, n_rows, config.max_failure_fraction, first_missing=first)
     _write_exports(config, labels, manifest.meta, units)
     n_events, predicted = _count_events(config, labels)
     finished = manifest.model_copy(

@@ -145,3 +145,18 @@ def test_an_image_of_several_events_is_listed_with_both_events():
             {"kind": "images_of_several_events", "row": "a", "detail": "e, g"},
         ]
     assert check_images(images_of(pairs[:2])).counts == {}
+
+
+def test_an_image_whose_events_have_different_observations_is_told_with_both():
+    pairs = [("e", "a", "fox"), ("f", "a", "deer"), ("g", "b", "fox"), ("h", "b", "fox"),
+             ("i", "c", "fox"), ("j", "c", None)]  # fmt: skip
+    rows = SourceRows(
+        event_ids=pa.array([event for event, _, _ in pairs], pa.large_string()),
+        image_rows=np.arange(len(pairs)),
+        image_uris=pa.array([uri for _, uri, _ in pairs], pa.large_string()),
+        observation_rows=np.arange(len(pairs)),
+        labels={"species": pa.array([label for _, _, label in pairs], pa.large_string())},
+    )
+    found = check_images(assemble(rows, where="rows").images)
+    assert found.examples("images_with_conflicting_labels") == ["a (species=fox / species=deer)"]
+    assert found.counts["images_of_several_events"] == 3

@@ -1,6 +1,7 @@
 """A folder of images: events are made by gaps in time, folders may be places and labels."""
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 
 import pyarrow as pa
 import pytest
@@ -79,6 +80,18 @@ def test_event_ids_do_not_depend_on_the_location_of_the_tree():
 
     assert ids("/data/photos") == ids("s3://bucket")
     assert len(set(ids("/data/photos"))) == 3
+
+
+def test_event_ids_stay_those_of_earlier_versions():
+    """The hash of the first image: splits depend on it."""
+    for layout, camera in (
+        (None, "//S/a"),
+        ("{location}", "S/a"),
+        ("{location}/{deployment}", "S//a"),
+    ):
+        (found,) = by_path(tree({"S/a/1.jpg": 0}, layout), "capture_event_id")["S/a/1.jpg"]
+        key = repr((camera, int(START.replace(tzinfo=UTC).timestamp()) * 1_000_000, "S/a/1.jpg"))
+        assert found == blake2b(key.encode(), digest_size=12).hexdigest()
 
 
 def test_layout_names_location_deployment_and_metadata():

@@ -63,7 +63,7 @@ def test_mapping_comes_before_observations_and_its_bytes_are_an_input(tmp_path):
     table = table_of([("e", "a", "1", "A"), ("e", "b", "1", "A")])
     uri = str(tmp_path / "m.yaml")
     plan = plan_dataset(config(mapping_uri=uri, observations="error"), table, MANIFEST)
-    assert plan.labels.to_json() == {"s": ["b"]}
+    assert plan.classes == {"s": ["b"]}
     assert plan.summary["mapped_classes_that_do_not_occur"] == 1
     assert list(plan.inputs) == [uri]
     with pytest.raises(LabelError, match="several observations"):
@@ -81,8 +81,32 @@ def test_most_frequent_observation_counts_repeated_rows_and_ties_go_to_the_first
 
 
 def test_nothing_left_is_an_error():
+    filters = {"keep": ["s=zebra"], "allow_unmatched": True}
     with pytest.raises(ConfigError, match="no image is left"):
-        plan_dataset(config(filter={"keep": ["s=zebra"]}), table_of(ROWS), MANIFEST)
+        plan_dataset(config(filter=filters), table_of(ROWS), MANIFEST)
+
+
+@pytest.mark.parametrize("kind", ["keep", "remove"])
+def test_a_filter_that_matches_nothing_is_an_error_unless_allowed(kind):
+    filters = {kind: ["s=a", "s=bb"]}
+    message = rf"filter\.{kind}: s=bb does not occur; similar classes: b \(--filter\.allow"
+    with pytest.raises(ConfigError, match=message):
+        plan_dataset(config(filter=filters), table_of(ROWS), MANIFEST)
+    plan = plan_dataset(
+        config(filter={**filters, "allow_unmatched": True}), table_of(ROWS), MANIFEST
+    )
+    assert plan.rows.num_rows == (1 if kind == "keep" else 3)
+    added = pa.chunked_array([pa.array([], pa.string())])  # an append may lack a class
+    assert plan_dataset(config(filter=filters), table_of(ROWS), MANIFEST, already=added)
+
+
+def test_an_inventory_without_heads_needs_none_and_one_with_heads_does():
+    bare = table_of(ROWS).drop_columns("observations")
+    bare = bare.append_column("observations", pa.nulls(4, pa.list_(pa.string())))
+    plan = plan_dataset(config(heads=[]), bare, MANIFEST.model_copy(update={"classes": {}}))
+    assert (plan.rows.num_rows, plan.classes) == (4, {})
+    with pytest.raises(LabelError, match=r"heads is required .*; the inventory's heads are s, n"):
+        plan_dataset(config(heads=[]), table_of(ROWS), MANIFEST)
 
 
 rows = st.lists(
@@ -96,6 +120,7 @@ rows = st.lists(
 def test_rows_are_kept_or_counted(rows, observations, least, drop):
     table = table_of([*rows, ("z", "a", "1", "A"), ("zz", "a", "1", "B"), ("zy", "a", "1", "A")])
     everything = {"keep": ["s=a", "s=b"], "remove": ["s=c"], "min_events_per_class": least}
+    everything["allow_unmatched"] = True
     plan = plan_dataset(
         config(
             observations=observations,

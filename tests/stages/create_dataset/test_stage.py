@@ -3,12 +3,14 @@ from pathlib import Path
 import pandas as pd
 import pyarrow.compute as pc
 import pytest
-from builders import bytes_below, dataset_config, inventory_config, write_events
+from builders import bytes_below, dataset_config, inventory_config, photograph, write_events
 
-from ctc_ray.config.dataset import SplitConfig
+from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
+from ctc_ray.config.inventory import CsvInventoryConfig, ImagesInventoryConfig
 from ctc_ray.errors import ConfigError, IncompleteDataError, LabelError, TooManyFailuresError
 from ctc_ray.files import parquet
-from ctc_ray.runs.manifest import read_manifest
+from ctc_ray.runs.executor import InProcess
+from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.schemas import shard_schema
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
@@ -161,6 +163,71 @@ def test_a_wrong_root_stops_before_the_work_begins(tmp_path: Path) -> None:
     create_inventory.run(inventory_config(csv_path, tmp_path / "inventory"))
     (tmp_path / "other").mkdir()
     config = dataset_config(tmp_path / "inventory", tmp_path / "other", tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"none of 24 images .* tried is .*other/images/e000_0"):
+    with pytest.raises(ConfigError, match=r"none of 24 images .*, first .*other/images/e000_0"):
         create_dataset.run(config.replaced(max_failure_fraction=0.5))
     assert not (tmp_path / "out").exists()
+
+
+def test_one_file_in_several_events_is_told_with_its_labels(tmp_path: Path) -> None:
+    """Case 20: six files, each in train, val and test with three labels."""
+    lines = ["id,file,fold,species"]
+    for k in range(18):
+        fold = ("train", "val", "test")[k // 6]
+        lines.append(
+            f"e{k:02d},{k % 6:03d}.jpg,{fold},{('deer', 'fox', 'empty')[(k + k // 6) % 3]}"
+        )
+    (tmp_path / "labels.csv").write_text("\n".join(lines))
+    for k in range(6):
+        (tmp_path / f"{k:03d}.jpg").write_bytes(photograph("red", seed=k))
+    inventory = create_inventory.run(
+        CsvInventoryConfig(
+            source_uri=str(tmp_path / "labels.csv"),
+            output_uri=str(tmp_path / "inventory"),
+            event_column="id",
+            image_columns=("file",),
+            head_columns=("species",),
+            meta_columns=("fold",),
+        )
+    )
+    assert inventory.findings["images_with_conflicting_labels"] == 6
+    config = CreateDatasetConfig(
+        inventory_uri=str(tmp_path / "inventory"),
+        output_uri=str(tmp_path / "dataset"),
+        heads=("species",),
+        image_root_uri=str(tmp_path),
+        split={"by": "meta:fold"},
+    )
+    summary = create_dataset.run(config, executor=InProcess()).summary
+    (row,) = [row for row in summary["leakage"] if row["same"] == "image"]
+    assert (row["in_several_splits"], row["images_of_these"]) == (6, 18)
+    assert summary["files_with_several_labels"] == [
+        {"same": "image", "head": "species", "files": 6, "images_of_these": 18}
+    ]
+
+
+def test_images_without_labels_become_a_dataset_that_is_shown_and_grows(tmp_path: Path) -> None:
+    def inventory_of(name: str, n_images: int) -> str:
+        for k in range(n_images):
+            path = tmp_path / name / f"{name}{k}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(photograph("red", seed=k))
+        out = str(tmp_path / f"inventory-{name}")
+        create_inventory.run(ImagesInventoryConfig(source_uri=str(tmp_path / name), output_uri=out))
+        return out
+
+    out = tmp_path / "dataset"
+    config = CreateDatasetConfig(inventory_uri=inventory_of("a", 5), output_uri=str(out))
+    made = create_dataset.run(config, executor=InProcess())
+    assert (made.rows_out, made.classes, made.failures) == (5, {}, {})
+    assert estimate_of(config, tmp_path).rows_in == 5
+    grown = create_dataset.run(
+        config.replaced(inventory_uri=inventory_of("b", 3), append=True), executor=InProcess()
+    )
+    assert (grown.rows_out, grown.classes) == (8, {})
+    shards = parquet.read_folder(str(out))
+    assert shards.num_rows == 8
+    assert not [name for name in shards.column_names if name.startswith("label_")]
+
+
+def estimate_of(config: CreateDatasetConfig, folder: Path) -> Manifest:
+    return create_dataset.run(config.replaced(check=3, output_uri=str(folder / "check")))

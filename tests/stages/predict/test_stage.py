@@ -147,6 +147,29 @@ def test_folder_and_csv_are_sources(bundle: Path, photos: Path, tmp_path: Path) 
     assert table.meta == ["species", "count", "site"]
 
 
+@pytest.mark.parametrize("kind", ["csv", "inventory"])
+def test_a_wrong_root_is_told_with_the_first_path_before_anything_is_written(
+    bundle: Path, photos: Path, inventory: Path, tmp_path: Path, kind: str
+) -> None:
+    source = {"inventory_uri": str(inventory)}
+    if kind == "csv":
+        columns = {"event_column": "event", "image_columns": ("image1", "image2", "image3")}
+        source = {"csv_uri": str(photos / "events.csv"), **columns}
+    wrong = config(
+        bundle,
+        tmp_path / "out",
+        image_root_uri=str(photos / "images"),
+        max_failure_fraction=0.5,
+        **source,
+    )
+    message = (
+        rf"none of 48 images .*, first {photos}/images/images/e000_0\.jpg: is --image-root-uri"
+    )
+    with pytest.raises(ConfigError, match=message):
+        run(wrong)
+    assert not (tmp_path / "out").exists()
+
+
 def test_folder_that_is_no_bundle_is_refused(dataset: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="holds dataset, expected bundle"):
         run(config(dataset, tmp_path / "out", images_uri=str(tmp_path)))
