@@ -14,6 +14,7 @@ from ctc_ray.config.training import AugmentConfig
 from ctc_ray.images.augment import augment_batch, params_of
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE, Geometry
+from ctc_ray.reports.contact_sheet import thumbnail
 
 NOTHING = AugmentConfig(zoom=0, crop=0, rotate=0, flip=False, colour="none")
 LIMIT = 10**9
@@ -146,3 +147,22 @@ def test_a_mirror_image_is_exact_and_a_frame_is_black() -> None:
     framed = sampled(raw, 64, keep_aspect=False, geometry=Geometry(zoom=2))
     assert framed[:15].max() == framed[-15:].max() == framed[:, :15].max() == 0
     assert decibels(framed[18:46, 18:46], sampled(raw, 32, keep_aspect=False)[2:30, 2:30]) >= 30
+
+
+def test_a_gray_jpeg_is_read_as_rgb_by_every_reader() -> None:
+    """A shard holds gray photographs with one channel, among those with three."""
+    gray = scene(533, 400).convert("L")
+    content = io.BytesIO()
+    gray.save(content, "JPEG", quality=95)
+    raw = content.getvalue()
+    assert Image.open(io.BytesIO(raw)).mode == "L"
+    for geometry in (WHOLE, Geometry(angle=3, flip=-1), Geometry(zoom=1.5)):
+        seen = sampled(raw, 97, keep_aspect=False, geometry=geometry)
+        assert seen.shape == (97, 97, 3)
+        assert np.array_equal(seen[:, :, 0], seen[:, :, 1])
+        assert np.array_equal(seen[:, :, 0], seen[:, :, 2])
+    reference = from_every_pixel(raw, 97, keep_aspect=False)
+    assert decibels(sampled(raw, 97, keep_aspect=False), reference) >= 36
+    shown = thumbnail(raw, 64)
+    assert isinstance(shown, Image.Image)
+    assert shown.mode == "RGB"
