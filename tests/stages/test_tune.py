@@ -134,7 +134,7 @@ def test_only_trials_with_a_sound_model_are_ranked_by_the_epoch_that_was_kept(
 ) -> None:
     out = tmp_path / "tuned"
     name = "optimizer.learning_rate"
-    search = config(dataset, out, space={name: {"grid": [0.1, 0.2, 0.3, 0.4]}}, mode="max",
+    search = config(dataset, out, space={name: {"grid": [0.1, 0.2, 0.3, 0.4]}},
                     metric="val_accuracy_species")  # fmt: skip
     for trial, value in (("good", 0.75), ("worse", 0.5), ("nan", float("nan"))):
         shutil.copytree(bundle, out / "models" / trial)
