@@ -58,13 +58,43 @@ def labels_of_observations(
     beside = blanks_beside_labels(events[chosen], species.take(pa.array(chosen)), is_blank[chosen])
     kept[chosen[beside]] = False
     units = np.where(of_event, len(media_of) + events, media_of)
-    labels, remain = add_up(labels, np.where(kept, units, -1), counts="count", by="species")
+    units = _of_one_observer(package, labels, np.where(kept, units, -1))
+    labels, remain = add_up(labels, units, counts="count", by="species")
     found = found.counted(
         media_observations_of_described_events=int(is_replaced.sum()),
         blank_beside_labelled=int(beside.sum()),
         observations_added_up=int((kept & ~remain).sum()),
     )
     return labels, kept & remain, found
+
+
+def _of_one_observer(package: CamtrapPackage, labels: dict[str, pa.Array], units_M: Ints) -> Ints:
+    """The units, of which only those stay that one observer has divided into different kinds.
+
+    What two people, or a person and a model, say of an image is the same animal seen twice; so may
+    be two rows that agree in life stage, sex and behaviour. The others become -1.
+    """
+    names = ("classificationMethod", "classifiedBy")
+    observers = [package.column("observations", name) for name in names]
+    kinds = [labels[head] for head in ("lifeStage", "sex", "behavior") if head in labels]
+    codes = [_codes(values) for values in (*observers, *kinds)]
+    together = np.flatnonzero(units_M >= 0)
+    observer = np.stack([units_M[together], *(c[together] for c in codes[: len(observers)])])
+    kind = np.stack([units_M[together], *(c[together] for c in codes[len(observers) :])])
+    n_units = int(units_M.max()) + 1 if len(units_M) else 0
+    n_observers = np.bincount(np.unique(observer, axis=1)[0], minlength=n_units)
+    n_kinds = np.bincount(np.unique(kind, axis=1)[0], minlength=n_units)
+    n_rows = np.bincount(units_M[together], minlength=n_units)
+    divided = (n_observers == 1) & (n_kinds == n_rows)
+    result = units_M.copy()
+    result[together[~divided[units_M[together]]]] = -1
+    return result
+
+
+def _codes(values: pa.Array) -> Ints:
+    encoded = values.dictionary_encode(null_encoding="encode").indices
+    codes: Ints = encoded.to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes
 
 
 def observations_of_choice(
@@ -85,20 +115,29 @@ def observations_of_choice(
     methods = package.column("observations", "classificationMethod")
     is_machine = pc.fill_null(pc.equal(pc.utf8_lower(methods), "machine"), False)
     machine = is_machine.to_numpy(zero_copy_only=False) & (rows_of >= 0)
-    is_label = pc.fill_null(pc.not_equal(_species(package), "unclassified"), False)
+    species = _species(package)
+    is_label = pc.fill_null(pc.not_equal(species, "unclassified"), False)
     person = ~machine & (rows_of >= 0) & is_label.to_numpy(zero_copy_only=False)
+    is_animal = pc.fill_null(pc.not_equal(species, "blank"), False)
+    animal = person & is_animal.to_numpy(zero_copy_only=False)
     events = np.where(rows_of >= 0, events_N[rows_of], -1)
     of_event = media_of < 0
     match machine_labels:
         case "where-unlabelled":
-            by_event, of_whole, of_medium = (
+            of_animal, of_whole, of_medium = (
                 np.isin(where, where[chosen])
                 for where, chosen in (
-                    (events, person),
+                    (events, animal),
                     (events, person & of_event),
                     (media_of, person & ~of_event),
                 )
             )
+            # that one frame is blank says nothing about the others of its event
+            labelled = events_N[np.unique(media_of[person & ~of_event])]
+            n_events = int(events_N.max()) + 1
+            n_labelled, n_media = (np.bincount(e, minlength=n_events) for e in (labelled, events_N))
+            of_all_media = np.where(events >= 0, (n_labelled == n_media)[events], False)
+            by_event = of_animal | of_whole | of_all_media
             left_out = machine & np.where(of_event, by_event, of_whole | of_medium)
         case "keep":
             left_out = np.zeros(len(machine), bool)

@@ -303,3 +303,45 @@ def test_a_corrected_clock_moves_images_and_their_gaps_but_no_named_event(packag
     assert [rows[n]["captured_at"].hour for n in "123"] == [3, 9, 9]
     assert [rows[n]["n_images"] for n in "123"] == [1, 2, 2]
     assert rows["1"]["capture_event_id"] == "e"
+
+
+@pytest.mark.parametrize(
+    "second",
+    [{**MACHINE, "classifiedBy": "model"}, {**PERSON, "classifiedBy": "B"}, {}],
+    ids=["a model", "another person", "the same person again"],
+)
+def test_one_animal_that_is_labelled_twice_is_one(package, second):
+    first = seen("a", "fox", "1", lifeStage="adult", **{**PERSON, "classifiedBy": "A"})
+    again = {**first, **second, "observationID": "again"}
+    found = read_camtrap_dp(package(media("a"), [first, again]), gap_s=60, machine_labels="keep")
+    assert labels_by_image(found)["a"] == [{"species": "fox", "count": "1", "lifeStage": "adult"}]
+    assert "observations_added_up" not in found.findings.counts
+
+
+def frames_of_one_event(names, labels, whole):
+    """Frames that a person has labelled, and what a model says of their event."""
+    frames = [{**m, "timestamp": f"2020-05-01T10:00:0{n}Z"} for n, m in enumerate(media(*names))]
+    event = {
+        "observationID": "e", "eventID": "e", "eventStart": "2020-05-01T10:00:00Z",
+        "eventEnd": "2020-05-01T10:00:09Z", "observationType": "animal", "scientificName": whole,
+        **MACHINE,
+    }  # fmt: skip
+    of_frames = [
+        {"observationID": f"o{n}", "mediaID": name, "eventID": "e", **PERSON,
+         **({"observationType": "blank"} if label == "blank" else
+            {"observationType": "animal", "scientificName": label})}
+        for n, (name, label) in enumerate(zip(names, labels, strict=False))
+    ]  # fmt: skip
+    return frames, [event, *of_frames]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [(["blank"], "fox"), (["blank"] * 3, "blank"), (["badger"], "badger"), ([], "fox")],
+    ids=["one frame blank", "all frames blank", "an animal in one frame", "nothing"],
+)
+def test_a_blank_frame_says_nothing_about_the_others_of_its_event(package, labels, expected):
+    frames, observations = frames_of_one_event("abc", labels, "fox")
+    found = read_camtrap_dp(package(frames, observations), gap_s=60)
+    assert found.images.n_events == 1
+    assert labels_by_image(found)["a"] == [{"species": expected}]
