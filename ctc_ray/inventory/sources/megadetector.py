@@ -48,8 +48,9 @@ def add_boxes(
     Backslashes count as slashes, and the two ways of Unicode to write é are one; where that leaves
     a file without an image, so are `.JPG` and `.jpg`.
 
-    An image without an entry keeps its boxes. An entry without detections gives an empty list, one
-    of which no detection can be read leaves the image without boxes. Entries that match no image or
+    Of several entries of an image the first that can be read counts, for instance a retry. An image
+    without one keeps its boxes: with an unreadable result it is not one in which nothing was
+    detected. An entry without detections gives an empty list. Entries that match no image or
     several images, repeated entries, detections that cannot be read and failures of the detector
     are findings.
 
@@ -111,26 +112,31 @@ def _results(uri: str) -> _Results:
         raise SchemaError(f"{uri}: images[{index}] has no file")
     has_list = np.array([isinstance(row.get("detections"), list) for row in images], bool)
     failed = np.array([bool(row.get("failure")) for row in images], bool) | ~has_list
-    first = np.zeros(len(images), bool)
     usable = np.flatnonzero(~failed)
-    codes = files.dictionary_encode().indices.to_numpy()[usable]
-    first[usable[np.unique(codes, return_index=True)[1]]] = True
+    boxes, is_read, of_detections = _detections([images[n] for n in usable], names, where=uri)
+    # An image of which no detection can be read is not one in which nothing was detected.
+    failed[usable[~is_read]] = True
+    first = np.zeros(len(images), bool)
+    good = np.flatnonzero(~failed)
+    codes = files.dictionary_encode().indices.to_numpy()[good]
+    first[good[np.unique(codes, return_index=True)[1]]] = True
     reasons = [str(row.get("failure") or "no detections") for row in images]
     details = text_array(reasons, what="failure", where=uri)
+    is_failure = failed.copy()
+    is_failure[usable[~is_read]] = False  # a finding of its own
     found = (
         Findings()
-        .listed("detector_failures", files.filter(pa.array(failed)), details.filter(failed))
+        .listed("detector_failures", files.filter(pa.array(is_failure)), details.filter(is_failure))
         .listed("duplicate_files", files.filter(pa.array(~failed & ~first)))
     )
-    kept = [images[index] for index in np.flatnonzero(first)]
-    boxes, found = _detections(kept, names, found, where=uri)
-    return _Results(files.filter(pa.array(first)), boxes, found)
+    chosen = pa.array(first[usable])
+    return _Results(files.filter(pa.array(first)), boxes.filter(chosen), found.plus(of_detections))
 
 
 def _detections(
-    images: Sequence[dict[str, Any]], names: dict[str, str], found: Findings, *, where: str
-) -> tuple[pa.Array, Findings]:
-    """The list of boxes of each image, and the findings."""
+    images: Sequence[dict[str, Any]], names: dict[str, str], *, where: str
+) -> tuple[pa.Array, npt.NDArray[np.bool_], Findings]:
+    """The list of boxes of each entry, whether it has none or one can be read, and the findings."""
     pairs = [(n, one) for n, row in enumerate(images) for one in row["detections"]]
     for n, one in pairs:
         if not isinstance(one, dict):
@@ -143,15 +149,15 @@ def _detections(
     is_known = codes.is_valid().to_numpy(zero_copy_only=False)
     is_box = ~np.isnan(boxes).any(axis=1) & ~np.isnan(scores) & is_known
     files = [str(images[n]["file"]) for n in images_B[~is_box]]
-    found = found.listed("unreadable_detections", files)
+    found = Findings().listed("unreadable_detections", files)
     found = found.counted(boxes_beyond_the_image=int(is_beyond_image(boxes[is_box]).sum()))
     kept = pa.array(is_box)
     labels = pa.array(list(names.values()), TEXT).take(codes.filter(kept))
-    # An image of which no detection can be read is not one in which nothing was detected.
     n_given, n_read = (np.bincount(b, minlength=len(images)) for b in (images_B, images_B[is_box]))
-    has_list = (n_given == 0) | (n_read > 0)
+    is_read = (n_given == 0) | (n_read > 0)
     confidences = pa.array(scores[is_box])
-    return box_lists(images_B[is_box], boxes[is_box], labels, confidences, has_list), found
+    lists = box_lists(images_B[is_box], boxes[is_box], labels, confidences, is_read)
+    return lists, is_read, found
 
 
 def match_files(files: pa.Array, uris: pa.Array) -> _Matches:

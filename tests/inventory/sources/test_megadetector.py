@@ -176,3 +176,24 @@ def test_the_case_of_the_field_is_read(write, shared_data):
         "IMG_1": 1, "IMG_2": 1, "IMG_3": 1, "IMG_4": 1, "IMG_5": 2, "IMG_6": 0, "IMG_7": None,
         "IMG_8": 1, "IMG_9": None,
     }  # fmt: skip
+
+
+UNREADABLE = {**BOX, "category": "9"}
+
+
+def test_a_readable_retry_counts_and_an_unreadable_result_erases_nothing(write):
+    rows = inventory(write, "a.jpg", "b.jpg")
+    first = result({"file": "b.jpg", "detections": [BOX]})
+    rows = add_boxes(write(first), rows, heads=()).table
+    source = result(
+        {"file": "a.jpg", "detections": [UNREADABLE]},
+        {"file": "a.jpg", "detections": [BOX, BOX]},
+        {"file": "a.jpg", "detections": []},
+        {"file": "b.jpg", "detections": [UNREADABLE]},
+    )
+    found = add_boxes(write(source), rows, heads=())
+    boxes = dict(zip(found.table["image_uri"].to_pylist(), found.table["boxes"].to_pylist(),
+                     strict=True))  # fmt: skip
+    assert {name: len(of) for name, of in boxes.items()} == {"a.jpg": 2, "b.jpg": 1}
+    assert found.findings.counts["unreadable_detections"] == 2
+    assert found.findings.counts["duplicate_files"] == 1
