@@ -13,18 +13,23 @@ CtcError
 
 import re
 
-CREDENTIALS = r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s]*@"
-"""Regular expression of the beginning of a URI with a user or a password in it."""
+_USER = r"[a-zA-Z][a-zA-Z0-9+.-]*://[^/\s]*@"
+_SIGNED = (
+    r"[?&](?:X-(?:Amz|Goog)-(?:Signature|Credential|Security-Token)|AWSAccessKeyId|Signature|sig)="
+)
+CREDENTIALS = rf"(?i:{_USER}|{_SIGNED})"
+"""Regular expression of what makes a URI a secret: a user or a password, or a signature."""
 
 
 def holds_credentials(text: str) -> bool:
-    """Whether there is a user or a password in a URI of the text."""
+    """Whether there is a user, a password or a signature in a URI of the text."""
     return re.search(CREDENTIALS, text) is not None
 
 
 def masked(text: str) -> str:
-    """The text without the users and passwords of its URIs."""
-    return re.sub(CREDENTIALS, lambda found: f"{found[0].partition('://')[0]}://***@", text)
+    """The text without the users, passwords and signatures of its URIs."""
+    text = re.sub(_USER, lambda found: f"{found[0].partition('://')[0]}://***@", text)
+    return re.sub(rf"(?i:{_SIGNED})\S*", "?***", text)
 
 
 class CtcError(Exception):

@@ -11,34 +11,35 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import numpy.typing as npt
 
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import ConfigError, holds_credentials, masked
 from ctc_ray.files import storage
 from ctc_ray.schemas import Failure
 
 _LOOKED_FOR = 48
 
 _FILE = "file"
-_NO_BUCKET = re.compile(r"[^/]*@|\d+\.\d+\.\d+\.\d+(/|$)")  # credentials; an address, never a name
+# credentials; an address of IPv4 or IPv6, never a name
+_NO_BUCKET = re.compile(r"[^/]*@|\d+\.\d+\.\d+\.\d+(/|$)|\[")
 _THREADS = 16
 
 
 def image_uri(root_uri: str | None, uri: str, *, allow: Collection[str] = ()) -> str | Failure:
     """The URI of an image that a row names, or `not_allowed`.
 
-    Below a root, a row may name paths without `..`, and URIs of the root's scheme and of those in
-    `allow`. Without a root, any path, s3:// and gs://. `file://` is only for names that are not
-    valid UTF-8, unless it is in `allow`. A bucket called like an IP address does not exist (S3
-    bucket naming rules); asking for it would reach another machine.
+    A row may name paths without `..`; below a root, also URIs of the root's scheme and of those in
+    `allow`; without a root, s3:// and gs://. A signed URI is refused. `file://` is only for names
+    that are not valid UTF-8, unless it is in `allow`. A bucket called like an IP address does not
+    exist (S3 bucket naming rules); asking for it would reach another machine.
     """
     scheme, separator, rest = uri.partition("://")
     scheme = scheme.lower() if separator else ""
     if scheme == _FILE:
         is_allowed = _FILE in allow or not _is_utf8(uri)
     elif not scheme:
-        is_allowed = root_uri is None or ".." not in uri.split("/")
+        is_allowed = ".." not in uri.split("/")
     else:
         is_allowed = root_uri is None or scheme == _scheme(root_uri) or scheme in allow
-        is_allowed = is_allowed and not _NO_BUCKET.match(rest)
+        is_allowed = is_allowed and not (_NO_BUCKET.match(rest) or holds_credentials(uri))
     return storage.under_root(root_uri, uri) if is_allowed else Failure.NOT_ALLOWED
 
 
@@ -86,8 +87,8 @@ def require_reachable(
     what = f"none of {len(uris)} images that were looked for "
     if all(one is Failure.NOT_ALLOWED for one in answers):
         raise ConfigError(
-            f"{what}may be read; the first is {uris[0]}: below --image-root-uri a path has no .., "
-            "and another scheme needs --allow-scheme"
+            f"{what}may be read; the first is {masked(uris[0])}: a path has no .. (name the "
+            "folder above with --image-root-uri), and another scheme needs --allow-scheme"
         )
     if all(one is Failure.UNREADABLE for one in answers):
         raise ConfigError(f"{what}can be read; the first is {first}; are the credentials right?")

@@ -35,7 +35,9 @@ NO = Failure.NOT_ALLOWED
         ("s3://b/p", "gs://c/x.jpg", (), NO),
         ("s3://b/p", "https://c/x.jpg", (), NO),
         (None, "s3://c/x.jpg", (), "s3://c/x.jpg"),
-        (None, "../a.jpg", (), "../a.jpg"),
+        (None, "../a.jpg", (), NO),
+        (None, "s3://[::1]/x", (), NO),
+        (None, "s3://b/x.jpg?X-Amz-Signature=1f", (), NO),
         (None, "s3://169.254.169.254/x.jpg", (), NO),
         ("s3://b", "s3://169.254.169.254/latest/meta-data", ("s3",), NO),
         (None, "s3://key:secret@bucket/x.jpg", (), NO),
@@ -99,6 +101,9 @@ def test_rows_that_are_all_not_allowed_are_told() -> None:
         ("no s3://AKIA:wJalr@bucket/x: denied", "no s3://***@bucket/x: denied"),
         ("https://user@host/a and gs://a:b@c/d", "https://***@host/a and gs://***@c/d"),
         ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+        ("https://h/x.jpg?a=1&X-Amz-Signature=1f2e&b=3 is", "https://h/x.jpg?a=1?*** is"),
+        ("gs://b/x?x-goog-credential=me", "gs://b/x?***"),
+        ("s3://b/what?sign=no.jpg", "s3://b/what?sign=no.jpg"),
     ],
 )
 def test_credentials_are_masked(text: str, shown: str) -> None:
