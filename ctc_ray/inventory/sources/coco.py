@@ -79,7 +79,7 @@ def read_coco(
         ConfigError: the file does not exist, or the paths of its images cannot be paths here.
         SchemaError: the file is not a COCO JSON, or no image has an id and a file name.
     """
-    whole = load_json(uri)
+    whole = {key: value for key, value in load_json(uri).items() if value is not None}
     images = _images(objects(whole, "images", where=uri), where=uri)
     paths, of_paths = portable_paths(images.uris, where=uri, strip_prefix=strip_prefix)
     images = replace(images, uris=paths, findings=images.findings.plus(of_paths))

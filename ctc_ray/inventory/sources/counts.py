@@ -14,8 +14,9 @@ Bools = npt.NDArray[np.bool_]
 
 
 def whole_numbers(values: pa.Array) -> pa.Array:
-    """The texts, `1` for `1.0`; any other text as it is."""
-    return pc.replace_substring_regex(values, r"^([+-]?[0-9]+)[.]0*$", r"\1")
+    """The texts, `1` for `1.0`, `01` and ` 1 `; any other text as it is."""
+    pattern = r"^\s*[+]?(-?)0*([0-9]+)(?:[.]0*)?\s*$"
+    return pc.replace_substring_regex(values, pattern, r"\1\2")
 
 
 def add_up(

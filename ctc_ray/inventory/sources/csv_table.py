@@ -21,7 +21,7 @@ _LONGEST_NAME = 1 << 17  # longer column names: a file without line ends, not a 
 _ENCODED = pa.dictionary(pa.int32(), pa.string())
 _ANY = pa.dictionary(pa.int32(), pa.binary())  # for a column that was not requested
 _DELIMITERS = (",", ";", "\t")
-_SEPARATOR = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
+_SEPARATOR = re.compile(r"\"?sep=([,;\t|])\"?", re.IGNORECASE)
 
 Cells = list[str]
 

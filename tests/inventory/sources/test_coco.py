@@ -200,19 +200,20 @@ def test_a_sequence_id_that_comes_again_much_later_is_another_event(write):
 
 def test_a_set_without_annotations_has_no_labels(write):
     content = json.dumps({"images": [image(1), image(2)], "categories": CATEGORIES})
-    for source in (content, json.dumps({"images": [image(1), image(2)]})):
+    null = {"images": [image(1), image(2)], "annotations": None, "categories": None}
+    for source in (content, json.dumps({"images": [image(1), image(2)]}), json.dumps(null)):
         found = read_coco(write(source), gap_s=60)
         assert found.heads == ()
         assert len(found.table) == 2
 
 
 def test_counts_written_in_several_ways_are_one_class(write):
-    values = [1, 1.0, "1", "1.0", "1.", "01", "1.5"]
+    values = [1, 1.0, "1", "1.0", "1.", "01", " 1 ", "1.5", "10", "0"]
     images = [image(n) for n in range(len(values))]
     notes = [{"image_id": n, "category_id": 1, "count": v} for n, v in enumerate(values)]
     found = read_coco(write(coco(images, notes)), gap_s=60)
     rows = {row["image_uri"]: row["observations"][0]["count"] for row in found.table.to_pylist()}
-    assert [rows[f"{n}.jpg"] for n in range(7)] == ["1", "1", "1", "1", "1", "01", "1.5"]
+    assert [rows[f"{n}.jpg"] for n in range(10)] == [*["1"] * 7, "1.5", "10", "0"]
 
 
 def test_the_cases_of_the_field_are_read(shared_data):

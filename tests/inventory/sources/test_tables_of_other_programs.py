@@ -113,9 +113,11 @@ def test_a_cut_utf_16_file_is_one_line(write) -> None:
 
 
 @pytest.mark.parametrize("separator", [";", ",", "\t", "|"])
-@pytest.mark.parametrize("before", ["", "\r\n"])
+@pytest.mark.parametrize("before", ["", "\r\n", '"'])
 def test_a_first_line_may_name_the_separator(write, separator: str, before: str) -> None:
     lines = [f"sep={separator}", *(separator.join(r) for r in (("id", "file"), ("1", "a,b;c.jpg")))]
+    if before == '"':
+        before, lines[0] = "", f'"{lines[0]}"'
     content = before + "\r\n".join(lines) + "\r\n"
     if separator in ",;":
         content = content.replace("a,b;c.jpg", '"a,b;c.jpg"')
