@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -224,8 +225,8 @@ def _cells(
             cells[name] = column if is_read_once else column.combine_chunks()
         return cells
 
-    encoded_ids = lambda: _encode_event_ids(uri, event_ids, event_column)  # noqa: E731
-    return *run_both(combined, encoded_ids), columns, label_columns
+    cells, ids = run_both(combined, partial(_encode_event_ids, uri, event_ids, event_column))
+    return cells, ids, columns, label_columns
 
 
 def _encode_event_ids(uri: str, event_ids: pa.ChunkedArray, column: str) -> pa.DictionaryArray:

@@ -164,7 +164,8 @@ def _prepared_append(
     with claimed(config.output_uri, f"{MADE_BY['dataset']} --append") as claim:
         new = _new_events(config, inventory)
         if new is None:
-            yield complete_already(config.output_uri, "dataset")
+            logger.info("%s is complete already", config.output_uri)
+            yield read_manifest(config.output_uri, "dataset")
             return
         require_image_root(config)
         existing, plan = new
