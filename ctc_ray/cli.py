@@ -281,9 +281,11 @@ def _holds(values: Mapping[str, Any], key: str) -> bool:
 
 def _run(stage: str, config: Config, as_json: bool) -> None:
     from ctc_ray.console import summaries  # numpy and rich, which --help does without
+    from ctc_ray.runs import machine  # Arrow, likewise
 
     out = logs.keep_noise_in_file(getattr(config, "output_uri", ""))
     logs.set_up()
+    machine.limit_arrow_threads()
     module = f"{stage}.stage" if stage in _FOLDERS else stage
     made = importlib.import_module(f"ctc_ray.stages.{module}").run(config)
     if isinstance(config, StageConfig):

@@ -84,6 +84,23 @@ def test_show_needs_no_ray(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1] == "0 []"
 
 
+def test_a_command_keeps_arrow_within_the_quota_of_its_container(tmp_path: Path) -> None:
+    """Arrow knows what a process is bound to, but not a quota of CPU time."""
+    Manifest(kind="inventory", config={"source_uri": "a.csv"}).write(str(tmp_path / "inventory"))
+    code = (
+        "import sys\nfrom ctc_ray import cli\nfrom ctc_ray.runs import machine\n"
+        "machine._quotas = lambda root: iter([1.5])\n"
+        f"try: cli.main(['show', {str(tmp_path / 'inventory')!r}, '--json'])\n"
+        "except SystemExit as stop:\n"
+        "  import pyarrow; print(stop.code, pyarrow.cpu_count(), file=sys.stderr)"
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "6"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stderr.splitlines()[-1] == "0 1"
+
+
 def test_show_says_in_one_line_what_is_no_folder_of_ours(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,7 @@
 """Arrow tables as Parquet files: read, and written whole or not at all."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -117,13 +118,32 @@ def open_parquet(uri: str, *, read_dictionary: Sequence[str] = ()) -> pq.Parquet
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
     """The rows of one Parquet file."""
-    with open_parquet(uri) as file:
+    with open_parquet(uri) as file, _damage_told(uri):
         return storage.operation("read", uri, lambda: file.read(columns=columns))
 
 
-def read_row_group(file: pq.ParquetFile, uri: str, number: int, columns: list[str]) -> pa.Table:
-    """The rows of one row group of an opened file; nothing else of it is read."""
-    return storage.operation("read", uri, lambda: file.read_row_group(number, columns=columns))
+def read_row_group(
+    file: pq.ParquetFile, uri: str, number: int, columns: list[str] | None = None
+) -> pa.Table:
+    """The rows of one row group of an opened file; nothing else of it is read.
+
+    Raises:
+        SchemaError: the file is damaged.
+    """
+    with _damage_told(uri):
+        return storage.operation("read", uri, lambda: file.read_row_group(number, columns=columns))
+
+
+@contextmanager
+def _damage_told(uri: str) -> Iterator[None]:
+    """Arrow raises a bare OSError for a damaged page; one of the system has a number or a class."""
+    try:
+        yield
+    except OSError as error:
+        if type(error) is not OSError or error.errno is not None:
+            raise
+        text = " ".join(str(error).split())
+        raise SchemaError(f"{uri}: damaged: {text}; write it again") from error
 
 
 def read_folder(uri: str, columns: list[str] | None = None) -> pa.Table:

@@ -7,10 +7,13 @@ import argparse
 import difflib
 import io
 import pickle
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import PosixPath, PurePosixPath
 from typing import Any
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -23,8 +26,18 @@ from ctc_ray.models.small_cnn import SmallCnn
 SMALL_CNN = "small_cnn"
 _SMALL_CNN_SIZE = 64  # the original's 50 x 50 is odd after one halving
 _CHECKPOINT_KEYS = ("state_dict_ema", "state_dict", "model_state_dict", "model")  # the best first
-_WRAPPERS = ("module.", "model.", "_orig_mod.", "net.")  # DataParallel, Lightning, torch.compile
-_BUNDLE_PREFIX = "backbone."  # first part of the names of a backbone's weights in a bundle
+_NUMPY_SCALAR = np.float64().__reduce__()[0]
+# What training programs save beside the weights; making one of these runs no other code.
+_HARMLESS: tuple[Any, ...] = (
+    argparse.Namespace,
+    PosixPath,
+    PurePosixPath,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("?", "i4", "i8", "f4", "f8")),
+    _NUMPY_SCALAR,
+    (_NUMPY_SCALAR, "numpy.core.multiarray.scalar"),  # its name before numpy 2
+)
+_FOREIGN = re.compile(r"\b(?:GLOBAL|class) ([\w.]+)")  # of torch, in an UnpicklingError
 
 ThreeFloats = tuple[float, float, float]
 
@@ -46,15 +59,18 @@ def make_backbone(
     *,
     pretrained: str | bool | Mapping[str, Tensor] = False,
     image_size: int | None = None,
+    source: str = "these weights",
 ) -> Backbone:
     """The backbone of this name, without its classifier.
 
     Args:
         name: `small_cnn`, or a model name of timm.
-        pretrained: URI of a .safetensors or .pth file with timm's keys for this model (keys of its
-            classifier are ignored) or with the weights of a bundle, or these weights; True
-            downloads timm's weights; False gives random weights.
+        pretrained: URI of a .safetensors or .pth file with timm's keys for this model, or its
+            weights. Keys of its classifier are ignored. The keys may have a prefix, as in a bundle
+            or in a checkpoint of Lightning; keys without this prefix are ignored. True downloads
+            timm's weights; False gives random weights.
         image_size: side of the square input in pixels; None means the model's default.
+        source: what an error calls weights that are given as tensors.
 
     Raises:
         ConfigError: the model or the weights do not exist, or the weights do not fit the model.
@@ -72,7 +88,7 @@ def make_backbone(
     if isinstance(pretrained, str):
         _load_pretrained(network, name, read_weights(pretrained), cfg.get("classifier"), pretrained)
     elif not isinstance(pretrained, bool):
-        _load_pretrained(network, name, pretrained, cfg.get("classifier"), "these weights")
+        _load_pretrained(network, name, pretrained, cfg.get("classifier"), source)
     default_size = _default_size(cfg)
     resize = getattr(
         network, "set_input_size", None
@@ -141,12 +157,8 @@ def _probe(network: nn.Module, name: str, size: int) -> int:
 def _load_pretrained(
     network: nn.Module, name: str, weights: Mapping[str, Tensor], classifier: object, uri: str
 ) -> None:
-    if any(key.startswith(_BUNDLE_PREFIX) for key in weights):
-        weights = {
-            key.removeprefix(_BUNDLE_PREFIX): value
-            for key, value in weights.items()
-            if key.startswith(_BUNDLE_PREFIX)
-        }
+    prefix = _prefix(weights, network.state_dict().keys(), uri)
+    weights = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     names = (classifier,) if isinstance(classifier, str) else classifier or ()
     heads = tuple(f"{head}." for head in names)  # type: ignore[attr-defined]  # str or tuple of str
     weights = {key: value for key, value in weights.items() if not key.startswith(heads)}
@@ -165,6 +177,26 @@ def _load_pretrained(
         raise ConfigError(f"model.pretrained: {uri} does not fit {name}: {detail[:300]}") from error
 
 
+def _prefix(weights: Mapping[str, Tensor], names: Iterable[str], uri: str) -> str:
+    """What stands before the names of the network in those of the weights, e.g. `model.`.
+
+    Empty where they hold the network under no prefix; else the prefix of most of its names.
+    """
+    first, *others = names
+    found = {
+        key.removesuffix(first): sum(key.removesuffix(first) + name in weights for name in others)
+        for key in weights
+        if f".{key}".endswith(f".{first}")
+    }
+    whole = sorted(prefix for prefix, n in found.items() if n == len(others))
+    if len(whole) > 1 and "" not in whole:
+        raise ConfigError(
+            f"model.pretrained: {uri}: several models have these weights: "
+            f"{', '.join(prefix.rstrip('.') for prefix in whole)}; save one of them alone"
+        )
+    return "" if "" in whole else max(found, key=lambda prefix: found[prefix], default="")
+
+
 def _first(keys: list[str]) -> str:
     more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
     return (", ".join(keys[:3]) or "nothing") + more
@@ -173,8 +205,7 @@ def _first(keys: list[str]) -> str:
 def read_weights(uri: str) -> dict[str, Tensor]:
     """The tensors of a .safetensors or .pth file by name, on the CPU; runs no code of the file.
 
-    A checkpoint of timm's train script, of DataParallel, torch.compile or Lightning gives the
-    tensors of its model, without the prefixes that these put before the names.
+    A checkpoint of timm's train script or of Lightning gives the tensors of its model.
 
     Raises:
         ConfigError: the file cannot be read, or holds other data than named tensors.
@@ -185,9 +216,11 @@ def read_weights(uri: str) -> dict[str, Tensor]:
         raise ConfigError(f"model.pretrained: {uri}: cannot be read: {error}") from error
     try:
         weights = (
-            safetensors.torch.load(content) if uri.endswith(".safetensors") else _unpickled(content)
+            safetensors.torch.load(content)
+            if uri.endswith(".safetensors")
+            else _unpickled(content, uri)
         )
-    except (safetensors.SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (safetensors.SafetensorError, RuntimeError, EOFError) as error:
         first_line = str(error).partition("\n")[0]
         raise ConfigError(
             f"model.pretrained: {uri}: not a file of weights: {first_line}"
@@ -198,22 +231,15 @@ def read_weights(uri: str) -> dict[str, Tensor]:
             break
     if not isinstance(weights, dict) or not all(isinstance(v, Tensor) for v in weights.values()):
         raise ConfigError(f"model.pretrained: {uri}: expected named tensors only")
-    return _without_prefixes(weights)
-
-
-def _unpickled(content: bytes) -> Any:
-    """The content of a .pth file; timm's checkpoints hold the options of their run."""
-    with torch.serialization.safe_globals([argparse.Namespace]):
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-
-
-def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights without a prefix that all names share because of how the model was wrapped."""
-    while weights:
-        for prefix in _WRAPPERS:
-            if all(name.startswith(prefix) for name in weights):
-                weights = {name.removeprefix(prefix): value for name, value in weights.items()}
-                break
-        else:
-            return weights
     return weights
+
+
+def _unpickled(content: bytes, uri: str) -> Any:
+    """The content of a .pth file, and of what programs save beside the weights what is harmless."""
+    try:
+        with torch.serialization.safe_globals(list(_HARMLESS)):
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text says how to run the file's code
+        found = _FOREIGN.search(str(error))
+        what = f": it also holds objects of {found[1]}; save its state_dict alone" if found else ""
+        raise ConfigError(f"model.pretrained: {uri}: not a file of weights{what}") from error

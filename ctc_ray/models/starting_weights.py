@@ -82,7 +82,8 @@ def backbone_to_begin_with(
         return make_backbone(name, pretrained=pretrained, image_size=image_size), None
     start = read_starting_weights(pretrained)
     size = image_size or start.image_size
-    return make_backbone(name, pretrained=start.backbone, image_size=size), start
+    backbone = make_backbone(name, pretrained=start.backbone, image_size=size, source=start.uri)
+    return backbone, start
 
 
 def _bundle_folder(uri: str) -> str | None:
@@ -137,13 +138,23 @@ def _difference(old: LabelSpace, new: LabelSpace, head: str) -> str:
     return " and ".join(parts)
 
 
-def report(start: StartingWeights, loaded: LoadedHeads) -> Iterator[str]:
-    """What was loaded, a line each."""
+def report(start: StartingWeights, loaded: LoadedHeads, keep_aspect: bool) -> Iterator[str]:
+    """What was loaded, a line each.
+
+    Args:
+        keep_aspect: how the new model's images are cut.
+    """
     bundle = start.bundle
     what = "the backbone" if bundle is None else (
         f"the backbone, its input of {bundle.image_size} pixels, its mean and deviation"
     )  # fmt: skip
     yield f"weights of {start.uri}: {what}"
+    if bundle is not None and bundle.keep_aspect != keep_aspect:
+        was, now = ("cropped", "squeezed") if bundle.keep_aspect else ("squeezed", "cropped")
+        yield (
+            f"  its images were {was} to a square, those of this training are {now} "
+            f"(--model.keep-aspect {str(bundle.keep_aspect).lower()} to keep it)"
+        )
     for head in loaded.kept:
         yield f"  head {head}: its weights, too"
     for head, reason in loaded.new.items():

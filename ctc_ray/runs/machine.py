@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
+import pyarrow as pa
+
 
 def n_cpus(*, root: str = "/") -> int:
     """CPUs that this process may use, at least 1.
@@ -16,6 +18,14 @@ def n_cpus(*, root: str = "/") -> int:
     """
     n_bound = _bound_cpus()
     return max(1, min([n_bound, *(int(quota) for quota in _quotas(Path(root)))]))
+
+
+def limit_arrow_threads() -> None:
+    """Let Arrow use no more threads than there are CPUs for; it does not know of quotas.
+
+    Fewer stay fewer, e.g. those of OMP_NUM_THREADS.
+    """
+    pa.set_cpu_count(min(pa.cpu_count(), n_cpus()))
 
 
 def _bound_cpus() -> int:

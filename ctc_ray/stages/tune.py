@@ -97,9 +97,9 @@ def _check_trials(
     inputs: dict[str, str] = {}
     for trial in tried or [train_config(config, {})]:
         dataset = train.check_dataset(trial)
-        train.check_model(trial)
-        inputs |= train.inputs_of(trial)
         train.check_workers(trial, more_cpus=n_trials * _CPU_PER_TRIAL)
+        train.check_model(trial, dataset)
+        inputs |= train.inputs_of(trial)
     return dataset, inputs
 
 
@@ -239,16 +239,16 @@ def _summarise(
     inputs: dict[str, str],
 ) -> Manifest:
     rows = [_row(config, names, result) for result in results]
+    storage.write_bytes(storage.join(config.output_uri, "trials.csv"), csv_of_records(rows))
     done = [row for row in rows if row["state"] == "done"]
     if not done:
         reasons = sorted({str(row["reason"]) for row in rows if row["reason"]})
-        raise ConfigError(f"no trial ended with a model: {'; '.join(reasons)}")
+        raise ConfigError(f"no trial ended with a model: {'; '.join(reasons)} (see trials.csv)")
     best = _best(config.mode)(done, key=lambda row: row[config.metric])
     sample = {name: best[name] for name in names}
     chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
     text = to_yaml(chosen.model_dump(mode="json"))
     storage.write_bytes(storage.join(config.output_uri, "best.yaml"), text.encode())
-    storage.write_bytes(storage.join(config.output_uri, "trials.csv"), csv_of_records(rows))
     return Manifest(
         kind="trials",
         config=config.result_fields(),

@@ -77,7 +77,7 @@ def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
     """The batches of a plan, in its order; closing the iterator ends its threads.
 
     Raises:
-        SchemaError: a shard has other columns or other counts than the manifest.
+        SchemaError: a shard is damaged, or has other columns or counts than the manifest.
         LabelError: a label is not a class of its head.
     """
     with (
@@ -117,7 +117,8 @@ def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Ta
         missing = [name for name in columns if name not in file.schema_arrow.names]
         if missing:
             raise SchemaError(f"{part.row_group.uri}: column {missing[0]!r} not found")
-        rows = file.read_row_group(part.row_group.index, columns=columns)
+        uri, index = part.row_group.uri, part.row_group.index
+        rows = parquet.read_row_group(file, uri, index, columns)
     rows = rows.filter(pc.is_null(rows["failure"]))
     chosen = choose_images(rows, plan.image_choice, seed=plan.seed, epoch=plan.epoch)
     n_expected = part.row_group.n_items(plan.image_choice)

@@ -1,5 +1,7 @@
+import errno
 import re
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -98,3 +100,36 @@ def test_encodings_change_the_bytes_and_no_value(tmp_path):
     for path in ("boxes.list.element.kind", "boxes.list.element.x", "counts.list.element"):
         assert "RLE_DICTIONARY" in encoded[path]
     assert [c.path_in_schema for c in columns if c.is_stats_set] == ["time"]
+
+
+def test_a_damaged_page_is_a_schema_error_that_names_the_file(tmp_path):
+    uri = str(tmp_path / "a.parquet")
+    numbers = pa.table({"a": pa.array(np.random.default_rng(0).integers(0, 1 << 40, 5000))})
+    content = bytearray(parquet.row_group_bytes([numbers]))
+    with parquet.open_parquet(_written(uri, content)) as file:
+        begin = file.metadata.row_group(0).column(0).data_page_offset
+    content[begin : begin + 40] = bytes(40)
+    with parquet.open_parquet(_written(uri, content)) as file:
+        with pytest.raises(SchemaError, match=f"^{re.escape(uri)}: damaged: ") as raised:
+            parquet.read_row_group(file, uri, 0, ["a"])
+        assert str(raised.value).isprintable()
+    with pytest.raises(SchemaError, match="damaged"):
+        parquet.read_table(uri)
+
+
+def test_a_disk_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
+    uri = str(tmp_path / "a.parquet")
+    parquet.write_table(uri, TABLE)
+
+    def fail(*_):
+        raise OSError(errno.EIO, "no answer", uri)
+
+    with parquet.open_parquet(uri) as file:
+        monkeypatch.setattr(storage, "operation", fail)
+        with pytest.raises(OSError, match="no answer"):
+            parquet.read_row_group(file, uri, 0, ["a"])
+
+
+def _written(uri: str, content: bytearray) -> str:
+    storage.write_bytes(uri, bytes(content))
+    return uri

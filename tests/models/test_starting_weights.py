@@ -1,17 +1,26 @@
 """Weights to begin with: of bundles, and of files that other programs have saved."""
 
 import argparse
-from pathlib import Path
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path, PurePosixPath
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from ctc_ray.errors import IncompleteDataError
+from ctc_ray.errors import ConfigError, IncompleteDataError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.backbones import make_backbone, read_weights
+from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import Bundle, Provenance, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
-from ctc_ray.models.starting_weights import load_heads, read_starting_weights, report
+from ctc_ray.models.starting_weights import (
+    backbone_to_begin_with,
+    load_heads,
+    read_starting_weights,
+    report,
+)
 
 TINY = "test_resnet"
 NOTHING = Provenance(config={}, data_fingerprint="f" * 64, metrics={}, n_training_images={})
@@ -57,7 +66,7 @@ def test_heads_are_kept_where_their_classes_agree_in_any_order(bundle: str) -> N
     assert torch.equal(after, before[:, [2, 0, 1]])
     for number in (0, 1):
         assert torch.equal(new.heads[number].weight, at_random[f"heads.{number}.weight"])
-    assert len(list(report(start, loaded))) == 4
+    assert len(list(report(start, loaded, False))) == 4
 
 
 def test_a_folder_that_is_no_bundle_is_told(tmp_path: Path) -> None:
@@ -65,21 +74,82 @@ def test_a_folder_that_is_no_bundle_is_told(tmp_path: Path) -> None:
         read_starting_weights(str(tmp_path))
 
 
-@pytest.mark.parametrize("kind", ["timm", "timm ema", "parallel", "lightning", "compiled"])
+def resnet_weights() -> dict[str, torch.Tensor]:
+    """Of a whole model: the backbone's, and those of a classifier that it does not have."""
+    return {**make_backbone(TINY).network.state_dict(), "fc.weight": torch.rand(7, 9)}
+
+
+def prefixed(prefix: str, weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {prefix + name: value for name, value in weights.items()}
+
+
+CHECKPOINTS: dict[str, Callable[[dict[str, torch.Tensor]], dict[str, Any]]] = {
+    "bare": lambda w: w,
+    "timm": lambda w: {"arch": TINY, "state_dict": w, "args": argparse.Namespace(lr=1)},
+    "timm ema": lambda w: {
+        "state_dict": {name: torch.zeros_like(value) for name, value in w.items()},
+        "state_dict_ema": w,
+    },
+    "numpy metric": lambda w: {"state_dict": w, "metric": np.float64(0.5), "epoch": np.int64(3)},
+    "parallel": lambda w: prefixed("module.", w),
+    "compiled": lambda w: prefixed("_orig_mod.module.", w),
+    "lightning": lambda w: {"state_dict": prefixed("model.", w), "epoch": 1},
+    "lightning, its loss and metrics": lambda w: {
+        "state_dict": {
+            **prefixed("model.", w),
+            "criterion.weight": torch.ones(7),
+            "val_f1.tp": torch.zeros(7),
+        },
+        "callbacks": {"checkpoint": {"dirpath": PurePosixPath("/a"), "best": Path("/a/b")}},
+    },
+    "a name of the user's own": lambda w: {"state_dict": prefixed("encoder.trunk.", w)},
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
 def test_checkpoints_of_other_programs_are_read(tmp_path: Path, kind: str) -> None:
-    weights = {**make_backbone(TINY).network.state_dict(), "fc.weight": torch.zeros(7, 9)}
-    other = {name: torch.zeros_like(value) for name, value in weights.items()}
-    saved: dict[str, object] = {
-        "timm": {"epoch": 3, "arch": TINY, "state_dict": weights, "args": argparse.Namespace(lr=1)},
-        "timm ema": {"state_dict": other, "state_dict_ema": weights},
-        "parallel": {f"module.{name}": value for name, value in weights.items()},
-        "lightning": {"state_dict": {f"model.{k}": v for k, v in weights.items()}, "epoch": 1},
-        "compiled": {f"_orig_mod.module.{name}": value for name, value in weights.items()},
-    }[kind]
-    torch.save(saved, tmp_path / "w.ckpt")
-    found = read_weights(str(tmp_path / "w.ckpt"))
-    assert found.keys() == weights.keys()
-    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    weights = resnet_weights()
+    torch.save(CHECKPOINTS[kind](weights), tmp_path / "w.ckpt")
+    backbone, _ = backbone_to_begin_with(TINY, pretrained=str(tmp_path / "w.ckpt"), image_size=None)
+    found = backbone.network.state_dict()
+    assert found
+    assert all(torch.equal(found[name], weights[name]) for name in found)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        (
+            lambda w: {**prefixed("a.", w), **prefixed("b.", w)},
+            r"several models .*: a, b; save one",
+        ),
+        (lambda w: {"other.weight": torch.ones(2)}, f"does not hold the weights of {TINY}"),
+        (lambda w: {**prefixed("a.", w), "a.more": torch.ones(2)}, "not expected more"),
+        (
+            lambda w: prefixed("m.", {k: w[k] for k in list(w)[1:]}),  # the first may be missing
+            "missing conv1",
+        ),
+        (lambda w: {"state_dict": w, "cfg": Fraction(1, 2)}, r"objects of fractions\.Fraction"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named_in_one_line(
+    tmp_path: Path, saved: Callable[..., object], message: str
+) -> None:
+    uri = str(tmp_path / "w.ckpt")
+    torch.save(saved(resnet_weights()), uri)
+    with pytest.raises(ConfigError, match=message) as raised:
+        backbone_to_begin_with(TINY, pretrained=uri, image_size=None)
+    text = str(raised.value)
+    assert text.startswith(f"model.pretrained: {uri}")
+    assert text.isprintable()  # one line, no colours
+    assert len(text) < 500 + len(uri)
+
+
+@pytest.mark.parametrize("keep_aspect", [False, True])
+def test_another_cut_than_that_of_the_weights_is_told(bundle: str, keep_aspect: bool) -> None:
+    start = read_starting_weights(bundle)  # its images were squeezed
+    lines = list(report(start, load_heads(model({"species": ("a",)}, 2), start), keep_aspect))
+    assert any("--model.keep-aspect" in line for line in lines) == keep_aspect
 
 
 @pytest.mark.real_data

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from ctc_ray.runs import machine
@@ -70,3 +71,18 @@ def test_cpus_that_a_process_is_bound_to_count(
     monkeypatch.undo()
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
     assert machine.n_cpus(root=str(tmp_path)) == 3
+
+
+@pytest.mark.parametrize(("own", "before", "after"), [(2, 8, 2), (8, 2, 2)])
+def test_arrow_uses_no_more_threads_than_there_are_cpus_for(
+    monkeypatch: pytest.MonkeyPatch, own: int, before: int, after: int
+) -> None:
+    """Where OMP_NUM_THREADS asks for fewer, these are enough."""
+    monkeypatch.setattr(machine, "n_cpus", lambda: own)
+    kept = pa.cpu_count()
+    try:
+        pa.set_cpu_count(before)
+        machine.limit_arrow_threads()
+        assert pa.cpu_count() == after
+    finally:
+        pa.set_cpu_count(kept)

@@ -164,3 +164,7 @@ def test_only_trials_with_a_sound_model_are_ranked_by_the_epoch_that_was_kept(
     assert table[3]["reason"] == "training diverged"
     with pytest.raises(ConfigError, match=r"no trial ended with a model: .*training diverged"):
         tune._summarise(search, [name], results[2:], read_manifest(str(dataset), "dataset"), {})
+    with (out / "trials.csv").open() as file:  # also where no trial is best
+        table = list(csv.DictReader(file))
+    assert [row["trial"] for row in table] == ["cut", "dead"]
+    assert table[1]["reason"] == "training diverged"

@@ -18,6 +18,7 @@ from ray.data._internal.logging import configure_logging
 
 from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, CtcError
+from ctc_ray.runs import machine
 from ctc_ray.stages.cluster.errors import logs_of_ray, reason
 from ctc_ray.stages.cluster.lost_ray_head import watch_head
 from ctc_ray.stages.cluster.reach import answers
@@ -61,6 +62,7 @@ def _start(address: str | None, *, dashboard: bool) -> None:
                 ray.init(
                     # None: Ray finds the address as `cluster_address` has, and the token for it
                     address="local" if address is None else None,
+                    num_cpus=machine.n_cpus() if address is None else None,
                     logging_level=logging.ERROR,
                     log_to_driver=False,
                     include_dashboard=dashboard if address is None else None,
@@ -199,9 +201,9 @@ def _resources() -> dict[str, float]:
     if ray.is_initialized():
         resources: dict[str, float] = ray.cluster_resources()
         return resources
-    machine = ResourceAndLabelSpec()
-    machine.resolve(is_head=True)
-    return {"CPU": machine.num_cpus or 0, "GPU": machine.num_gpus or 0}
+    own = ResourceAndLabelSpec(num_cpus=machine.n_cpus())  # Ray knows of no affinity
+    own.resolve(is_head=True)
+    return {"CPU": own.num_cpus or 0, "GPU": own.num_gpus or 0}
 
 
 def n_cpus() -> int:

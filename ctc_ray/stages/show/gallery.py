@@ -111,9 +111,10 @@ def _read_part(uri: str, name: str, manifest: Manifest, head: str | None) -> pa.
     columns = _columns(manifest, head)
     split = name.partition("/")[0].removeprefix("split=") if "split=" in name else None
     found, n_rows = [_CANDIDATE.empty_table()], 0
-    with parquet.open_parquet(storage.join(uri, name)) as file:
+    part = storage.join(uri, name)
+    with parquet.open_parquet(part) as file:
         for group in sorted(range(file.num_row_groups), key=lambda g: fingerprint([name, g])):
-            rows = _as_shared(file.read_row_group(group, columns=columns), manifest, head)
+            rows = _as_shared(parquet.read_row_group(file, part, group, columns), manifest, head)
             position = {
                 "split": pa.array([split] * rows.num_rows, pa.string()),
                 "part": pa.array([name] * rows.num_rows, pa.string()),
@@ -160,8 +161,9 @@ def _from_shards(uri: str, rows: list[dict[str, Any]], side: int) -> list[Thumbn
 
     def read(at: tuple[tuple[str, int], list[int]]) -> list[tuple[int, Thumbnail]]:
         (name, group), indices = at
-        with parquet.open_parquet(storage.join(uri, name)) as file:
-            jpegs = file.read_row_group(group, columns=["jpeg"])["jpeg"]
+        part = storage.join(uri, name)
+        with parquet.open_parquet(part) as file:
+            jpegs = parquet.read_row_group(file, part, group, ["jpeg"])["jpeg"]
         jpegs = jpegs.take(pa.array([rows[index]["row"] for index in indices])).to_pylist()
         return [
             (index, Failure(rows[index]["failure"]) if raw is None else thumbnail(raw, side))

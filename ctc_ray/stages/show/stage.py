@@ -165,4 +165,4 @@ def _row_groups(uri: str) -> Iterator[pa.Table]:
     if storage.exists(uri):
         with parquet.open_parquet(uri) as file:
             for index in range(file.num_row_groups):
-                yield file.read_row_group(index)
+                yield parquet.read_row_group(file, uri, index)

@@ -91,7 +91,8 @@ class TrainingJob:
         self.told: list[str] = []
         """What the weights to begin with have given, in lines for the user."""
         if start is not None:
-            self.told = list(report(start, load_heads(self._model, start)))
+            loaded = load_heads(self._model, start)
+            self.told = list(report(start, loaded, config.model.keep_aspect))
         self._wrapped: nn.Module = self._model
         self._optimizer = make_optimizer(self._model, config.optimizer)
         self._learning_rate = LearningRateSchedule(

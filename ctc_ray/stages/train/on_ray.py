@@ -15,6 +15,7 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.console import logs
 from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
+from ctc_ray.files.retries import UnusableStoreError
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import Manifest
@@ -27,6 +28,14 @@ logger = logging.getLogger(__name__)
 
 _LOST_PEER = re.compile(
     "gloo|nccl|connection|closed by peer|socket|timed? ?out|process group", re.IGNORECASE
+)
+_OF_CODE_OR_DATA = (
+    CtcError,
+    FileNotFoundError,
+    PermissionError,
+    IsADirectoryError,
+    NotADirectoryError,
+    UnusableStoreError,
 )
 _MAX_RESTARTS = 3  # after a lost node or worker; each resumes from the last checkpoint
 
@@ -129,7 +138,7 @@ def _work(settings: dict[str, Any]) -> None:
 
 def _would_come_again(error: Exception) -> bool:
     """Whether this is an error of the code or the data, not of a lost worker, node or store."""
-    if isinstance(error, CtcError):
+    if isinstance(error, _OF_CODE_OR_DATA):
         return True
     if isinstance(error, OSError | RayError):
         return False

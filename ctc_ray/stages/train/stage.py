@@ -22,6 +22,7 @@ from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
 from ctc_ray.stages.train.worker import Session, train_worker
+from ctc_ray.training.plans import list_row_groups
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,11 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
         ),
     )
     dataset = check_dataset(config)
-    check_model(config)
-    inputs = inputs_of(config)
     is_local = config.workers == 1 and not (config.gpu_per_worker or callbacks or is_on_cluster())
     if not is_local:
         check_workers(config)
+    check_model(config, dataset)
+    inputs = inputs_of(config)
     fields = {**config.result_fields(), "inputs": inputs}
     with open_run(config.output_uri, "bundle", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
@@ -133,24 +134,36 @@ def check_workers(config: TrainConfig, *, more_cpus: float = 0) -> None:
     )
 
 
-def check_model(config: TrainConfig) -> None:
+def check_model(config: TrainConfig, dataset: Manifest) -> None:
     """Make the backbone once, here: a wrong name or wrong weights are an error before any work.
 
     Raises:
         ConfigError: there is no such backbone, its weights or image size do not fit it, or it
-            cannot learn from batches of this size.
+            cannot learn because a batch holds one image.
     """
     model = config.model
     backbone, _ = backbone_to_begin_with(
         model.backbone, pretrained=model.pretrained, image_size=model.image_size
     )
     modules = () if model.freeze_backbone else backbone.network.modules()
-    if config.batch_size == 1 and any(isinstance(m, _BatchNorm) for m in modules):
+    cause = _why_one_image(config, dataset)
+    if cause and any(isinstance(m, _BatchNorm) for m in modules):
         raise ConfigError(
-            f"batch_size 1: {model.backbone} normalises over the images of a batch, and learns "
-            "nothing from one; take at least 2, a backbone without batch norm, or "
-            "--model.freeze-backbone"
+            f"{cause}: {model.backbone} normalises over the images of a batch, and learns nothing "
+            "from one; take at least 2, a backbone without batch norm, or --model.freeze-backbone"
         )
+
+
+def _why_one_image(config: TrainConfig, dataset: Manifest) -> str:
+    """Why the batches of a worker hold one image; empty if they hold more."""
+    if config.batch_size == 1:
+        return "batch_size 1"
+    groups = list_row_groups(config.dataset_uri, dataset.shards, "train")
+    n_items = sum(group.n_items(config.image_choice) for group in groups)
+    if n_items > config.workers:
+        return ""
+    what = "training images" if config.image_choice == "all" else "events with a training image"
+    return f"{n_items} {what} on {config.workers} workers give 1 per batch"
 
 
 def _check_labels(config: TrainConfig, dataset: Manifest) -> None:

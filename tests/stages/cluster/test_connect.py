@@ -1,3 +1,4 @@
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from ray._private import services
 from ray._private.utils import get_ray_address_file
 
 from ctc_ray.errors import ConfigError, CtcError
+from ctc_ray.runs import machine
 from ctc_ray.stages.cluster import connect, in_process_or_ray
 
 
@@ -103,6 +105,26 @@ def test_a_local_ray_has_a_dashboard_only_where_it_is_needed(
     connect.connect(dashboard=dashboard)
     (options,) = starts.calls
     assert (options["address"], options["include_dashboard"]) == ("local", dashboard)
+
+
+@pytest.mark.parametrize("is_cluster", [False, True])
+def test_a_local_ray_has_the_cpus_that_this_process_may_use(
+    no_ray: None, listening: str, monkeypatch: pytest.MonkeyPatch, is_cluster: bool
+) -> None:
+    """Ray itself counts those of the machine, whatever this process is bound to."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    monkeypatch.setattr(machine, "_quotas", lambda _: iter(()))  # of where the tests run
+    starts = Starts(0, ValueError())
+    monkeypatch.setattr(ray, "init", starts)
+    if is_cluster:
+        note_cluster(listening)
+    else:
+        with pytest.raises(ConfigError, match=r"needs 4 CPUs, this machine has 3$"):
+            connect.require("--workers 4", cpus=4)
+        connect.require("--workers 3", cpus=3)
+    connect.connect()
+    (options,) = starts.calls
+    assert options.get("num_cpus") == (None if is_cluster else 3)  # a cluster has its own
 
 
 def test_without_a_cluster_ray_is_local(no_ray: None, monkeypatch: pytest.MonkeyPatch) -> None:

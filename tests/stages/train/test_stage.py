@@ -169,6 +169,25 @@ def test_one_image_per_batch_and_batch_norm_are_one_clear_line(
     assert not (tmp_path / "model").exists()
 
 
+@pytest.mark.parametrize("freeze", [False, True])
+def test_a_share_of_one_image_and_batch_norm_are_one_clear_line(
+    dataset: Path, tmp_path: Path, freeze: bool
+) -> None:
+    manifest = read_manifest(str(dataset), "dataset")
+    n_items = sum(g.n_usable_images for s in manifest.shards if s.split == "train"
+                  for g in s.row_groups)  # fmt: skip
+    config = train_config(dataset, tmp_path / "model").replaced(
+        workers=n_items, model=ModelConfig(image_size=32, freeze_backbone=freeze)
+    )
+    train.check_model(config.replaced(workers=n_items - 1), manifest)  # two images for each
+    if freeze:
+        train.check_model(config, manifest)
+        return
+    message = f"{n_items} training images on {n_items} workers give 1 per batch: small_cnn norm"
+    with pytest.raises(ConfigError, match=message):
+        train.check_model(config, manifest)
+
+
 def test_what_cannot_be_learnt_is_told_before_training(
     dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
