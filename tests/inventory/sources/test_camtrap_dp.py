@@ -303,3 +303,19 @@ def test_a_corrected_clock_moves_images_and_their_gaps_but_no_named_event(packag
     assert [rows[n]["captured_at"].hour for n in "123"] == [3, 9, 9]
     assert [rows[n]["n_images"] for n in "123"] == [1, 2, 2]
     assert rows["1"]["capture_event_id"] == "e"
+
+
+def test_images_of_one_second_of_a_given_event_follow_the_counter_of_the_camera(package):
+    second = "2020-05-30T04:00:00Z"
+    names = ["IMG_8", "IMG_9", "IMG_10", "IMG_11"]
+    media = [{"mediaID": n, "timestamp": second, "filePath": f"m/{n}.JPG"} for n in sorted(names)]
+    seen = [
+        {"observationID": n, "mediaID": n, "eventID": "e", "observationType": "animal"}
+        for n in names
+    ]
+
+    inventory = read_camtrap_dp(package(media, seen), gap_s=60)
+
+    rows = inventory.table.to_pylist()
+    assert [row["image_uri"].rpartition("/")[2] for row in rows] == [f"{n}.JPG" for n in names]
+    assert [row["image_index"] for row in rows] == [0, 1, 2, 3]
