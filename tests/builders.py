@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import simplejpeg
 import torch
+from PIL import ExifTags, Image
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
@@ -250,3 +252,11 @@ def create_all(me: int, folder_uri: str, barrier: Any) -> list[bool]:
         barrier.wait(60)
         won.append(storage.create_bytes(f"{folder_uri}/{trial}", b"%d" % me * 1000))
     return won
+
+
+def taken_at(jpeg: bytes, text: str) -> bytes:
+    """The same image with a time in its EXIF data."""
+    exif, out = Image.Exif(), io.BytesIO()
+    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = text
+    Image.open(io.BytesIO(jpeg)).save(out, "JPEG", exif=exif)
+    return out.getvalue()

@@ -25,9 +25,9 @@ class EventConfig(Config):
     max_images_per_event: Annotated[int | None, Field(gt=0), Shown("no limit")] = None
     """Divide events that have more images than this."""
     clock_corrections_uri: Annotated[str | None, Shown("clocks are right")] = None
-    """A csv that corrects camera clocks before events are made. Columns: deployment (or location);
-    from and to (optional), the period on the camera's clock; shift, e.g. -1:00 or +365d, or wrong
-    and right, a time that the camera wrote and the time that it was."""
+    """A csv that corrects camera clocks before events are made. Columns: deployment or
+    location; from and to (optional), the period on the camera's clock; shift, e.g. -1:00 or +365d,
+    or wrong and right, a time that the camera wrote and the time that it was."""
 
 
 class TreeConfig(EventConfig):

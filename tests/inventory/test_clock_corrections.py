@@ -102,3 +102,44 @@ def test_corrections_that_change_nothing_are_an_error(write: Write) -> None:
         ConfigError, match=r"no image is of .* 'C'; deployments of the source: A, B"
     ):
         corrected(uri, [("A", None, NOON), ("B", None, NOON)])
+
+
+@pytest.mark.parametrize("shift", ["+999999999999d", "-99999999999999999h", "+40000d", "+1:75"])
+def test_a_shift_that_no_clock_is_wrong_by_is_an_error_of_its_line(
+    write: Write, shift: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"line 2: .* is not a shift"):
+        read_clock_corrections(write(f"deployment,shift\nA,{shift}\n"))
+
+
+def test_a_pair_a_century_apart_is_an_error_of_its_line(write: Write) -> None:
+    uri = write("deployment,wrong,right\nA,1021-05-01 12:00:00,2021-05-01 12:00:00\n")
+    with pytest.raises(ConfigError, match=r"line 2: .* more than 100 years apart"):
+        read_clock_corrections(uri)
+
+
+@pytest.mark.parametrize(("time", "shift"), [("9999-12-31", "+2d"), ("0001-01-01", "-2d")])
+def test_a_corrected_time_can_always_be_read_again(write: Write, time: str, shift: str) -> None:
+    uri = write(f"deployment,shift\nA,{shift}\n")
+    with pytest.raises(ConfigError, match=r"'A'.* years 1 to 9999"):
+        corrected(uri, [("A", None, datetime.fromisoformat(time))])
+
+
+def test_a_line_that_changes_no_image_is_a_finding_beside_those_that_do(write: Write) -> None:
+    uri = write("deployment,shift\nA,1:00\nB1,1:00\n")
+    times, found = corrected(uri, [("A", None, NOON), ("B", None, NOON)])
+    assert times == [NOON + HOUR, NOON]
+    assert found.counts == {KIND: 2, "times_corrected": 1, "clock_corrections_without_images": 1}
+    assert found.examples("clock_corrections_without_images") == ["B1 (line 3: +1:00:00)"]
+
+
+def test_a_column_of_locations_corrects_every_camera_there(write: Write) -> None:
+    uri = write("Location, Shift\nS,1:00\n")
+    rows = [("A", "S", NOON), (None, "S", NOON), ("S", "T", NOON), ("S", None, NOON)]
+    assert corrected(uri, rows)[0] == [NOON + HOUR, NOON + HOUR, NOON, NOON]
+
+
+@pytest.mark.parametrize("header", ["deployment,location,shift", "shift", "deployment,Deployment"])
+def test_a_table_names_cameras_in_one_way(write: Write, header: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected deployment or location"):
+        read_clock_corrections(write(f"{header}\n{','.join('A' * (header.count(',') + 1))}\n"))

@@ -22,7 +22,7 @@ from ctc_ray.inventory.sources.camtrap_events import (
 )
 from ctc_ray.inventory.sources.camtrap_labels import labels_of_observations, observations_of_choice
 from ctc_ray.inventory.sources.camtrap_package import CamtrapPackage, as_numbers, read_package
-from ctc_ray.inventory.sources.gap_events import group_by_gap
+from ctc_ray.inventory.sources.gap_events import group_by_gap, in_camera_order_by
 from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_instants, parse_times
 
@@ -269,7 +269,10 @@ def _all_events(
     gap_s: float,
     max_images: int | None,
 ) -> tuple[pa.Array, Ints]:
-    """The event id of each medium, missing ones made by gaps in time; the media sorted by time."""
+    """The event id of each medium, missing ones made by gaps in time; the media sorted by time.
+
+    Media of one event and time are in the order of the camera's counter.
+    """
     rest = np.flatnonzero(event_ids.is_null().to_numpy(zero_copy_only=False))
     names = pc.coalesce(media.uris, media.ids)
     chosen = pa.array(rest)
@@ -278,9 +281,8 @@ def _all_events(
     group_N = np.full(len(media.ids), -1, np.int64)
     group_N[rest[grouped.order]] = np.arange(len(rest))
     by_gap = grouped.event_ids.cast(TEXT).take(pa.array(group_N, mask=group_N < 0))
-    rows = pa.table({"time": instants, "name": pc.coalesce(media.uris, media.ids)})
-    order = pc.sort_indices(rows, sort_keys=[("time", "ascending"), ("name", "ascending")])
-    return pc.coalesce(event_ids, by_gap), order.to_numpy().astype(np.int64)
+    event_ids = pc.coalesce(event_ids, by_gap)
+    return event_ids, in_camera_order_by({"time": instants, "event": event_ids}, names)
 
 
 def _locations(

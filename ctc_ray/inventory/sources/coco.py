@@ -19,7 +19,7 @@ from ctc_ray.inventory.sources.blanks import are_named_blank, blanks_beside_labe
 from ctc_ray.inventory.sources.boxes import Ints, box_lists, is_beyond_image, number, parse_boxes
 from ctc_ray.inventory.sources.camtrap_events import prefix_repeated_event_ids
 from ctc_ray.inventory.sources.counts import whole_numbers
-from ctc_ray.inventory.sources.gap_events import divide_far_apart, group_by_gap
+from ctc_ray.inventory.sources.gap_events import divide_far_apart, group_by_gap, in_camera_order_by
 from ctc_ray.inventory.sources.json_file import load_json, objects, text_array, text_column
 from ctc_ray.inventory.sources.paths import portable_paths
 from ctc_ray.inventory.sources.times import parse_times
@@ -232,12 +232,13 @@ def _events(
     is_named = sequences.is_valid().to_numpy(zero_copy_only=False)
     named, others = np.flatnonzero(is_named), np.flatnonzero(~is_named)
     frames = pa.array([_number(row.get("frame_num")) for row in rows], pa.float64())
-    by_frame = dated.append_column("frame", frames).take(pa.array(named))
-    keys = [(name, "ascending") for name in ("frame", "time", "uri")]
-    named = named[pc.sort_indices(by_frame, sort_keys=keys).to_numpy()]
+    columns = {"frame": frames, "time": dated["time"], "sequence": sequences}
+    chosen = pa.array(named)
+    of_named = {name: values.take(chosen) for name, values in columns.items()}
+    named = named[in_camera_order_by(of_named, dated["uri"].take(chosen))]
     rest = dated.take(pa.array(others)).combine_chunks()
-    columns = [rest[name].combine_chunks() for name in ("uri", "time", "location")]
-    grouped = group_by_gap(*columns, gap_s=gap_s, max_images=max_images)
+    by_gap = [rest[name].combine_chunks() for name in ("uri", "time", "location")]
+    grouped = group_by_gap(*by_gap, gap_s=gap_s, max_images=max_images)
     order = np.concatenate([named, others[grouped.order]])
     ids = [sequences.take(pa.array(named)), grouped.event_ids.cast(TEXT)]
     return order, pa.concat_arrays(ids)

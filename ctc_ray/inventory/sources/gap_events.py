@@ -1,6 +1,6 @@
 """Group images into capture events: by deployment, and by gaps in time between images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -15,6 +15,7 @@ _ID_BYTES = 12
 _MICROSECONDS = 1_000_000
 _FAR_S = 3600  # no burst of a camera has a pause of an hour
 
+Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
@@ -65,13 +66,30 @@ def group_by_gap(
     keys = [(name, "ascending") for name in rows.column_names]
     order = pc.sort_indices(rows, sort_keys=keys).to_numpy().astype(np.int64)
     rows = rows.take(pa.array(order)).combine_chunks()
-    by_counter = _by_counter(rows)
+    is_same = _is_like_previous(rows, ("time", "deployment", "event", "frame"))
+    is_same &= np.asarray(rows["time"][1:].is_valid())  # without a time each is its own event
+    by_counter = _by_counter(rows, is_same)
     if by_counter is not None:
         order, rows = order[by_counter], rows.take(pa.array(by_counter)).combine_chunks()
     starts = _starts(rows, gap_s=gap_s, max_images=max_images)
     ids_E = _ids(rows.take(pa.array(starts)))
     n_images_E = np.diff(starts, append=n_images)
     return GroupedImages(order, ids_E.take(pa.array(np.repeat(np.arange(len(starts)), n_images_E))))
+
+
+def in_camera_order_by(columns: Mapping[str, pa.Array], uris: pa.Array) -> Ints:
+    """The indices that sort images by these columns, then in the order of the camera's counter.
+
+    Args:
+        columns: each ascending, the first decides most; a null comes last and equals a null.
+    """
+    rows = pa.table({**columns, "uri": uris})
+    keys = [(name, "ascending") for name in rows.column_names]
+    order = pc.sort_indices(rows, sort_keys=keys).to_numpy().astype(np.int64)
+    rows = rows.take(pa.array(order)).combine_chunks()
+    by_counter = _by_counter(rows, _is_like_previous(rows, tuple(columns)))
+    result: Ints = order if by_counter is None else order[by_counter]
+    return result
 
 
 def divide_far_apart(event_ids: pa.Array, captured_at: pa.Array) -> tuple[pa.Array, pa.Array]:
@@ -110,16 +128,23 @@ def divide_far_apart(event_ids: pa.Array, captured_at: pa.Array) -> tuple[pa.Arr
     return pc.coalesce(new, event_ids), pc.unique(event_ids.take(pa.array(later)))
 
 
-def _by_counter(rows: pa.Table) -> Ints | None:
-    """The sorted rows, those of one moment in the order of the camera; None: they are already."""
+def _is_like_previous(rows: pa.Table, names: Sequence[str]) -> Bools:
+    """Whether each row but the first has the values of the row before it; null equals null."""
     is_same = np.ones(max(rows.num_rows - 1, 0), bool)
-    for name in ("time", "deployment", "event", "frame"):  # most rows differ in their time
+    for name in names:
         values = rows[name]
-        same = pc.equal(values[1:], values[:-1])
-        if name != "time":
-            neither = pc.and_(values[1:].is_null(), values[:-1].is_null())
-            same = pc.or_(pc.fill_null(same, False), neither)
-        is_same &= np.asarray(pc.fill_null(same, False))
+        neither = pc.and_(values[1:].is_null(), values[:-1].is_null())
+        same = pc.or_(pc.fill_null(pc.equal(values[1:], values[:-1]), False), neither)
+        is_same &= np.asarray(same)
+    return is_same
+
+
+def _by_counter(rows: pa.Table, is_same: Bools) -> Ints | None:
+    """The sorted rows, those of one moment in the order of the camera; None: they are already.
+
+    Args:
+        is_same: whether each row but the first is of the moment of the row before it.
+    """
     if not is_same.any():
         return None
     continues = np.append(False, is_same)

@@ -28,6 +28,7 @@ from ctc_ray.config.inventory import (
     TimedInventoryConfig,
 )
 from ctc_ray.files import parquet, storage
+from ctc_ray.files.image_uris import require_reachable, rows_to_look_for
 from ctc_ray.inventory.checks.clocks import check_clocks
 from ctc_ray.inventory.checks.labels import (
     IMAGES_OF_SEVERAL_EVENTS,
@@ -253,8 +254,20 @@ def _missing_files(config: InventoryConfig, images: AssembledImages | StoredImag
 
 
 def _compared(config: InventoryConfig, inventory: Inventory) -> Inventory:
-    """The inventory with the hash of each file, by which `create-dataset` reports leakage."""
+    """The inventory with the hash of each file, by which `create-dataset` reports leakage.
+
+    Raises:
+        ConfigError: of a few dozen files none is there.
+    """
     images = inventory.images
+    chosen = pa.array(rows_to_look_for(len(images)))
+    require_reachable(
+        images.uris.take(chosen).to_pylist(),
+        root_uri=config.image_root_uri,
+        allow=(),
+        n_rows=len(images),
+        may_be_missing=config.check_files,  # then they are listed
+    )
     hashes = content_hashes(
         images.uris, root_uri=config.image_root_uri, n_threads=config.read_threads
     )

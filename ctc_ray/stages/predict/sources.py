@@ -4,7 +4,7 @@ Rows to plan by, and the decoded batches of a unit.
 """
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,7 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_for
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import to_input
+from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.schemas import Failure, conform, image_fields, meta_fields
@@ -36,7 +37,7 @@ class Source:
     """The images, an event's images as neighbours."""
     empty_events: pa.Table | None = None
     """Events of a csv that name no image: id, location and metadata."""
-    findings: Mapping[str, int] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
 
 
 def read_source(config: PredictConfig) -> Source:
@@ -55,7 +56,7 @@ def read_source(config: PredictConfig) -> Source:
         found = read_csv(config.csv_uri, _csv_columns(config))
     else:
         found = read_image_folder(config, config.images_uri or "", n_threads=_HEADERS_AT_ONCE)
-    return Source(_image_rows(found.table), found.empty_events, found.findings.counts)
+    return Source(_image_rows(found.table), found.empty_events, found.findings)
 
 
 def require_images(config: PredictConfig, rows: pa.Table) -> None:

@@ -5,7 +5,8 @@ every run, so the answers are equal to the last bit, whichever worker gives them
 
 in:  a bundle, and images (a folder, a csv, an INVENTORY, or the SHARDs of a dataset)
 out: PREDICTION as images/part-NNNNN.parquet, EVENT_PREDICTION as events/part-NNNNN.parquet,
-     predictions.csv and predictions.json on request, _failures.parquet, _manifest.json
+     predictions.csv and predictions.json on request, _failures.parquet, _findings.parquet,
+     _manifest.json
 """
 
 import logging
@@ -35,7 +36,7 @@ from ctc_ray.runs.failures import (
 from ctc_ray.runs.manifest import Manifest, is_complete, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.units import Unit, missing_units, write_plan
-from ctc_ray.schemas import FAILURES_FILE, meta_fields, pred_column
+from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE, meta_fields, pred_column
 from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
 from ctc_ray.stages.predict import sources as source
 from ctc_ray.stages.predict.scoring import EVENTS, IMAGES, UnitScorer, events_name
@@ -70,6 +71,8 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         labels = bundle.label_space
         _run_missing(config, run, units, rows.num_rows, executor)
         _write_empty_events(config, labels, found, n_units=len(units))
+        findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
+        parquet.write_table(findings_uri, found.findings.table())
         manifest = Manifest(
             kind="predictions",
             config=config.result_fields(),
@@ -77,7 +80,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
             rows_in=rows.num_rows,
             classes=labels.to_json(),
             meta=meta_fields(rows.schema),
-            findings=dict(found.findings),
+            findings=dict(found.findings.counts),
         )
         return _finish(config, run, manifest, units)
 

@@ -345,3 +345,19 @@ def test_a_blank_frame_says_nothing_about_the_others_of_its_event(package, label
     found = read_camtrap_dp(package(frames, observations), gap_s=60)
     assert found.images.n_events == 1
     assert labels_by_image(found)["a"] == [{"species": expected}]
+
+
+def test_images_of_one_second_of_a_given_event_follow_the_counter_of_the_camera(package):
+    second = "2020-05-30T04:00:00Z"
+    names = ["IMG_8", "IMG_9", "IMG_10", "IMG_11"]
+    media = [{"mediaID": n, "timestamp": second, "filePath": f"m/{n}.JPG"} for n in sorted(names)]
+    seen = [
+        {"observationID": n, "mediaID": n, "eventID": "e", "observationType": "animal"}
+        for n in names
+    ]
+
+    inventory = read_camtrap_dp(package(media, seen), gap_s=60)
+
+    rows = inventory.table.to_pylist()
+    assert [row["image_uri"].rpartition("/")[2] for row in rows] == [f"{n}.JPG" for n in names]
+    assert [row["image_index"] for row in rows] == [0, 1, 2, 3]

@@ -250,3 +250,15 @@ def test_a_corrected_clock_makes_the_events(write, tmp_path):
     table = read_coco(write(coco(images)), gap_s=60, corrections=corrections).table
     assert table["n_images"].to_pylist() == [2, 2]
     assert [time.hour for time in table["captured_at"].to_pylist()] == [10, 10]
+
+
+@pytest.mark.parametrize("time", [{}, {"datetime": "2020-01-01 00:00:00"}])
+def test_images_of_one_moment_of_a_sequence_follow_the_counter_of_the_camera(write, time):
+    names = ["IMG_9998", "IMG_9999", "IMG_0001"]
+    short = ["IMG_8", "IMG_9", "IMG_10", "IMG_11"]
+    images = [image(n, seq_id=1, **time) for n in sorted(names)]
+    images += [image(n, seq_id=2, **time) for n in sorted(short)]
+
+    table = read_coco(write(coco(images)), gap_s=60).table
+
+    assert table["image_uri"].to_pylist() == [f"{n}.jpg" for n in [*names, *short]]

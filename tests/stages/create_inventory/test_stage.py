@@ -336,3 +336,16 @@ def test_camtrap_dp_package_becomes_one_row_per_image(tmp_path: Path, shared_dat
     assert (manifest.rows_out, manifest.summary["events"]) == (423, 34)
     assert list(manifest.classes) == ["species", "count", "lifeStage", "sex", "behavior"]
     assert create_inventory.run(config) == manifest
+
+
+def test_identical_files_below_a_wrong_root_are_not_looked_for(tmp_path: Path) -> None:
+    csv_path = write_events(tmp_path, n_events=6, broken=[])
+    config = inventory_config(csv_path, tmp_path / "out").replaced(
+        image_root_uri=str(tmp_path / "images"), same_content=True
+    )
+    first = tmp_path / "images" / "images" / "e000_0.jpg"
+    with pytest.raises(ConfigError, match=rf"none of 12 images .* first {first}: is --image-root"):
+        create_inventory.run(config)
+    assert not (tmp_path / "out").exists()
+    manifest = create_inventory.run(config.replaced(check_files=True))  # asks for a list of them
+    assert manifest.findings["missing_files"] == 12

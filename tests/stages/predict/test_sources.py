@@ -1,11 +1,9 @@
-import io
 import shutil
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from builders import photograph
-from PIL import ExifTags, Image
+from builders import photograph, taken_at
 
 from ctc_ray.config.inventory import ImagesInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
@@ -14,14 +12,6 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.schemas import Failure, meta_fields
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.predict import sources as source
-
-
-def taken_at(jpeg: bytes, text: str) -> bytes:
-    """The same image with a time in its EXIF data."""
-    exif, out = Image.Exif(), io.BytesIO()
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = text
-    Image.open(io.BytesIO(jpeg)).save(out, "JPEG", exif=exif)
-    return out.getvalue()
 
 
 def config(**fields: object) -> PredictConfig:
@@ -96,10 +86,10 @@ def test_a_folder_is_read_as_create_inventory_reads_it(tmp_path: Path) -> None:
 
     assert found.rows.num_rows == 4  # two files by two names
     assert found.rows.equals(want.select(found.rows.column_names))
-    assert found.findings == {
-        kind: n for kind, n in manifest.findings.items() if kind in found.findings
+    assert found.findings.counts == {
+        kind: n for kind, n in manifest.findings.items() if kind in found.findings.counts
     }
-    assert found.findings == {
+    assert found.findings.counts == {
         "not_an_image": 9, "folders_linked_twice": 1, "images_without_time": 4,
     }  # fmt: skip
 

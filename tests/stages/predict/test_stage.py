@@ -9,16 +9,21 @@ import numpy as np
 import pyarrow.compute as pc
 import pytest
 import safetensors.torch
-from builders import AtMost, StoppedError, bytes_below
+from builders import AtMost, StoppedError, bytes_below, photograph, taken_at
 
+from ctc_ray.config.inventory import ImagesInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError, CtcError, IncompleteDataError
 from ctc_ray.files import parquet
 from ctc_ray.runs.executor import InProcess, Job, UnitResult
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.units import Unit
+from ctc_ray.schemas import FINDINGS_FILE
 from ctc_ray.stages.cluster.executor import RayExecutor
+from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.predict import stage as predict
+from ctc_ray.stages.show import stage as show
 
 
 def run(config: PredictConfig) -> Manifest:
@@ -297,3 +302,26 @@ def test_classes_have_one_source_of_truth(bundle: Path, photos: Path, tmp_path: 
     (model / "_manifest.json").write_text(json.dumps(manifest))
     made = run(config(model, tmp_path / "out", images_uri=str(photos)))
     assert made.classes == json.loads((model / "bundle.json").read_text())["classes"]
+
+
+def test_findings_of_a_folder_are_listed_as_create_inventory_lists_them(
+    bundle: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "1.jpg").write_bytes(photograph("red", seed=1))
+    (root / "1.mp4").write_bytes(b"\0\0\0\x18ftypisom")
+    (root / "2.jpg").write_bytes(taken_at(photograph("red", seed=2), "2019:13:45 10:00:00"))
+    inventory = ImagesInventoryConfig(source_uri=str(root), output_uri=str(tmp_path / "inventory"))
+    create_inventory.run(inventory)
+
+    manifest = run(config(bundle, tmp_path / "out", images_uri=str(root)))
+
+    found, want = (
+        parquet.read_table(str(tmp_path / name / FINDINGS_FILE)).to_pylist()
+        for name in ("out", "inventory")
+    )
+    assert found == [row for row in want if row["kind"] in manifest.findings]
+    assert [row["kind"] for row in found] == ["not_an_image", "broken_times"]
+    shown = show.run(ShowConfig(uri=str(tmp_path / "out"))).values["finding_examples"]
+    assert [row["finding"] for row in shown] == list(manifest.findings)
