@@ -14,11 +14,12 @@ Shape letters: H height, W width, C channels (1 gray or 3 RGB).
 """
 
 import io
+import math
 import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import assert_never
@@ -53,6 +54,12 @@ _DEEP_MODES = frozenset({"I;16", "I;16L", "I;16B", "I;16N", "I", "F"})
 _BAND_PIXELS = 1 << 20
 
 
+EIGHTHS = (1, 2, 3, 4, 5, 6, 7, 8)
+"""All scales to which libjpeg-turbo decodes, in eighths of the full size."""
+FAST_EIGHTHS = (1, 2, 3, 4, 8)
+"""Without the three that take longer than decoding all pixels."""
+
+
 @dataclass(frozen=True)
 class Decoded:
     """Upright pixels, possibly scaled down, and the size of the full image."""
@@ -83,7 +90,12 @@ def as_rgb(image_HWC: Pixels) -> Pixels:
 
 
 def decode_scaled(
-    raw: bytes, *, smallest_side: int | None, max_pixels: int, truncated: TruncatedPolicy
+    raw: bytes,
+    *,
+    smallest_side: int | None,
+    max_pixels: int,
+    truncated: TruncatedPolicy,
+    eighths: Sequence[int] = EIGHTHS,
 ) -> Decoded | Failure:
     """The upright image, gray or RGB, scaled down where that makes decoding faster.
 
@@ -97,9 +109,10 @@ def decode_scaled(
         max_pixels: an image with a larger width * height is `too_large`; checked before decoding.
             Pillow's own limit of 179 million pixels applies too, except to plain JPEGs.
         truncated: "keep" returns an image that has lost a part of its pixels, "fail" the failure.
+        eighths: scales to which libjpeg-turbo may decode; ascending, ends with 8.
     """
     if raw.startswith(b"\xff\xd8\xff"):
-        plain = decode_plain_jpeg(raw, smallest_side, max_pixels)
+        plain = decode_plain_jpeg(raw, smallest_side, max_pixels, eighths)
         if plain is not None:
             return plain
     with _pillow.shared():
@@ -122,26 +135,38 @@ def decode_scaled(
 
 
 def decode_plain_jpeg(
-    raw: bytes, smallest_side: int | None, max_pixels: int
+    raw: bytes,
+    smallest_side: int | None,
+    max_pixels: int,
+    eighths: Sequence[int] = EIGHTHS,
 ) -> Decoded | Failure | None:
     """Decode with libjpeg-turbo; None if this is no plain JPEG, or libjpeg-turbo warns about it.
 
     For the arguments see `decode_scaled`.
     """
-    least = smallest_side or 0
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(raw, strict=True)
         if space not in _PLAIN_JPEG:
             return None
         if width * height > max_pixels:
             return Failure.TOO_LARGE
+        scale = _scale(min(width, height), smallest_side, eighths)
+        # simplejpeg takes the smallest scale with this size; 0 is the full size
+        least = (0, 0) if scale == 1 else (math.ceil(height * scale), math.ceil(width * scale))
         image_HWC = simplejpeg.decode_jpeg(
-            raw, _PLAIN_JPEG[space], min_height=least, min_width=least, strict=True
+            raw, _PLAIN_JPEG[space], min_height=least[0], min_width=least[1], strict=True
         )
     except ValueError:
         return None
-    covered = _covered((width, height), (image_HWC.shape[1], image_HWC.shape[0]))
+    covered = width * scale, height * scale
     return _decoded(image_HWC, exif.orientation(raw), (width, height), covered)
+
+
+def _scale(shorter: int, smallest_side: int | None, eighths: Sequence[int]) -> float:
+    """The smallest of the scales that leaves the shorter side long enough; 1 if none does."""
+    if smallest_side is None:
+        return 1
+    return next((n / 8 for n in eighths if math.ceil(shorter * n / 8) >= smallest_side), 1)
 
 
 def decode_pillow_image(

@@ -18,6 +18,7 @@ from ctc_ray.config.choices import TruncatedPolicy
 from ctc_ray.images import exif
 from ctc_ray.images.bare_jpeg import strip_jpeg_metadata
 from ctc_ray.images.decode import (
+    FAST_EIGHTHS,
     Decoded,
     Pixels,
     decode_pillow_image,
@@ -80,7 +81,7 @@ def to_shard_jpeg(
     if isinstance(decoded, Failure):
         return decoded
     width, height = _shard_size(decoded.width, decoded.height, smallest_side)
-    image_HWC = shrink(decoded.pixels, width, height)
+    image_HWC = _small(decoded, width, height)
     is_gray = image_HWC.shape[2] == 1
     jpeg: bytes = simplejpeg.encode_jpeg(
         image_HWC,
@@ -113,6 +114,7 @@ def to_input(
         smallest_side=_needed_side(image_size, geometry),
         max_pixels=max_pixels,
         truncated=truncated,
+        eighths=FAST_EIGHTHS,
     )
     if isinstance(decoded, Failure):
         return decoded
@@ -161,6 +163,19 @@ def _shard_size(width: int, height: int, smallest_side: int) -> tuple[int, int]:
     """Width and height in a shard; libjpeg's limit of the longer side applies too."""
     scale = min(1, smallest_side / min(width, height), _JPEG_MAX_SIDE / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _small(decoded: Decoded, width: int, height: int) -> Pixels:
+    """The whole image scaled down to width x height."""
+    rows, columns, n_channels = decoded.pixels.shape
+    if np.allclose(decoded.box, (0, 0, columns, rows), rtol=0, atol=1e-3):
+        return shrink(decoded.pixels, width, height)
+    # scaled decoding has left a part of a pixel at an edge, and OpenCV scales whole pixels only
+    image = Image.fromarray(decoded.pixels if n_channels == 3 else decoded.pixels[:, :, 0])
+    left, top, right, bottom = decoded.box
+    box = (max(0, left), max(0, top), min(columns, right), min(rows, bottom))
+    small = np.array(image.resize((width, height), Image.Resampling.HAMMING, box))
+    return small.reshape(height, width, n_channels)
 
 
 def shrink(image_HWC: Pixels, width: int, height: int) -> Pixels:

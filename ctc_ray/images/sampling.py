@@ -3,13 +3,16 @@
 Training, validation and prediction sample with this module. Every output pixel is a weighted mean
 of the image's own pixels, with weights that fall linearly to 0 at the middles of the neighbouring
 output pixels (antialiased bilinear, as in Pillow and PyTorch). So nothing is interpolated twice,
-and no pixel is skipped.
+and no pixel is skipped. Rotated images come close to these weights: a rotation by 0 degrees is 41
+to 48 dB from the scaled image at worst and 49 dB or more in the mean, at inputs of 64 to 480 pixels
+from photographs of 400.
 
 Shape letters: H height, W width, C channels, S side of the square.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -21,10 +24,8 @@ from ctc_ray.images.decode import Decoded, Pixels, as_rgb
 Box = tuple[float, float, float, float]
 """Left, top, right and bottom edge in pixels; fractions of a pixel count."""
 
-_MOST_POINTS = 8  # per output pixel and direction; scaled decoding leaves fewer than 4 pixels
-# More take time, fewer skip pixels. A rotation by 0 degrees is 42 to 50 dB from the scaled image at
-# inputs of 64 to 448 pixels from shards of 400; twice as far apart it is 37 dB, in half the time.
-_PIXELS_PER_POINT = 1.4
+_PHASES = 32  # positions between two pixels at which the smoothing before a rotation is fitted
+_SCALE_STEPS = 64  # per unit; scales between two steps share one smoothing
 
 
 @dataclass(frozen=True)
@@ -132,36 +133,66 @@ def _framed(rgb_HWC: Pixels, visible: Box, region: Box) -> tuple[Pixels, tuple[i
 def _warped(rgb_HWC: Pixels, visible: Box, region: Box, geometry: Geometry, size: int) -> Pixels:
     """The visible part, rotated and mirrored by one affine map; black outside the region.
 
-    The map is read at several points per output pixel, whose weights are those of the filter.
+    The image is smoothed first, so that linear interpolation gives the weights of the filter.
     """
     width, height = visible[2] - visible[0], visible[3] - visible[1]
-    fine_width, fine_height = (size * _n_points(side, size) for side in (width, height))
     radians = math.radians(geometry.angle)
     cos, sin = math.cos(radians), math.sin(radians)
     # output pixel (u, v), in [-1, 1] from the middle -> pixel of the image
     turned = np.array([[cos * geometry.flip, -sin], [sin * geometry.flip, cos]])
     scaled = np.diag([width / 2, height / 2]) @ _shear_free(turned, region)
     middle = np.array([(visible[0] + visible[2]) / 2, (visible[1] + visible[3]) / 2])
-    steps = np.array([2 / fine_width, 2 / fine_height])
+    inside_HWC, corner = _cut(rgb_HWC, region)
     matrix = np.zeros((2, 3))
-    matrix[:, :2] = scaled * steps
-    matrix[:, 2] = scaled @ (steps / 2 - 1) + middle - 0.5
-    inside_HWC, (left, top) = _cut(rgb_HWC, region)
-    matrix[:, 2] -= (left, top)
+    matrix[:, :2] = scaled * (2 / size)
+    matrix[:, 2] = scaled.sum(axis=1) * (1 / size - 1) + middle - 0.5 - corner
     cv2.setNumThreads(1)
+    smooth_HWC = _smoothed(inside_HWC, *np.hypot(matrix[:, 0], matrix[:, 1]).tolist())
+    # black begins outside of the last pixel, not in its middle
+    framed_HWC = cv2.copyMakeBorder(smooth_HWC, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+    matrix[:, 2] += 1
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    fine_HWC = cv2.warpAffine(
-        inside_HWC, matrix, (fine_width, fine_height), flags=flags, borderMode=cv2.BORDER_CONSTANT
-    )
-    if (fine_width, fine_height) == (size, size):
-        return np.asarray(fine_HWC, np.uint8)
-    whole = Image.fromarray(np.asarray(fine_HWC, np.uint8))
-    return np.array(whole.resize((size, size), Image.Resampling.BILINEAR))
+    return np.asarray(cv2.warpAffine(framed_HWC, matrix, (size, size), flags=flags), np.uint8)
 
 
-def _n_points(side: float, size: int) -> int:
-    """Points per output pixel along a side of this many pixels."""
-    return min(_MOST_POINTS, max(1, math.ceil(side / size / _PIXELS_PER_POINT)))
+def _smoothed(rgb_HWC: Pixels, x_scale: float, y_scale: float) -> Pixels:
+    """The image, smoothed for output pixels of these widths along its axes, in its pixels."""
+    x_weights, y_weights = _smoothing(x_scale), _smoothing(y_scale)
+    if len(x_weights) == len(y_weights) == 1:
+        return rgb_HWC
+    border = cv2.BORDER_REFLECT
+    smooth = cv2.sepFilter2D(rgb_HWC, -1, x_weights, y_weights, borderType=border)
+    return np.asarray(smooth, np.uint8)
+
+
+def _smoothing(scale: float) -> npt.NDArray[np.float64]:
+    """Weights of a pixel and its neighbours; pixels that are enlarged are not smoothed."""
+    steps = round(scale * _SCALE_STEPS)
+    return _fitted_smoothing(steps / _SCALE_STEPS) if steps > _SCALE_STEPS else np.ones(1)
+
+
+@cache
+def _fitted_smoothing(scale: float) -> npt.NDArray[np.float64]:
+    """The symmetric weights that, with linear interpolation, are closest to the filter.
+
+    All positions of a sample count alike. Running sums of weights are compared, because photographs
+    have larger amplitudes at lower frequencies.
+    """
+    reach = math.ceil(scale) - 1
+    pixels = np.arange(-reach - 1, reach + 3)
+    distances = pixels - np.arange(_PHASES)[:, None] / _PHASES
+    wanted = _triangle(distances / scale)
+    wanted /= wanted.sum(axis=1, keepdims=True)
+    middle = _triangle(distances)
+    pairs = [_triangle(distances - k) + _triangle(distances + k) for k in range(1, reach + 1)]
+    columns = [np.cumsum(pair - 2 * middle, axis=1).ravel() for pair in pairs]  # weights sum to 1
+    missing = np.cumsum(wanted - middle, axis=1).ravel()
+    sides = np.linalg.lstsq(np.column_stack(columns), missing, rcond=None)[0]
+    return np.concatenate([sides[::-1], [1 - 2 * sides.sum()], sides])
+
+
+def _triangle(distances: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return (1 - np.abs(distances)).clip(min=0)
 
 
 def _shear_free(turned: npt.NDArray[np.float64], region: Box) -> npt.NDArray[np.float64]:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from ctc_ray.config.training import AugmentConfig
 from ctc_ray.images.augment import augment_batch, params_of
-from ctc_ray.images.resize import to_input
+from ctc_ray.images.resize import ShardImage, to_input, to_shard_jpeg
 from ctc_ray.images.sampling import WHOLE, Geometry
 from ctc_ray.reports.contact_sheet import thumbnail
 
@@ -166,3 +166,40 @@ def test_a_gray_jpeg_is_read_as_rgb_by_every_reader() -> None:
     shown = thumbnail(raw, 64)
     assert isinstance(shown, Image.Image)
     assert shown.mode == "RGB"
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("keep_aspect", [True, False])
+def test_a_rotation_that_is_too_small_to_see_changes_next_to_nothing(
+    keep_aspect: bool, shared_data: Path
+) -> None:
+    photos = sorted((shared_data / "photos").rglob("*.[jJ][pP]*[gG]"))[::11]
+    found = []
+    for number, photo in enumerate(photos):
+        with Image.open(photo) as image:
+            small = jpeg(image.convert("RGB").resize((533, 400), Image.Resampling.LANCZOS))
+        for size in (64, 160, 224, 299, 480)[number % 2 :: 2]:
+            turned = sampled(small, size, keep_aspect=keep_aspect, geometry=Geometry(angle=1e-4))
+            found.append(decibels(turned, sampled(small, size, keep_aspect=keep_aspect)))
+    assert len(found) >= 25
+    assert min(found) >= 37
+    assert np.mean(found) >= 46
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_scaled_decoding_moves_no_pixel_of_a_shard(kind: str, orientation: int) -> None:
+    y, x = np.mgrid[0:613, 0:997].astype(np.float64)
+    waves = [128 + 90 * np.sin(x / 22 + k) * np.cos(y / 19 - k) for k in range(3)]
+    image = Image.fromarray(np.stack(waves, axis=2).astype(np.uint8))
+    exif = Image.Exif()
+    exif[274] = orientation
+    content = io.BytesIO()
+    image.save(content, kind, exif=exif, **({"quality": 95} if kind == "JPEG" else {}))
+    stored = to_shard_jpeg(
+        content.getvalue(), smallest_side=100, quality=100, max_pixels=LIMIT, truncated="fail"
+    )
+    assert isinstance(stored, ShardImage)
+    with Image.open(io.BytesIO(stored.jpeg)) as found, Image.open(content) as whole:
+        upright = ImageOps.exif_transpose(whole).resize(found.size, Image.Resampling.HAMMING)
+        assert decibels(np.asarray(found), np.asarray(upright)) >= 36
