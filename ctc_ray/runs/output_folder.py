@@ -29,7 +29,7 @@ from ctc_ray.runs.manifest import (
 logger = logging.getLogger(__name__)
 
 _WORK_FILE = "work.json"
-_PLAN = re.compile(f"{WORK_FOLDER}/(.+)/plan-[0-9]+[.]arrow")
+_PLAN = re.compile(f"{WORK_FOLDER}/(?:.+/)?([^/]+)/plan-[0-9]+[.]arrow")
 
 
 @dataclass(frozen=True)

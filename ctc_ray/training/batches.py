@@ -27,13 +27,12 @@ from ctc_ray.files import parquet
 from ctc_ray.files.prefetch import prefetch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
-from ctc_ray.training.plans import EpochPlan, ItemRange, batch_sizes
+from ctc_ray.training.plans import GROUPS_PER_WINDOW, EpochPlan, ItemRange, batch_sizes
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
 Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
 
-_GROUPS_PER_WINDOW = 16  # about 64 MB of JPEGs; items are shuffled within a window
 _BATCHES_AHEAD = 2
 
 
@@ -95,8 +94,8 @@ def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
 
 
 def _read_windows(plan: EpochPlan, label_space: LabelSpace) -> Iterator[_Window]:
-    for number, first in enumerate(range(0, len(plan.ranges), _GROUPS_PER_WINDOW)):
-        ranges = plan.ranges[first : first + _GROUPS_PER_WINDOW]
+    for number, first in enumerate(range(0, len(plan.ranges), GROUPS_PER_WINDOW)):
+        ranges = plan.ranges[first : first + GROUPS_PER_WINDOW]
         rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
         codes = {
             head: label_space.encode(head, rows[label_column(head)], missing=IGNORE_INDEX)

@@ -17,6 +17,9 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.runs.records import ShardRecord
 
+GROUPS_PER_WINDOW = 16
+"""Row groups whose items are read in random order: about 64 MB of JPEGs."""
+
 
 @dataclass(frozen=True)
 class RowGroup:
@@ -105,7 +108,9 @@ def plan_epoch(
 ) -> EpochPlan:
     """A worker's share of a training epoch; every worker gets equally many items.
 
-    The order of the row groups depends on (seed, epoch) alone, so workers need not communicate. If
+    The order of the row groups depends on (seed, epoch) alone, so workers need not communicate.
+    Any `GROUPS_PER_WINDOW` neighbours in it come from all parts of the dataset, so a window has its
+    share of what was appended. If
     the items do not divide evenly, ranges continue at item 0, and two workers read some items.
 
     Args:
@@ -113,7 +118,7 @@ def plan_epoch(
         rank: number of the worker, from 0 to world_size - 1.
         world_size: number of workers.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(row_groups))
+    order = _spread_order(len(row_groups), np.random.default_rng([seed, epoch]))
     ordered = [row_groups[index] for index in order]
     n_items = sum(group.n_items(image_choice) for group in ordered)
     share = -(-n_items // world_size)
@@ -131,6 +136,20 @@ def plan_epoch(
         rank=rank,
         is_shuffled=True,
     )
+
+
+def _spread_order(n_groups: int, rng: np.random.Generator) -> list[int]:
+    """A random order in which any `GROUPS_PER_WINDOW` neighbours come from as many ranges.
+
+    The ranges are equal parts of the row groups. Every window takes one group of each, in the same
+    random order of the ranges.
+    """
+    ranges = [
+        rng.permutation(part) for part in np.array_split(np.arange(n_groups), GROUPS_PER_WINDOW)
+    ]
+    turns = [ranges[index] for index in rng.permutation(len(ranges))]
+    rounds = itertools.zip_longest(*(turn.tolist() for turn in turns))
+    return [group for window in rounds for group in window if group is not None]
 
 
 def plan_evaluation(

@@ -1,5 +1,6 @@
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +9,7 @@ from ctc_ray.config.choices import ImageChoice
 from ctc_ray.errors import ConfigError
 from ctc_ray.runs.records import RowGroupRecord, ShardRecord
 from ctc_ray.training.plans import (
+    GROUPS_PER_WINDOW,
     EpochPlan,
     RowGroup,
     batch_sizes,
@@ -62,6 +64,22 @@ def test_order_of_row_groups_changes_with_the_epoch_and_only_with_it() -> None:
     assert first == again
     assert items(first) != items(second)
     assert sorted(items(first)) == sorted(items(second))
+
+
+@given(st.integers(1, 500), st.integers(0, 9))
+def test_neighbours_in_the_order_come_from_all_parts_of_the_dataset(
+    n_groups: int, epoch: int
+) -> None:
+    groups = [RowGroup("s", i, 1, 1) for i in range(n_groups)]
+    (plan,) = plans(groups, "all", 1, epoch)
+    order = [part.row_group.index for part in plan.ranges]
+    assert sorted(order) == list(range(n_groups))
+    parts = np.array_split(np.arange(n_groups), GROUPS_PER_WINDOW)
+    part_of = {index: number for number, part in enumerate(parts) for index in part.tolist()}
+    n_whole = n_groups // GROUPS_PER_WINDOW * GROUPS_PER_WINDOW
+    for first in range(n_whole - GROUPS_PER_WINDOW + 1):
+        window = order[first : first + GROUPS_PER_WINDOW]
+        assert len({part_of[index] for index in window}) == GROUPS_PER_WINDOW
 
 
 def test_a_worker_reads_only_row_groups_of_its_own_range() -> None:

@@ -102,22 +102,23 @@ def check(
 
 
 def _sampled(config: CreateDatasetConfig, plan: DatasetPlan, inventory: Manifest) -> pa.Table:
-    """The sample's rows as the units have them."""
+    """The sample's rows as a unit has them."""
     chosen = pa.array(sample_rows(plan, config.check or plan.rows.num_rows))
     few = replace(plan, rows=plan.rows.take(chosen), splits=plan.splits.take(chosen))
     inventory_rows = find_rows(config.inventory_uri)
-    parts = (rows for _, rows in rows_by_split(few))
+    parts = (rows for _, rows in rows_by_split(few, few.events(is_by_hash=False)))
     return pa.concat_tables(
         whole_rows(p, inventory_rows, config.heads, inventory.meta) for p in parts
     )
 
 
 def sample_rows(plan: DatasetPlan, n_images: int) -> npt.NDArray[np.int64]:
-    """The rows of a sample that every split, and every unit, gives its share of; all, if n is more.
+    """The rows of a sample that every split, and every part of it, gives its share of.
 
-    The images in the order of the units are cut into `n_images` ranges of one length; the hash of
-    its first event says which image of a range is taken, so the same plan gives the same sample.
-    The rows come in the order of the plan.
+    The images of the splits, one split after the other, are cut into `n_images` ranges of one
+    length; the hash of its first event says which image of a range is taken, so the same plan gives
+    the same sample.
+    The rows come in the order of the plan; all, if `n_images` is more.
     """
     code_N, _ = factorize_to_list(plan.splits)
     order_N = np.argsort(code_N, kind="stable").astype(np.int64)
@@ -275,9 +276,11 @@ def _expected(
 
 def _splits(config: CreateDatasetConfig, plan: DatasetPlan) -> list[dict[str, Any]]:
     """Images, events and shards of each split."""
+    order_N = pa.array(np.concatenate(list(plan.events().rows())))
+    event_N, split_N = plan.rows["capture_event_id"].take(order_N), plan.splits.take(order_N)
     splits = []
     for name in sorted(pc.unique(plan.splits).to_pylist()):
-        events = plan.rows["capture_event_id"].filter(pc.equal(plan.splits, name))
+        events = event_N.filter(pc.equal(split_N, name))
         splits.append(
             {
                 "split": name,

@@ -48,11 +48,11 @@ from ctc_ray.splits.report import (
     split_shares,
 )
 from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
+from ctc_ray.stages.create_dataset.unit_order import EventRows, by_hash
 
 logger = logging.getLogger(__name__)
 
 ROW = "_row"  # column of a plan: number of the row in the inventory
-_ROWS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,14 @@ class DatasetPlan:
     def classes(self) -> dict[str, list[str]]:
         """Head -> its classes."""
         return {} if self.labels is None else self.labels.to_json()
+
+    def events(self, *, is_by_hash: bool = True) -> EventRows:
+        """The events, in the order of a hash or in that of the inventory."""
+        event_ids = self.rows["capture_event_id"]
+        if is_by_hash:
+            return by_hash(event_ids, self.rows[ROW].to_numpy())
+        starts = run_starts(event_ids)
+        return EventRows(starts, np.diff(starts, append=len(event_ids)))
 
     @cached_property
     def summary(self) -> dict[str, Any]:
@@ -174,20 +182,20 @@ def waiting_columns(heads: Sequence[str]) -> list[str]:
     return [ROW, *(label_column(head) for head in heads)]
 
 
-def rows_by_split(plan: DatasetPlan) -> Iterator[tuple[str, pa.Table]]:
+def rows_by_split(plan: DatasetPlan, events: EventRows) -> Iterator[tuple[str, pa.Table]]:
     """The rows of each split: the event, and the `waiting_columns`.
 
-    They come in parts, those of a split in the order of the inventory.
+    They come in parts of about a million rows.
+
+    Args:
+        events: of the plan, in the order in which their rows are to come.
     """
-    names = ["capture_event_id", *waiting_columns(list(plan.classes))]
+    rows = plan.rows.select(["capture_event_id", *waiting_columns(list(plan.classes))])
     split_N, splits = factorize(plan.splits)
+    split_E = split_N[events.starts]
     for code in pc.sort_indices(splits).to_pylist():
-        name, chosen = splits[code].as_py(), np.flatnonzero(split_N == code)
-        for start in range(0, len(chosen), _ROWS_AT_ONCE):
-            yield (
-                name,
-                plan.rows.select(names).take(pa.array(chosen[start : start + _ROWS_AT_ONCE])),
-            )
+        for part in events.where(split_E == code).rows():
+            yield splits[code].as_py(), rows.take(pa.array(part))
 
 
 def whole_rows(

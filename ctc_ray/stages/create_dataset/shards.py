@@ -23,7 +23,7 @@ from ctc_ray.stages.create_dataset import footers
 from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
 from ctc_ray.stages.create_dataset.plan import whole_rows
 
-_IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
+IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
 _ABOUT_KEY = "ctc_dataset"  # of a shard's footer
 
 
@@ -49,7 +49,7 @@ class ShardMaker:
         images = decode_rows(config, rows, n_threads=n_threads)
         schema = shard_schema(config.heads, self.meta)
         shard = conform(_with_images(rows, images), schema, where=unit.name)
-        cuts = cut_by_events(shard["capture_event_id"], _IMAGES_PER_ROW_GROUP)
+        cuts = cut_by_events(shard["capture_event_id"], IMAGES_PER_ROW_GROUP)
         groups = [shard.slice(start, stop - start) for start, stop in cuts]
         metadata = {_ABOUT_KEY: self.about, **footers.footer_counts(groups, config.heads)}
         content = parquet.row_group_bytes(groups, metadata=metadata, raw_column="jpeg")

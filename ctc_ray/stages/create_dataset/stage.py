@@ -55,6 +55,7 @@ from ctc_ray.stages.create_dataset.plan import (
     waiting_columns,
 )
 from ctc_ray.stages.create_dataset.shards import ShardMaker, about_dataset, decode_rows
+from ctc_ray.stages.create_dataset.unit_order import plans_folder
 
 logger = logging.getLogger(__name__)
 
@@ -198,18 +199,20 @@ def _write_units(
         first: split -> number of its first unit.
         plans: folder for the plan files, below the output folder.
     """
+    folders = {name: f"split={name}" for name in sorted(pc.unique(plan.splits).to_pylist())}
+    plans, is_by_hash = plans_folder(config.output_uri, plans, list(folders.values()))
     writers: Mapping[str, PlanWriter] = {
         name: PlanWriter(
             config.output_uri,
-            f"split={name}",
+            folder,
             config.images_per_unit,
             first=first(name),
             plans=plans,
             columns=waiting_columns(config.heads),
         )
-        for name in sorted(pc.unique(plan.splits).to_pylist())
+        for name, folder in folders.items()
     }
-    for name, rows in rows_by_split(plan):
+    for name, rows in rows_by_split(plan, plan.events(is_by_hash=is_by_hash)):
         writers[name].add(rows)
     return [unit for writer in writers.values() for unit in writer.finish()]
 
