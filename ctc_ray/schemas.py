@@ -33,6 +33,7 @@ class Failure(StrEnum):
     UNSUPPORTED = "unsupported"  # not an image, or a format that is not decoded (video, PDF, …)
     NOT_ALLOWED = "not_allowed"  # the row names a file that rows may not name; nothing is read
     MODEL = "model"  # the model's answer is not a number
+    CRASHED = "crashed"  # ends, every time, the process that works on it
 
 
 def label_column(head: str) -> str:

@@ -102,7 +102,7 @@ def test_only_what_identifies_an_image_may_not_be_null():
 
 def test_a_failure_is_written_as_its_code():
     codes = ["missing", "unreadable", "truncated", "too_large", "unsupported", "not_allowed"]
-    codes += ["model"]
+    codes += ["model", "crashed"]
     assert pa.array(list(schemas.Failure), pa.string()).to_pylist() == codes
 
 

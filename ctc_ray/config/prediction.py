@@ -77,9 +77,10 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """Approximate number of images per file of predictions, which is also one step of the work: a
     stopped command loses at most one per worker. A capture event is never divided."""
     workers: Annotated[
-        int | None, Field(gt=0), Shown("one per CPU; one if --gpu-per-worker is set")
+        int | None, Field(gt=0), Shown("as many as there are CPUs, or GPUs, for")
     ] = None
-    """Number of processes that run the model."""
+    """Largest number of processes that run the model. The work begins with as many as fit into the
+    cluster; more are started when it grows."""
     gpu_per_worker: float = Field(0, ge=0)
     """GPUs per process; 0.5 lets two processes share one."""
 

@@ -5,33 +5,23 @@ a Ray cluster is in `stages/cluster/executor.py`. Both do the same units with th
 write the same bytes.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
-
-import pyarrow as pa
 
 from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.storage_errors import error_text
 from ctc_ray.runs.claim import Claim
+from ctc_ray.runs.crashes import answer_in_parts, counted_try
 from ctc_ray.runs.machine import n_cpus
+from ctc_ray.runs.unit_worker import UnitWorker
 from ctc_ray.runs.units import Unit
 
-
-@dataclass(frozen=True)
-class UnitOutput:
-    """What a unit's work has made, in memory: nothing is written yet."""
-
-    files: Mapping[str, pa.Buffer]
-    """Path below the output folder -> content. The unit's own file comes last: where it is, the
-    unit is done."""
-    n_rows: int
-    n_failed: int
-
-
-UnitWorker = Callable[[Unit], UnitOutput]
-"""Does the work of a unit; may hold something expensive, such as a model."""
+TRIES = 3
+"""How often a process may end in the middle of a unit before its images are tried in parts."""
+_TRIES_OF_COMMAND = 2  # the first is as a rule somebody who has killed it
 
 
 @dataclass(frozen=True)
@@ -68,17 +58,35 @@ class Executor(Protocol):
         """Do every unit once and yield its result as soon as it is there, in any order."""
 
 
-def do_unit(unit: Unit, job: Job, worker: UnitWorker) -> UnitResult:
-    """One unit's whole life: check the claim, work, check again, commit."""
+def do_unit(
+    unit: Unit, job: Job, worker: UnitWorker, *, n_threads: int, tries: int = TRIES
+) -> UnitResult:
+    """One unit's whole life: check the claim, work, check again, commit.
+
+    Where processes have ended in the middle of this unit, another process works in this one's
+    place, in parts that become smaller, until the images that end it are known.
+
+    Args:
+        n_threads: of the worker.
+        tries: how many processes may end so.
+    """
     try:
-        if job.claim is not None:
-            job.claim.require_owner()
-            storage.set_owner(job.claim.token)
-        output = worker(unit)
-        if job.claim is not None:  # work takes minutes: another run may have taken over
-            job.claim.require_owner()
-        for name, content in output.files.items():
-            storage.write_bytes(storage.join(job.output_uri, name), content)
+        if job.claim is None:
+            output = worker.output(unit, worker.answer(worker.read(unit)))
+            return UnitResult(output.n_rows, output.n_failed)
+        job.claim.require_owner()
+        storage.set_owner(job.claim.token)
+        with counted_try(job.output_uri, unit) as n_ended:
+            rows = worker.read(unit)
+            if n_ended < tries:
+                answers = worker.answer(rows)
+            else:
+                make_worker = partial(job.make_worker, n_threads)
+                answers = answer_in_parts(unit.name, rows, make_worker, worker.fail)
+            output = worker.output(unit, answers)
+            job.claim.require_owner()  # work takes minutes: another run may have taken over
+            for name, content in output.files.items():
+                storage.write_bytes(storage.join(job.output_uri, name), content)
     except (CtcError, OSError) as error:
         return UnitResult(0, 0, f"{unit.name}: {error_text(error)}")
     return UnitResult(output.n_rows, output.n_failed)
@@ -95,7 +103,8 @@ class InProcess:
         """Do every unit once, in order."""
         worker = job.make_worker(self._n_threads)
         for unit in units:
-            yield do_unit(unit, job, worker)
+            # A process that ended here was the command itself, which somebody had to run again.
+            yield do_unit(unit, job, worker, n_threads=self._n_threads, tries=_TRIES_OF_COMMAND)
 
 
 def run_units(

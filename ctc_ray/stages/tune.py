@@ -10,14 +10,23 @@ out: trials.csv, best.yaml (for `ctc train --config`), trials/ with TensorBoard 
 
 import csv
 import io
+import json
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, assert_never
 
 import ray.tune
+from ray.exceptions import (
+    NodeDiedError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+    WorkerCrashedError,
+)
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search import BasicVariantGenerator
@@ -41,6 +50,8 @@ logger = logging.getLogger(__name__)
 
 _TRIALS = "trials"
 _MODELS = "models"
+_ERRORS = "_work/errors"  # of trials, each with its own
+_MAX_RESTARTS = 3  # of a trial whose node is lost; each resumes from its last checkpoint
 _CPU_PER_TRIAL = 0.25  # of the process that waits for the workers
 _OF_WORKERS = ("workers", "cpu_per_worker", "gpu_per_worker")
 
@@ -59,10 +70,12 @@ def run(config: TuneConfig) -> Manifest:
         if isinstance(run, Manifest):
             return run
         end_claims_below(storage.join(config.output_uri, _MODELS))  # of a search that was killed
+        storage.delete_folder(storage.join(config.output_uri, _ERRORS))  # this one tries again
         with ray_work():
             connect(dashboard=True)
             results = _tuner(config, dimensions).fit()
         _require_all_ended(config, dimensions, results)
+        _require_none_lost(config, results)
         return run.finish(_summarise(config, list(dimensions), results, dataset, inputs))
 
 
@@ -145,6 +158,7 @@ def _tuner(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> ray.tune.
             name=_TRIALS,
             storage_path=config.output_uri,
             verbose=0,
+            failure_config=ray.tune.FailureConfig(max_failures=_MAX_RESTARTS),
             callbacks=[_TellProgress(config.metric)],
         ),
     )
@@ -174,15 +188,36 @@ def _trial(config: TuneConfig) -> Any:
     def trial(sample: dict[str, Any]) -> None:
         name = ray.tune.get_context().get_trial_id()
         output_uri = storage.join(config.output_uri, _MODELS, name)
+        end_claims_below(output_uri)  # of a node that is lost: Ray Tune runs a trial once at a time
         connect()
         own = train_config(config, sample, output_uri=output_uri)
-        train.run(
-            own,
-            callbacks=[TuneReportCallback()],
-            n_trainings=min(config.concurrent_trials, config.trials),
-        )
+        with _final_error(storage.join(config.output_uri, _ERRORS, f"{name}.json")):
+            train.run(
+                own,
+                callbacks=[TuneReportCallback()],
+                n_trainings=min(config.concurrent_trials, config.trials),
+            )
 
     return trial
+
+
+@contextmanager
+def _final_error(uri: str) -> Iterator[None]:
+    """Let a trial raise its own error again, without any work, when Ray Tune starts it again.
+
+    Ray Tune tries a trial again whatever has ended it. Only a lost node is worth it.
+    """
+    if storage.is_file(uri):
+        raise CtcError(json.loads(storage.read_bytes(uri))["error"])
+    try:
+        yield
+    except CtcError as error:
+        if not isinstance(error.__cause__, RayError):
+            storage.write_json(uri, {"error": str(error)})
+        raise
+    except Exception as error:
+        storage.write_json(uri, {"error": f"{type(error).__name__}: {error}"})
+        raise
 
 
 def _domain(dimension: Dimension) -> Any:
@@ -229,6 +264,27 @@ def _require_all_ended(
             f"{config.output_uri}: {n_ended} of {n_planned} trials have ended; what is done is "
             "kept, and the same command resumes"
         )
+
+
+def _require_none_lost(config: TuneConfig, results: Iterable[ray.tune.Result]) -> None:
+    """A trial that was lost with its node says nothing of its sample.
+
+    Raises:
+        CtcError: there is such a trial.
+    """
+    n_lost = sum(is_lost(result.error) for result in results)
+    if n_lost:
+        raise CtcError(
+            f"{config.output_uri}: {n_lost} trials were lost with their nodes, each "
+            f"{_MAX_RESTARTS + 1} times; what is done is kept, and the same command resumes them"
+        )
+
+
+def is_lost(error: Exception | None) -> bool:
+    """Whether the process of a trial is gone, as with a lost node, and has raised no error."""
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    return isinstance(error, RayActorError | NodeDiedError | WorkerCrashedError)
 
 
 def _summarise(

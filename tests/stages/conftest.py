@@ -1,5 +1,6 @@
 """One local Ray for all tests of stages, and the folders that several of them read."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +12,15 @@ from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.train import stage as train
 
+TESTS = Path(__file__).resolve().parents[1]
+
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    connect(dashboard=True)  # Ray Tune needs it, and shuts a Ray without it down
+    with pytest.MonkeyPatch.context() as patch:  # workers import modules of tests, as this process
+        paths = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+        connect(dashboard=True)  # Ray Tune needs it, and shuts a Ray without it down
     yield
     ray.shutdown()
 

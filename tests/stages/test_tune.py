@@ -1,11 +1,17 @@
 import csv
 import json
+import os
 import shutil
+import signal
+import threading
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from builders import train_config
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from ctc_ray.config.base import build
 from ctc_ray.config.search import parse_space
@@ -77,6 +83,93 @@ def test_a_search_that_ray_tune_ends_early_is_not_complete(
     message = f"{terminated + errors} of 6 trials have ended; .* the same command resumes"
     with pytest.raises(CtcError, match=message):
         tune._require_all_ended(search, dimensions, results)
+
+
+def test_a_trial_is_lost_only_where_its_process_is_gone() -> None:
+    own = RayTaskError("trial", "traceback", ConfigError("diverged"))
+    of_worker = RayTaskError("trial", "traceback", ActorDiedError())
+    assert [tune.is_lost(error) for error in (None, own, ConfigError("x"))] == [False] * 3
+    assert [tune.is_lost(error) for error in (ActorDiedError(), of_worker)] == [True] * 2
+
+
+def test_a_search_that_has_lost_a_trial_is_not_complete(tmp_path: Path) -> None:
+    search = config(tmp_path / "dataset", tmp_path / "tuned")
+    ended = [Ended(None), Ended(RayTaskError("trial", "traceback", ConfigError("diverged")))]
+    tune._require_none_lost(search, ended)
+    with pytest.raises(CtcError, match="1 trials were lost with their nodes"):
+        tune._require_none_lost(search, [*ended, Ended(ActorDiedError())])
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Of a trial, as Ray Tune gives it."""
+
+    error: Exception | None
+
+
+def fail_in_a_trial(uri: str, began: list[int], error: Exception) -> None:
+    with tune._final_error(uri):
+        began.append(1)
+        raise error
+
+
+@pytest.mark.parametrize("error", [CtcError("a line"), ValueError("a mistake")])
+def test_a_trial_with_an_error_of_its_own_does_nothing_when_it_is_started_again(
+    tmp_path: Path, error: Exception
+) -> None:
+    uri = str(tmp_path / "errors" / "trial.json")
+    began: list[int] = []
+    for _ in range(3):
+        with pytest.raises(type(error) if not began else CtcError, match=str(error)):
+            fail_in_a_trial(uri, began, error)
+    assert len(began) == 1
+
+
+def test_a_trial_whose_workers_are_lost_is_started_again(tmp_path: Path) -> None:
+    for _ in range(2):
+        with (
+            pytest.raises(CtcError, match="Ray failed"),
+            tune._final_error(str(tmp_path / "trial.json")),
+        ):
+            raise CtcError("Ray failed") from ActorDiedError()
+    assert not list(tmp_path.iterdir())
+
+
+def reports(tuned: Path) -> list[dict[str, Any]]:
+    """What the trial has reported after each epoch, with the process that did."""
+    lines = [line for path in tuned.glob("trials/*/result.json") for line in path.open()]
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+@pytest.mark.slow
+def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(
+    local_ray: None, dataset: Path, tmp_path: Path
+) -> None:
+    tuned = tmp_path / "tuned"
+    search = config(dataset, tuned)
+    search = search.replaced(train={**search.train, "max_epochs": 8})
+    ended = threading.Event()
+
+    def kill_it_once() -> None:
+        while not ended.wait(0.05):
+            if found := reports(tuned):
+                os.kill(found[0]["pid"], signal.SIGKILL)
+                return
+
+    killer = threading.Thread(target=kill_it_once)
+    killer.start()
+    try:
+        tune.run(search)
+    finally:
+        ended.set()
+        killer.join()
+    with (tuned / "trials.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["state"], row["epochs"]) == ("done", "8")
+    told = reports(tuned)
+    assert len({report["pid"] for report in told}) == 2
+    second = [report["epoch"] for report in told if report["pid"] != told[0]["pid"]]
+    assert min(second) > 1  # it did not begin again
 
 
 def test_field_that_does_not_exist_is_named_before_the_cluster_starts(

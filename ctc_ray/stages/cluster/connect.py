@@ -21,6 +21,7 @@ from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.runs import machine
 from ctc_ray.stages.cluster.errors import logs_of_ray, reason
 from ctc_ray.stages.cluster.lost_ray_head import watch_head
+from ctc_ray.stages.cluster.node_types import node_types, why_impossible
 from ctc_ray.stages.cluster.reach import answers
 
 logger = logging.getLogger(__name__)
@@ -168,27 +169,32 @@ def _quiet() -> None:
                 handler.setLevel(logging.ERROR)
 
 
-def require(what: str, *, cpus: float, gpus: float = 0) -> None:
+def require(
+    what: str, *, cpus: float, gpus: float = 0, n_workers: int = 1, more_cpus: float = 0
+) -> None:
     """Check that the CPUs and GPUs are there that work needs all at once, before it begins.
 
     Ray itself waits without end. A cluster may still grow: there a warning says what is missing.
 
     Args:
         what: the options that ask for them, as the user may change them.
+        n_workers: who share them evenly; what one needs must be on one node.
+        more_cpus: CPUs that are needed beside the workers, on any node.
 
     Raises:
-        ConfigError: this machine has fewer.
+        ConfigError: this machine has fewer, or no growth of the cluster can give them.
     """
     can_grow = not is_local()
     if can_grow:
         connect()
-    there = _resources()
+    present = there()
     lacking = [
-        f"{need:g} {name}s, {{}} {there.get(name, 0):g}"
-        for name, need in (("CPU", cpus), ("GPU", gpus))
-        if need > there.get(name, 0)
+        f"{need:g} {name}s, {{}} {present.get(name, 0):g}"
+        for name, need in (("CPU", cpus + more_cpus), ("GPU", gpus))
+        if need > present.get(name, 0)
     ]
     if lacking and can_grow:
+        _require_possible(what, {"CPU": cpus / n_workers, "GPU": gpus / n_workers}, n_workers)
         text = ", ".join(lacking).format(*["the cluster now has"] * len(lacking))
         logger.warning("%s: needs %s; waiting until its autoscaler has added nodes", what, text)
     elif lacking:
@@ -196,7 +202,14 @@ def require(what: str, *, cpus: float, gpus: float = 0) -> None:
         raise ConfigError(f"{what}: needs {text}")
 
 
-def _resources() -> dict[str, float]:
+def _require_possible(what: str, bundle: dict[str, float], n_workers: int) -> None:
+    node = _node()
+    types = None if node is None else node_types(node.gcs_address)
+    if types is not None and (reason := why_impossible(types, bundle, n=n_workers)) is not None:
+        raise ConfigError(f"{what}: the cluster can never give that: {reason}")
+
+
+def there() -> dict[str, float]:
     """CPUs and GPUs of the cluster, or those that a local Ray will find when it is started."""
     if ray.is_initialized():
         resources: dict[str, float] = ray.cluster_resources()
@@ -204,8 +217,3 @@ def _resources() -> dict[str, float]:
     own = ResourceAndLabelSpec(num_cpus=machine.n_cpus())  # Ray knows of no affinity
     own.resolve(is_head=True)
     return {"CPU": own.num_cpus or 0, "GPU": own.num_gpus or 0}
-
-
-def n_cpus() -> int:
-    """CPUs of the cluster as it is now, at least 1."""
-    return max(1, int(ray.cluster_resources().get("CPU", 1)))

@@ -11,13 +11,14 @@ from ray.exceptions import RayError, RayTaskError, UserCodeException
 from ctc_ray.console import logs
 from ctc_ray.console.interrupts import interruptible
 from ctc_ray.errors import CtcError
+from ctc_ray.stages.cluster.waiting import told_while_waiting
 
 _MAX_REASON = 300  # Ray adds pages of a raylet's log to some of its messages
 
 
 @contextmanager
 def ray_work() -> Iterator[None]:
-    """Around what a stage does with Ray: its failures are lines, and a signal ends it.
+    """Around what a stage does with Ray: failures are lines, so is waiting, and a signal ends it.
 
     An error of our own code that comes back from a task stays an error with its traceback.
 
@@ -25,7 +26,7 @@ def ray_work() -> Iterator[None]:
         CtcError: Ray failed, or a task raised one.
         KeyboardInterrupt: a signal came, whatever Ray has made of it.
     """
-    with interruptible():
+    with interruptible(), told_while_waiting():
         try:
             yield
         except RayError as error:

@@ -1,6 +1,6 @@
 """Units of work on a Ray cluster: a task per unit, or workers that live as long as the job."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -9,7 +9,7 @@ import ray.data
 from ctc_ray.console import logs
 from ctc_ray.runs.executor import Job, UnitResult, do_unit
 from ctc_ray.runs.units import Unit
-from ctc_ray.stages.cluster.connect import connect, n_cpus
+from ctc_ray.stages.cluster.connect import connect, there
 from ctc_ray.stages.cluster.errors import ray_work
 
 _MAX_BLOCKS = 4096  # of a pipeline over units; more only slow its start
@@ -30,21 +30,36 @@ class RayExecutor:
             if not job.keeps_workers:
                 results = dataset.map(_task(job), **resources)
             else:
-                size = min(job.n_workers or (1 if job.gpus_per_worker else n_cpus()), len(units))
                 results = dataset.map(
                     _Worker,
                     fn_constructor_args=(job,),
-                    compute=ray.data.ActorPoolStrategy(size=size),
+                    compute=ray.data.ActorPoolStrategy(**pool_sizes(job, len(units), there())),
                     **resources,
                 )
             for row in results.iter_rows():
                 yield UnitResult(**row)
 
 
+def pool_sizes(job: Job, n_units: int, there: Mapping[str, float]) -> dict[str, int]:
+    """How many workers are kept: as many as fit now, and more when the cluster has grown.
+
+    A pool as large as the cluster of the moment would stay at one worker on a cluster that starts
+    its nodes when they are needed.
+
+    Args:
+        there: CPUs and GPUs of the cluster.
+    """
+    most = min(job.n_workers or n_units, n_units)
+    needs = (("CPU", job.cpus_per_worker), ("GPU", job.gpus_per_worker))
+    fit = min(int(there.get(name, 0) / need) for name, need in needs if need)
+    return {"min_size": 1, "initial_size": min(max(1, fit), most), "max_size": most}
+
+
 def _task(job: Job) -> Callable[[Row], Row]:
     def task(row: Row) -> Row:
         logs.set_up()
-        return asdict(do_unit(Unit(**row), job, job.make_worker(_n_threads(job))))
+        n_threads = _n_threads(job)
+        return asdict(do_unit(Unit(**row), job, job.make_worker(n_threads), n_threads=n_threads))
 
     return task
 
@@ -54,10 +69,12 @@ class _Worker:
 
     def __init__(self, job: Job) -> None:
         logs.set_up()
-        self._job, self._worker = job, job.make_worker(_n_threads(job))
+        self._n_threads = _n_threads(job)
+        self._job, self._worker = job, job.make_worker(self._n_threads)
 
     def __call__(self, row: Row) -> Row:
-        return asdict(do_unit(Unit(**row), self._job, self._worker))
+        unit = Unit(**row)
+        return asdict(do_unit(unit, self._job, self._worker, n_threads=self._n_threads))
 
 
 def _n_threads(job: Job) -> int:

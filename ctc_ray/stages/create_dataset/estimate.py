@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,8 +32,9 @@ from ctc_ray.console.progress import clock
 from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
 from ctc_ray.runs import machine
-from ctc_ray.runs.executor import InProcess, Job, UnitOutput
+from ctc_ray.runs.executor import InProcess, Job
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.unit_worker import UnitOutput
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure
 from ctc_ray.stages.create_dataset.inventory_rows import find_rows
@@ -160,13 +161,7 @@ def _wait(together: Any) -> None:
 
 def _try_share(config: CreateDatasetConfig, rows: pa.Table, decode: Decode) -> _Tried:
     decode(config, rows.slice(0, 1))  # connections and codecs are there
-    images: list[ShardImage | Failure] = []
-
-    def worker(unit: Unit) -> UnitOutput:
-        images.extend(decode(config, rows))
-        n_failed = sum(isinstance(image, Failure) for image in images)
-        return UnitOutput({}, len(images), n_failed)
-
+    worker = _SampleWorker(config, rows, decode)
     sample = Unit(name="--check", plan_file="", index=0, n_rows=rows.num_rows)
     job = Job(config.output_uri, claim=None, make_worker=lambda _: worker)
     began, cpu_began = time.perf_counter(), time.process_time()
@@ -174,6 +169,7 @@ def _try_share(config: CreateDatasetConfig, rows: pa.Table, decode: Decode) -> _
         if result.error:
             raise CtcError(result.error)
     seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    images = worker.images
     return _Tried(
         seconds,
         cpu_s,
@@ -181,6 +177,31 @@ def _try_share(config: CreateDatasetConfig, rows: pa.Table, decode: Decode) -> _
         [len(image.jpeg) for image in images if isinstance(image, ShardImage)],
         [image.value if isinstance(image, Failure) else None for image in images],
     )
+
+
+@dataclass(frozen=True)
+class _SampleWorker:
+    """A worker that keeps what it makes, and writes nothing."""
+
+    config: CreateDatasetConfig
+    rows: pa.Table
+    decode: Decode
+    images: list[ShardImage | Failure] = field(default_factory=list)
+
+    def read(self, unit: Unit) -> pa.Table:
+        return self.rows
+
+    def answer(self, rows: pa.Table) -> pa.Table:
+        self.images.extend(self.decode(self.config, rows))
+        return rows
+
+    def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
+        self.images.extend([failure] * rows.num_rows)
+        return rows
+
+    def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
+        n_failed = sum(isinstance(image, Failure) for image in self.images)
+        return UnitOutput({}, len(self.images), n_failed)
 
 
 def _peak_bytes() -> int:

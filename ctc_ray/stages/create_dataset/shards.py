@@ -15,8 +15,8 @@ from ctc_ray.files import parquet
 from ctc_ray.files.image_uris import image_uri
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
-from ctc_ray.runs.executor import UnitOutput, UnitWorker
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
 from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
 from ctc_ray.stages.create_dataset import footers
@@ -39,22 +39,44 @@ class ShardMaker:
 
     def make_worker(self, n_threads: int) -> UnitWorker:
         """A worker that decodes with this many threads."""
-        return partial(self._make_shard, n_threads=n_threads)
+        return _ShardWorker(self, n_threads)
 
-    def _make_shard(self, unit: Unit, *, n_threads: int) -> UnitOutput:
-        config = self.config
-        self.inventory.require_unchanged()
-        waiting = read_unit(config.output_uri, unit)
-        rows = whole_rows(waiting, self.inventory, config.heads, self.meta)
-        images = decode_rows(config, rows, n_threads=n_threads)
-        schema = shard_schema(config.heads, self.meta)
-        shard = conform(_with_images(rows, images), schema, where=unit.name)
-        cuts = cut_by_events(shard["capture_event_id"], IMAGES_PER_ROW_GROUP)
-        groups = [shard.slice(start, stop - start) for start, stop in cuts]
-        metadata = {_ABOUT_KEY: self.about, **footers.footer_counts(groups, config.heads)}
+
+@dataclass(frozen=True)
+class _ShardWorker:
+    """A worker of `ctc create-dataset`."""
+
+    maker: ShardMaker
+    n_threads: int
+
+    def read(self, unit: Unit) -> pa.Table:
+        """The planned rows, with all columns of the inventory."""
+        maker = self.maker
+        maker.inventory.require_unchanged()
+        waiting = read_unit(maker.config.output_uri, unit)
+        return whole_rows(waiting, maker.inventory, maker.config.heads, maker.meta)
+
+    def answer(self, rows: pa.Table) -> pa.Table:
+        """Rows of a shard."""
+        return self._with(rows, decode_rows(self.maker.config, rows, n_threads=self.n_threads))
+
+    def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
+        """Rows of a shard whose images all have this failure."""
+        return self._with(rows, [failure] * rows.num_rows)
+
+    def _with(self, rows: pa.Table, images: Sequence[ShardImage | Failure]) -> pa.Table:
+        schema = shard_schema(self.maker.config.heads, self.maker.meta)
+        return conform(_with_images(rows, images), schema, where="shard")
+
+    def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
+        """The shard."""
+        cuts = cut_by_events(answers["capture_event_id"], IMAGES_PER_ROW_GROUP)
+        groups = [answers.slice(start, stop - start) for start, stop in cuts]
+        counts = footers.footer_counts(groups, self.maker.config.heads)
+        metadata = {_ABOUT_KEY: self.maker.about, **counts}
         content = parquet.row_group_bytes(groups, metadata=metadata, raw_column="jpeg")
-        n_failed = sum(isinstance(image, Failure) for image in images)
-        return UnitOutput({unit.name: content}, shard.num_rows, n_failed)
+        n_failed = answers.num_rows - answers["failure"].null_count
+        return UnitOutput({unit.name: content}, answers.num_rows, n_failed)
 
 
 def about_dataset(config: CreateDatasetConfig, manifest: Manifest) -> str:

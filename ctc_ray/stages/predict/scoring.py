@@ -1,7 +1,6 @@
 """The work of one unit of `ctc predict`: decode, score, and answer per image and per event."""
 
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +14,10 @@ from ctc_ray.models.bundle import Bundle, load_bundle
 from ctc_ray.models.classifier import predict_probs
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
-from ctc_ray.runs.executor import UnitOutput, UnitWorker
+from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
 from ctc_ray.runs.units import Unit, read_unit
-from ctc_ray.stages.predict.sources import decode_batches
+from ctc_ray.schemas import Failure
+from ctc_ray.stages.predict.sources import decode_batches, image_columns
 
 IMAGES, EVENTS = "images", "events"  # folders below the output
 
@@ -38,31 +38,55 @@ class UnitScorer:
             # number of CPUs.
             torch.set_num_threads(1)
         bundle = load_bundle(self.config.bundle_uri, device="cuda" if on_gpu else "cpu")
-        return partial(self._score_unit, bundle, n_threads=n_threads, on_gpu=on_gpu)
+        return _Scorer(self.config, bundle, n_threads, on_gpu)
 
-    def _score_unit(
-        self, bundle: Bundle, unit: Unit, *, n_threads: int, on_gpu: bool
-    ) -> UnitOutput:
+
+@dataclass(frozen=True)
+class _Scorer:
+    """A worker of `ctc predict`."""
+
+    config: PredictConfig
+    bundle: Bundle
+    n_threads: int
+    on_gpu: bool
+
+    def read(self, unit: Unit) -> pa.Table:
+        """The planned rows."""
+        return read_unit(self.config.output_uri, unit)
+
+    def answer(self, rows: pa.Table) -> pa.Table:
+        """Predictions per image."""
         batches = decode_batches(
             self.config,
-            read_unit(self.config.output_uri, unit),
-            image_size=bundle.image_size,
-            keep_aspect=bundle.keep_aspect,
-            n_threads=n_threads,
+            rows,
+            image_size=self.bundle.image_size,
+            keep_aspect=self.bundle.keep_aspect,
+            n_threads=self.n_threads,
         )
-        scored = map_ahead(partial(_score, bundle), batches, n_threads=1 if on_gpu else n_threads)
-        images = pa.concat_tables(scored)
-        events = aggregate_by_event(images, bundle.label_space, method=self.config.aggregation)
+        n_threads = 1 if self.on_gpu else self.n_threads
+        return pa.concat_tables(map_ahead(self._score, batches, n_threads=n_threads))
+
+    def _score(self, batch: Batch) -> pa.Table:
+        rows, pixels_NSSC = batch
+        return score_rows(rows, self.bundle.label_space, predict_probs(self.bundle, pixels_NSSC))
+
+    def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
+        """Predictions of images that all have this failure."""
+        failures = pa.array([failure.value] * rows.num_rows, pa.string())
+        rows = rows.select(image_columns(rows)).append_column("failure", failures)
+        labels = self.bundle.label_space
+        none = {head: np.zeros((0, labels.n_classes(head)), np.float32) for head in labels.heads}
+        return score_rows(rows, labels, none)
+
+    def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
+        """A file of images, and one of events."""
+        labels = self.bundle.label_space
+        events = aggregate_by_event(answers, labels, method=self.config.aggregation)
         files = {
             events_name(unit): parquet.table_bytes(events),
-            unit.name: parquet.table_bytes(images),
+            unit.name: parquet.table_bytes(answers),
         }
-        return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
-
-
-def _score(bundle: Bundle, batch: Batch) -> pa.Table:
-    rows, pixels_NSSC = batch
-    return score_rows(rows, bundle.label_space, predict_probs(bundle, pixels_NSSC))
+        return UnitOutput(files, answers.num_rows, answers.num_rows - answers["failure"].null_count)
 
 
 def events_name(unit: Unit) -> str:

@@ -129,8 +129,10 @@ def check_workers(config: TrainConfig, *, more_cpus: float = 0) -> None:
     require(
         f"--workers {config.workers}, --cpu-per-worker {config.cpu_per_worker:g}, "
         f"--gpu-per-worker {config.gpu_per_worker:g}",
-        cpus=config.workers * config.cpu_per_worker + more_cpus,
+        cpus=config.workers * config.cpu_per_worker,
         gpus=config.workers * config.gpu_per_worker,
+        n_workers=config.workers,
+        more_cpus=more_cpus,
     )
 
 

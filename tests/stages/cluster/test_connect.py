@@ -209,5 +209,5 @@ def test_what_a_cluster_lacks_is_a_warning_and_what_a_machine_lacks_an_error(
 @pytest.mark.ray
 def test_connecting_twice_keeps_the_first_connection(local_ray: None) -> None:
     connect.connect()
-    assert connect.n_cpus() >= 1
+    assert connect.there()["CPU"] >= 1
     assert connect.is_local()
