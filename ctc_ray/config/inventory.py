@@ -40,7 +40,7 @@ class ListedPathsConfig(Config):
 
     strip_prefix: Annotated[str | None, Shown("nothing")] = None
     """Folder to take away where an image path begins with it, for example "D:\\survey". Slashes
-    take the place of back-slashes in any case."""
+    replace back-slashes in any case."""
 
 
 class LabelCheckConfig(Config):

@@ -102,7 +102,7 @@ def test_a_search_that_has_lost_a_trial_is_not_complete(tmp_path: Path) -> None:
 
 @dataclass(frozen=True)
 class Ended:
-    """Of a trial, as Ray Tune gives it."""
+    """The end of a trial, as Ray Tune gives it."""
 
     error: Exception | None
 
@@ -214,7 +214,7 @@ def test_models_and_workers_are_tried_before_anything_is_begun(
 
 
 class Result:
-    """Of one trial, as Ray Tune gives it."""
+    """The result of one trial, as Ray Tune gives it."""
 
     def __init__(self, trial: str, config: dict[str, object], error: Exception | None) -> None:
         self.config, self.error = config, error

@@ -102,7 +102,7 @@ def _order(paths: Sequence[str]) -> list[int]:
 
 
 def _key(path: str) -> tuple[SeriesKey, int, int, int]:
-    """Of a path: what is equal for a series of names, the folder's number, the counter, its digits.
+    """Parts of a path: what a series of names shares, the folder's number, the counter, its digits.
 
     The series is text and numbers in turn, so it can be compared with any other.
     """

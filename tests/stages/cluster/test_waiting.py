@@ -82,6 +82,10 @@ def test_that_nothing_was_asked_for_is_said() -> None:
     assert "asked for no node: the cluster has as many nodes as its configuration allows" in line
 
 
+def nothing() -> None:
+    pass
+
+
 @pytest.mark.ray
 def test_work_that_waits_is_told_again_and_again(
     local_ray: None, caplog: pytest.LogCaptureFixture
@@ -89,7 +93,7 @@ def test_work_that_waits_is_told_again_and_again(
     """With Ray's own answer, where nothing can grow."""
     more = int(ray.cluster_resources()["CPU"]) + 1
     with caplog.at_level(logging.INFO), waiting.told_while_waiting(every_s=0.2):
-        task = ray.remote(num_cpus=more)(int).remote()
+        task = ray.remote(num_cpus=more)(nothing).remote()
         told = threading.Event()
         for _ in range(100):
             lines = [m for m in caplog.messages if f"needed 1 x {more} CPUs; there" in m]
