@@ -64,10 +64,8 @@ def run_train(inputs: Path, out: Path) -> None:
     train.run(train_config(inputs / "dataset", out).replaced(max_epochs=1))
 
 
-def run_predict(inputs: Path, out: Path) -> None:
-    from ctc_ray.stages.predict import stage as predict
-
-    config = PredictConfig(
+def predict_config(inputs: Path, out: Path) -> PredictConfig:
+    return PredictConfig(
         bundle_uri=str(inputs / "model"),
         output_uri=str(out),
         inventory_uri=str(inputs / "inventory"),
@@ -76,6 +74,20 @@ def run_predict(inputs: Path, out: Path) -> None:
         images_per_unit=6,
         max_failure_fraction=1.0,
     )
+
+
+def run_predict(inputs: Path, out: Path) -> None:
+    from ctc_ray.stages.predict import stage as predict
+
+    predict.run(predict_config(inputs, out), executor=InProcess())
+
+
+def run_predict_append(inputs: Path, out: Path) -> None:
+    from ctc_ray.stages.predict import stage as predict
+
+    if not out.exists():
+        shutil.copytree(inputs / "answered", out)
+    config = predict_config(inputs, out).replaced(append=True)
     predict.run(config, executor=InProcess())
 
 
@@ -97,6 +109,7 @@ CASES: dict[str, Callable[[Path, Path], None]] = {
     "create-dataset --append": run_append,
     "train": run_train,
     "predict": run_predict,
+    "predict --append": run_predict_append,
     "export": run_export,
 }
 

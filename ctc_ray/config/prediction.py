@@ -28,6 +28,7 @@ class PredictConfig(TreeConfig, ReadingConfig):
 ctc predict --bundle-uri model --output-uri predictions \\
     --images-uri s3://bucket/new --export csv"""
     operational: ClassVar[frozenset[str]] = ReadingConfig.operational | {
+        "append",
         "workers",
         "gpu_per_worker",
     }
@@ -65,6 +66,10 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """Columns of the csv with the folders and the file name of one image."""
     strip_prefix: Annotated[str | None, Shown("nothing")] = None
     """Used with --csv-uri: folder to take away where an image path begins with it."""
+    append: bool = False
+    """Answer for images that are new in the source, again for files that were replaced, and for
+    their events again. All other answers are kept, also those of images that the source no longer
+    names. Where --output-uri holds no predictions, this begins them."""
     aggregation: Aggregation = "mean"
     """How the probabilities of a capture event are computed from those of its images: their mean,
     their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
@@ -99,6 +104,8 @@ ctc predict --bundle-uri model --output-uri predictions \\
             )
         if self.csv_uri is None and (self.path_columns or self.strip_prefix is not None):
             raise ValueError("--path-columns and --strip-prefix need --csv-uri")
+        if self.append and self.overwrite:
+            raise ValueError("--append keeps what --overwrite deletes: give one of them")
         if self.split is not None and self.dataset_uri is None:
             raise ValueError("--split needs --dataset-uri")
         if self.images_uri is None:

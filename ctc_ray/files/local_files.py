@@ -57,6 +57,27 @@ def read(path: str, n_bytes: int | None = None) -> bytes:
         return file.read(n_bytes) or b""
 
 
+def read_with_version(path: str) -> tuple[bytes, str]:
+    """The content of a file, and a text that changes when the file is written: size and time."""
+    with open(path, "rb", opener=_open_without_waiting) as file:
+        version = _version(os.fstat(file.fileno()))
+        return file.read(), version
+
+
+def versions_in(folder: str) -> dict[str, str]:
+    """File name -> version, as of `read_with_version`, of the files directly in a folder."""
+    found = {}
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # a link to nothing
+                found[entry.name] = _version(entry.stat())
+    return found
+
+
+def _version(found: os.stat_result) -> str:
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
 def patiently(read: Callable[[], Answer]) -> Answer:
     """The result of reading a file, which is tried again where the file is not to blame.
 

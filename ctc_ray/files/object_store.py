@@ -24,7 +24,7 @@ from ctc_ray.files.object_store_errors import explained, short
 from ctc_ray.files.retries import UnusableStoreError, patiently
 
 if TYPE_CHECKING:
-    from obstore import SuffixRange
+    from obstore import ObjectMeta, SuffixRange
     from obstore.store import BackoffConfig, ClientConfig, RetryConfig
 
 Answer = TypeVar("Answer")
@@ -103,6 +103,30 @@ def read(uri: str, n_bytes: int | None = None) -> bytes:
     if n_bytes is None:
         return request(uri, lambda store, key: bytes(store.get(key).bytes()))
     return request(uri, lambda store, key: _part(store, key, (0, max(1, n_bytes)))[1])[:n_bytes]
+
+
+def read_with_version(uri: str) -> tuple[bytes, str]:
+    """The content of an object, and a text that changes when the object is written: its ETag."""
+
+    def get(store: Store, key: str) -> tuple[bytes, str]:
+        answer = store.get(key)
+        return bytes(answer.bytes()), _version(answer.meta)
+
+    return request(uri, get)
+
+
+def versions_in(uri: str) -> dict[str, str]:
+    """Name -> version, as of `read_with_version`, of the objects directly in a folder."""
+
+    def listed(store: Store, key: str) -> dict[str, str]:
+        found = store.list_with_delimiter(key or None)["objects"]
+        return {meta["path"].rpartition("/")[2]: _version(meta) for meta in found}
+
+    return request(uri, listed)
+
+
+def _version(meta: ObjectMeta) -> str:
+    return meta["e_tag"] or f"{meta['size']}-{meta['last_modified'].isoformat()}"
 
 
 def pieces(uri: str, consume: Callable[[Iterable[bytes]], Answer]) -> Answer:

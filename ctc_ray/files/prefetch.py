@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from ctc_ray.errors import ConfigError
@@ -43,10 +44,25 @@ def _next(items: Iterator[T]) -> list[T]:
     return []
 
 
+@dataclass(frozen=True)
+class FileContent:
+    """A file as it was read."""
+
+    raw: bytes | Failure
+    """Its content, or why it cannot be read."""
+    version: str | None
+    """See `storage.read_with_version`; None: it cannot be read."""
+
+
 def prefetch_contents(
     uris: Sequence[str | Failure], n_threads: int | None
 ) -> Iterator[bytes | Failure]:
-    """The content of each file, or its failure, in the order of `uris`.
+    """The content of each file, or its failure, in the order of `uris`; see `prefetch_files`."""
+    return (file.raw for file in prefetch_files(uris, n_threads))
+
+
+def prefetch_files(uris: Sequence[str | Failure], n_threads: int | None) -> Iterator[FileContent]:
+    """Each file with its version, in the order of `uris`.
 
     Threads read at most `n_threads` files before the consumer asks for them, e.g. 16 of 5 MB.
 
@@ -60,11 +76,11 @@ def prefetch_contents(
     is_remote = any(isinstance(uri, str) and storage.is_remote(uri) for uri in uris)
     n_threads = n_threads or (16 if is_remote else 4)
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting = deque(pool.submit(fetch, uri) for uri in uris[:n_threads])
+        waiting = deque(pool.submit(_fetch, uri) for uri in uris[:n_threads])
         for uri in [*uris[n_threads:], *[None] * len(waiting)]:
             content = waiting.popleft().result()
             if uri is not None:
-                waiting.append(pool.submit(fetch, uri))
+                waiting.append(pool.submit(_fetch, uri))
             yield content
 
 
@@ -74,13 +90,17 @@ def fetch(uri: str | Failure) -> bytes | Failure:
     Raises:
         ConnectionError: the object store did not answer, so the state of the file is unknown.
     """
+    return _fetch(uri).raw
+
+
+def _fetch(uri: str | Failure) -> FileContent:
     if isinstance(uri, Failure):
-        return uri
+        return FileContent(uri, None)
     try:
-        return storage.read_bytes(uri)
+        return FileContent(*storage.read_with_version(uri))
     except FileNotFoundError:
-        return Failure.MISSING
+        return FileContent(Failure.MISSING, None)
     except ConnectionError:  # a failure would be committed for ever
         raise
     except (OSError, ConfigError):  # ConfigError: a URI of a kind that is not read, e.g. https
-        return Failure.UNREADABLE
+        return FileContent(Failure.UNREADABLE, None)

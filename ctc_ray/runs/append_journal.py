@@ -34,6 +34,17 @@ def begin_append(output_uri: str, inputs: Mapping[str, str], *, done: Mapping[st
     return name
 
 
+def note_append(output_uri: str, inputs: Mapping[str, str]) -> None:
+    """Note that a folder grows by these inputs, whatever it has grown by before."""
+    uri = storage.join(output_uri, WORK_FOLDER, _APPEND_FILE)
+    storage.write_json(uri, {"folder": "append", "inputs": dict(inputs)})
+
+
+def is_growing(output_uri: str) -> bool:
+    """Whether an append has begun in the folder, and is not finished."""
+    return _found_append(output_uri) is not None
+
+
 def _found_append(output_uri: str) -> dict[str, Any] | None:
     try:
         content = storage.read_bytes(storage.join(output_uri, WORK_FOLDER, _APPEND_FILE))

@@ -51,6 +51,11 @@ class Run:
         end_append(self.output_uri)
         return manifest
 
+    def tidy(self) -> None:
+        """Delete what a run has left that was killed after its manifest."""
+        storage.delete_half_written(self.output_uri, self.claim.is_over)
+        end_append(self.output_uri)
+
 
 @contextlib.contextmanager
 def open_run(
@@ -132,10 +137,24 @@ def _found_manifest(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> M
 
 
 def _write_work(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> None:
-    uri = storage.join(output_uri, WORK_FOLDER, _WORK_FILE)
+    if not storage.is_file(storage.join(output_uri, WORK_FOLDER, _WORK_FILE)):
+        replace_work(output_uri, kind, fields)
+
+
+def replace_work(output_uri: str, kind: Kind, fields: Mapping[str, Any]) -> None:
+    """Note that the folder holds what a run with these fields makes."""
     mine = {"kind": kind, "fingerprint": fingerprint(fields), "work": dict(fields)}
-    if not storage.is_file(uri):
-        storage.write_json(uri, mine)
+    storage.write_json(storage.join(output_uri, WORK_FOLDER, _WORK_FILE), mine)
+
+
+def work_of(output_uri: str, kind: Kind) -> Mapping[str, Any] | None:
+    """The fields of the run that a folder was made by; None if none has begun there.
+
+    Raises:
+        ConfigError: the folder holds data of another kind, or that no command of ours wrote.
+    """
+    found = _require_free(output_uri, kind, None)
+    return None if found is None else found["work"]
 
 
 def _clear(output_uri: str) -> None:

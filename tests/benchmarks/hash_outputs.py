@@ -329,7 +329,8 @@ BY_SUFFIX: dict[str, Callable[[Path], bytes]] = {
 def data_files(folder: Path) -> Iterator[Path]:
     """The files of a case that are hashed."""
     for path in folder.rglob("*"):
-        hidden = "_work" in path.relative_to(folder).parts
+        parts = path.relative_to(folder).parts
+        hidden = "_work" in parts or "_versions" in parts  # times of files
         if path.is_file() and not hidden and path.name not in NOT_HASHED and path.suffix != ".yaml":
             yield path
 

@@ -22,6 +22,7 @@ from builders import (
 from ctc_ray.runs.executor import InProcess
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.predict import stage as predict
 from ctc_ray.stages.train import stage as train
 
 pytestmark = pytest.mark.timeout(600)
@@ -58,7 +59,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future
     half = dataset_config(inputs / "first", inputs / "photos", inputs / "half")
     create_dataset.run(half, executor=InProcess())
     train.run(train_config(inputs / "dataset", inputs / "model").replaced(max_epochs=1))
-    slowest_first = ["train", "predict", *nth_operation.CASES]
+    answered = nth_operation.predict_config(inputs, inputs / "answered")
+    predict.run(answered.replaced(inventory_uri=str(inputs / "first")), executor=InProcess())
+    os.utime(inputs / "photos" / "images" / "e000_0.jpg")  # as if it had been replaced
+    slowest_first = ["train", "predict --append", "predict", *nth_operation.CASES]
     with ThreadPoolExecutor(2) as pool:
         yield {case: pool.submit(found_in, case, folder) for case in dict.fromkeys(slowest_first)}
 

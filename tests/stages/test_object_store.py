@@ -1,5 +1,6 @@
 """Stages whose inputs and outputs lie in an object store that fails again and again."""
 
+import io
 import os
 import subprocess
 import sys
@@ -8,8 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from builders import dataset_config, dataset_in_process, inventory_config, write_events
+from builders import (
+    dataset_config,
+    dataset_in_process,
+    inventory_config,
+    untrained_bundle,
+    write_events,
+)
 from flaky_s3 import Faults
+from PIL import Image
 
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
@@ -181,3 +189,33 @@ def test_a_store_that_fails_changes_no_prediction(
     assert mine.select(columns).equals(others.select(columns))
     assert mine["failure"].null_count == 47
     assert mine.num_rows == read_manifest(out, "predictions").rows_in == 47
+
+
+def test_an_object_that_was_replaced_is_scored_again(store: Store, tmp_path: Path) -> None:
+    """Of the same size, and within the second: the store's ETag tells."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for number in range(12):
+        (photos / f"{number:02d}.png").write_bytes(square(number * 20))
+    bundle = untrained_bundle(tmp_path / "model")
+    config = PredictConfig(
+        bundle_uri=str(bundle), output_uri=storage.join(store.uri, "out"),
+        images_uri=store.put(photos), images_per_unit=5, batch_size=1,
+    )  # fmt: skip
+    predict.run(config, executor=InProcess())
+    store.start_failing()
+    first = parquet.read_folder(storage.join(config.output_uri, "images"))
+    changed = square(255)
+    assert len(changed) == len(square(60))
+    storage.write_bytes(storage.join(config.images_uri or "", "03.png"), changed)
+    predict.run(config.replaced(append=True), executor=InProcess())
+    second = parquet.read_folder(storage.join(config.output_uri, "images"))
+    old, new = ({r["image_uri"][-6:]: r for r in rows.to_pylist()} for rows in (first, second))
+    assert [name for name in old if old[name] != new[name]] == ["03.png"]
+    assert second.num_rows == 12
+
+
+def square(gray: int) -> bytes:
+    content = io.BytesIO()
+    Image.new("L", (40, 40), gray).save(content, "PNG", compress_level=0)
+    return content.getvalue()

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.files import parquet
+from ctc_ray.files import parquet, storage
 from ctc_ray.models.bundle import Bundle, load_bundle
 from ctc_ray.models.classifier import predict_probs
 from ctc_ray.predictions.events import aggregate_by_event
@@ -17,9 +18,11 @@ from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
 from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import Failure
-from ctc_ray.stages.predict.sources import decode_batches, image_columns
+from ctc_ray.stages.predict.sources import VERSION, decode_batches, image_columns
 
-IMAGES, EVENTS = "images", "events"  # folders below the output
+IMAGES, EVENTS, VERSIONS = "images", "events", "_versions"  # folders below the output
+ANSWER_FILE, ANSWER_ROW = "_answer_file", "_answer_row"
+"""Columns of a plan: the file below the output, and the row there, that has an image's answer."""
 
 Batch = tuple[pa.Table, npt.NDArray[np.uint8]]
 
@@ -55,7 +58,17 @@ class _Scorer:
         return read_unit(self.config.output_uri, unit)
 
     def answer(self, rows: pa.Table) -> pa.Table:
-        """Predictions per image."""
+        """Predictions per image, with the `VERSION` of its file."""
+        if ANSWER_FILE not in rows.column_names:
+            return self._scored(rows)
+        has_answer = pc.is_valid(rows[ANSWER_FILE])
+        answered, others = rows.filter(has_answer), rows.filter(pc.invert(has_answer))
+        found = [self._with_former_answers(answered)] if answered.num_rows else []
+        found += [self._scored(others)] if others.num_rows else []
+        position = np.argsort(pc.invert(has_answer).to_numpy(), kind="stable")
+        return pa.concat_tables(found).take(pa.array(np.argsort(position)))
+
+    def _scored(self, rows: pa.Table) -> pa.Table:
         batches = decode_batches(
             self.config,
             rows,
@@ -68,7 +81,26 @@ class _Scorer:
 
     def _score(self, batch: Batch) -> pa.Table:
         rows, pixels_NSSC = batch
-        return score_rows(rows, self.bundle.label_space, predict_probs(self.bundle, pixels_NSSC))
+        scored = score_rows(rows, self.bundle.label_space, predict_probs(self.bundle, pixels_NSSC))
+        return scored.append_column(VERSION, rows[VERSION])
+
+    def _with_former_answers(self, rows: pa.Table) -> pa.Table:
+        """The rows with the answers that `ANSWER_FILE` and `ANSWER_ROW` say."""
+        planned = rows.select(image_columns(rows))
+        parts, numbers = [], []
+        for name in pc.unique(rows[ANSWER_FILE]).to_pylist():
+            is_here = pc.equal(rows[ANSWER_FILE], name)
+            chosen = rows[ANSWER_ROW].filter(is_here)
+            there = parquet.read_table(storage.join(self.config.output_uri, name))
+            version_N, _ = read_versions(self.config.output_uri, name, there["image_id"])
+            parts.append(there.append_column(VERSION, version_N).take(chosen))
+            numbers.append(np.flatnonzero(is_here.to_numpy()))
+        order = np.argsort(np.concatenate(numbers))
+        answers = pa.concat_tables(parts).take(pa.array(order))
+        for name in planned.column_names:  # what the source says may have changed
+            at = answers.column_names.index(name)
+            answers = answers.set_column(at, answers.schema.field(at), planned[name])
+        return answers
 
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
         """Predictions of images that all have this failure."""
@@ -76,19 +108,45 @@ class _Scorer:
         rows = rows.select(image_columns(rows)).append_column("failure", failures)
         labels = self.bundle.label_space
         none = {head: np.zeros((0, labels.n_classes(head)), np.float32) for head in labels.heads}
-        return score_rows(rows, labels, none)
+        versions = pa.nulls(rows.num_rows, pa.string())
+        return score_rows(rows, labels, none).append_column(VERSION, versions)
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
-        """A file of images, and one of events."""
-        labels = self.bundle.label_space
-        events = aggregate_by_event(answers, labels, method=self.config.aggregation)
+        """A file of images, one of events, and one of the versions of the images' files."""
+        labels, number = self.bundle.label_space, part_number(unit.name)
+        images = answers.drop_columns([VERSION])
+        events = aggregate_by_event(images, labels, method=self.config.aggregation)
+        versions = answers.select(["image_id", VERSION]).rename_columns(["image_id", "version"])
         files = {
-            events_name(unit): parquet.table_bytes(events),
-            unit.name: parquet.table_bytes(answers),
+            part_name(EVENTS, number): parquet.table_bytes(events),
+            part_name(VERSIONS, number): parquet.table_bytes(versions),
+            unit.name: parquet.table_bytes(images),
         }
-        return UnitOutput(files, answers.num_rows, answers.num_rows - answers["failure"].null_count)
+        return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
 
 
-def events_name(unit: Unit) -> str:
-    """Path of the unit's event predictions, below the output folder."""
-    return f"{EVENTS}/{unit.name.rpartition('/')[2]}"
+def part_name(folder: str, number: int) -> str:
+    """The path of a file below the output folder: that of a unit's images, events, or versions."""
+    return f"{folder}/part-{number:05d}.parquet"
+
+
+def part_number(name: str) -> int:
+    """The number in the path of such a file."""
+    return int(name.rpartition("-")[2].removesuffix(".parquet"))
+
+
+def read_versions(
+    output_uri: str, name: str, image_ids: pa.ChunkedArray
+) -> tuple[pa.ChunkedArray, bool]:
+    """The versions of the files that a unit has scored, and whether they were noted at all.
+
+    Args:
+        name: of the unit's images.
+        image_ids: of the images asked for.
+    """
+    uri = storage.join(output_uri, part_name(VERSIONS, part_number(name)))
+    if not storage.exists(uri):  # an earlier version of this program has scored them
+        return pa.chunked_array([pa.nulls(len(image_ids), pa.string())]), False
+    noted = parquet.read_table(uri)
+    at = pc.index_in(image_ids, value_set=noted["image_id"].combine_chunks())
+    return noted["version"].take(at), True

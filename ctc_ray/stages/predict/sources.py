@@ -5,6 +5,7 @@ Rows to plan by, and the decoded batches of a unit.
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +18,7 @@ from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_for
-from ctc_ray.files.prefetch import prefetch_contents
+from ctc_ray.files.prefetch import FileContent, prefetch_files
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
@@ -27,6 +28,8 @@ from ctc_ray.stages.create_inventory.image_folder import digest_of_corrections, 
 
 _HEADERS_AT_ONCE = 32  # files of which only the beginning is read
 _SHARD = "_shard"  # column of a plan: the shard that holds the image
+VERSION = "_version"
+"""Column beside the answers: the version of the file that was read; null: there was none."""
 
 
 @dataclass(frozen=True)
@@ -125,16 +128,47 @@ def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
 
 def image_columns(rows: pa.Table) -> list[str]:
     """The columns of a plan that go into the predictions."""
-    return [name for name in rows.column_names if name not in (_SHARD, "failure")]
+    return [name for name in rows.column_names if not name.startswith("_") and name != "failure"]
 
 
-def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[bytes | Failure]:
-    """The bytes of each row's image in order, or why there are none."""
+def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[FileContent]:
+    """Each row's image in order, or why there is none; what a shard holds has no version."""
     if _SHARD in rows.column_names:
-        return _from_shards(rows)
+        return (FileContent(raw, None) for raw in _from_shards(rows))
+    return prefetch_files(_uris(config, rows), config.threads_per_task)
+
+
+def _uris(config: PredictConfig, rows: pa.Table) -> list[str | Failure]:
     root, allow = config.image_root_uri, config.allow_scheme
-    uris = [image_uri(root, uri, allow=allow) for uri in rows["image_uri"].to_pylist()]
-    return prefetch_contents(uris, config.threads_per_task)
+    return [image_uri(root, uri, allow=allow) for uri in rows["image_uri"].to_pylist()]
+
+
+def versions_now(config: PredictConfig, rows: pa.Table) -> pa.Array:
+    """The version that the file of each row has now; null: there is none, or it is in a shard.
+
+    Folders are listed, each once; no file is opened.
+
+    Raises:
+        OSError: a folder cannot be listed, so nothing is known about its files.
+    """
+    if _SHARD in rows.column_names:
+        return pa.nulls(rows.num_rows, pa.string())
+    places = [
+        None if isinstance(uri, Failure) else storage.folder_and_name(uri)
+        for uri in _uris(config, rows)
+    ]
+    folders = {place[0] for place in places if place is not None}
+    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+        versions = dict(zip(folders, pool.map(_versions_in, folders), strict=True))
+    found = [None if place is None else versions[place[0]].get(place[1]) for place in places]
+    return pa.array(found, pa.string())
+
+
+def _versions_in(folder: str) -> dict[str, str]:
+    try:
+        return storage.versions_in(folder)
+    except ConfigError:  # a scheme that is not read: its images are failures
+        return {}
 
 
 def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
@@ -155,30 +189,34 @@ def decode_batches(
     keep_aspect: bool,
     n_threads: int,
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.uint8]]]:
-    """Batches of `batch_size` rows in their order, with `failure`, and the pixels of the decoded.
+    """Batches of `batch_size` rows in their order, and the pixels of the decoded.
+
+    The rows have their image's `failure`, and the `VERSION` of the file that was read.
 
     Pixels are uint8 RGB (N, S, S, 3), one image per row without a failure.
     """
 
-    def decode(content: bytes | Failure) -> npt.NDArray[np.uint8] | Failure:
-        if isinstance(content, Failure):
-            return content
-        return to_input(
-            content,
+    def decode(file: FileContent) -> tuple[npt.NDArray[np.uint8] | Failure, str | None]:
+        if isinstance(file.raw, Failure):
+            return file.raw, file.version
+        pixels = to_input(
+            file.raw,
             image_size=image_size,
             keep_aspect=keep_aspect,
             max_pixels=config.max_pixels,
             truncated=config.truncated,
         )
+        return pixels, file.version
 
     images = map_ahead(decode, read_images_of(config, rows), n_threads=n_threads)
     for start in range(0, rows.num_rows, config.batch_size):
         part = rows.slice(start, config.batch_size)
         decoded = list(itertools.islice(images, part.num_rows))
-        failures = [item.value if isinstance(item, Failure) else None for item in decoded]
-        pixels = [item for item in decoded if not isinstance(item, Failure)]
+        failures = [item.value if isinstance(item, Failure) else None for item, _ in decoded]
+        pixels = [item for item, _ in decoded if not isinstance(item, Failure)]
         empty = np.zeros((0, image_size, image_size, 3), np.uint8)
-        part = part.select(image_columns(part)).append_column(
-            "failure", pa.array(failures, pa.string())
-        )
+        versions = [version for _, version in decoded]
+        part = part.select(image_columns(part))
+        part = part.append_column("failure", pa.array(failures, pa.string()))
+        part = part.append_column(VERSION, pa.array(versions, pa.string()))
         yield part, np.stack(pixels) if pixels else empty

@@ -5,13 +5,13 @@ every run, so the answers are equal to the last bit, whichever worker gives them
 
 in:  a bundle, and images (a folder, a csv, an INVENTORY, or the SHARDs of a dataset)
 out: PREDICTION as images/part-NNNNN.parquet, EVENT_PREDICTION as events/part-NNNNN.parquet,
-     predictions.csv and predictions.json on request, _failures.parquet, _findings.parquet,
-     _manifest.json
+     predictions.csv and predictions.json on request, _versions/part-NNNNN.parquet (of the files
+     that were read), _failures.parquet, _findings.parquet, _manifest.json
 """
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
 import pyarrow as pa
@@ -24,6 +24,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import bundle_fingerprint, load_bundle
 from ctc_ray.predictions.events import without_images
 from ctc_ray.predictions.writers.camera_trap_classifier import csv_chunks, json_chunks
+from ctc_ray.runs.claim import claimed
 from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import (
     check_failures,
@@ -33,13 +34,14 @@ from ctc_ray.runs.failures import (
     read_footers,
     require_all_rows,
 )
-from ctc_ray.runs.manifest import Manifest, is_complete, read_manifest
-from ctc_ray.runs.output_folder import Run, open_run
+from ctc_ray.runs.manifest import MADE_BY, Manifest, is_complete, read_manifest
+from ctc_ray.runs.output_folder import Run, is_begun, open_run, replace_work, work_of
 from ctc_ray.runs.units import Unit, missing_units, write_plan
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE, meta_fields, pred_column
 from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
+from ctc_ray.stages.predict import append
 from ctc_ray.stages.predict import sources as source
-from ctc_ray.stages.predict.scoring import EVENTS, IMAGES, UnitScorer, events_name
+from ctc_ray.stages.predict.scoring import EVENTS, IMAGES, UnitScorer, part_name, part_number
 
 logger = logging.getLogger(__name__)
 
@@ -59,30 +61,82 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         config.bundle_uri: bundle_fingerprint(config.bundle_uri),
         **source.fingerprints(config, rows),
     }
+    fields = {**config.result_fields(), "inputs": inputs}
+    if config.append and is_begun(config.output_uri):
+        return _append(config, found, bundle.label_space, fields, executor)
+    if not config.overwrite:
+        append.require_unchanged(config, fields, rows)
     if config.overwrite or not is_complete(config.output_uri):
         source.require_images(config, rows)
     if config.gpu_per_worker:
         require_gpus(config.gpu_per_worker)
-    fields = {**config.result_fields(), "inputs": inputs}
     with open_run(config.output_uri, "predictions", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
             return run
         units = write_plan(config.output_uri, IMAGES, rows, config.images_per_unit)
-        labels = bundle.label_space
-        _run_missing(config, run, units, rows.num_rows, executor)
-        _write_empty_events(config, labels, found, n_units=len(units))
-        findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
-        parquet.write_table(findings_uri, found.findings.table())
-        manifest = Manifest(
-            kind="predictions",
-            config=config.result_fields(),
-            inputs=inputs,
-            rows_in=rows.num_rows,
-            classes=labels.to_json(),
-            meta=meta_fields(rows.schema),
-            findings=dict(found.findings.counts),
-        )
+        _run_missing(config, run, units, executor)
+        _write_empty_events(config, bundle.label_space, found.empty_events, number=len(units))
+        manifest = _manifest(config, found, bundle.label_space, inputs, n_images=rows.num_rows)
         return _finish(config, run, manifest, units)
+
+
+def _append(
+    config: PredictConfig,
+    found: source.Source,
+    labels: LabelSpace,
+    fields: Mapping[str, Any],
+    executor: Executor | None,
+) -> Manifest:
+    """Answer for what is new or replaced; see `append`."""
+    uri, inputs = config.output_uri, fields["inputs"]
+    with claimed(uri, f"{MADE_BY['predictions']} --append") as claim:
+        append.require_same_settings(
+            uri, work_of(uri, "predictions") or {}, fields, bundle_uri=config.bundle_uri
+        )
+        answered = append.read_answered(uri, meta_fields(found.rows.schema))
+        versions = source.versions_now(config, found.rows)
+        growth = append.plan_growth(answered, found.rows, versions)
+        is_current = work_of(uri, "predictions") == fields
+        if growth.is_nothing and is_complete(uri) and is_current:
+            Run(uri, claim).tidy()
+            logger.info("%s: nothing is new", uri)
+            return read_manifest(uri, "predictions")
+        logger.info("predict: %s", growth)
+        source.require_images(config, found.rows)
+        if config.gpu_per_worker:
+            require_gpus(config.gpu_per_worker)
+        run = Run(uri, claim)
+        new = append.begin(growth, inputs, images_per_unit=config.images_per_unit)
+        _run_missing(config, run, new, executor)
+        units = [*append.drop_former_answers(growth), *new]
+        units.sort(key=lambda unit: part_number(unit.name))
+        append.delete_left_behind(uri)
+        _replace_empty_events(config, labels, found.empty_events, units)
+        replace_work(uri, "predictions", fields)
+        manifest = _manifest(config, found, labels, inputs, n_images=growth.n_images)
+        return _finish(config, run, manifest, units)
+
+
+def _manifest(
+    config: PredictConfig,
+    found: source.Source,
+    labels: LabelSpace,
+    inputs: Mapping[str, str],
+    *,
+    n_images: int,
+) -> Manifest:
+    """The manifest without what is counted in the files; the table of findings is written."""
+    findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
+    parquet.write_table(findings_uri, found.findings.table())
+    return Manifest(
+        kind="predictions",
+        config=config.result_fields(),
+        inputs=dict(inputs),
+        rows_in=n_images,
+        classes=labels.to_json(),
+        meta=meta_fields(found.rows.schema),
+        findings=dict(found.findings.counts),
+    )
 
 
 def _absolute(config: PredictConfig) -> PredictConfig:
@@ -95,8 +149,9 @@ def _absolute(config: PredictConfig) -> PredictConfig:
 
 
 def _run_missing(
-    config: PredictConfig, run: Run, units: list[Unit], n_rows: int, executor: Executor | None
+    config: PredictConfig, run: Run, units: list[Unit], executor: Executor | None
 ) -> None:
+    n_rows = sum(unit.n_rows for unit in units)
     missing = missing_units(config.output_uri, units)
     progress = Progress("predict", n_rows)
     progress.skip(n_rows - sum(unit.n_rows for unit in missing))
@@ -115,13 +170,32 @@ def _run_missing(
 
 
 def _write_empty_events(
-    config: PredictConfig, labels: LabelSpace, found: source.Source, *, n_units: int
+    config: PredictConfig, labels: LabelSpace, events: pa.Table | None, *, number: int
 ) -> None:
     """Answer, in a file behind those of the units, for events that name no image."""
-    if found.empty_events is not None and found.empty_events.num_rows:
-        logger.warning("%d events name no image: no prediction", found.empty_events.num_rows)
-        uri = storage.join(config.output_uri, f"{EVENTS}/part-{n_units:05d}.parquet")
-        parquet.write_table(uri, without_images(found.empty_events, labels))
+    if events is not None and events.num_rows:
+        logger.warning("%d events name no image: no prediction", events.num_rows)
+        uri = storage.join(config.output_uri, part_name(EVENTS, number))
+        parquet.write_table(uri, without_images(events, labels))
+
+
+def _replace_empty_events(
+    config: PredictConfig, labels: LabelSpace, events: pa.Table | None, units: list[Unit]
+) -> None:
+    """Answer for the events without images of this source, and of those before it."""
+    uri, number = config.output_uri, 1 + max(part_number(unit.name) for unit in units)
+    former, names = append.read_empty_events(uri)
+    found = [] if events is None else [without_images(events, labels)]
+    if former is not None:
+        if events is not None:
+            ids = events["capture_event_id"].combine_chunks()
+            former = former.filter(pc.invert(pc.is_in(former["capture_event_id"], value_set=ids)))
+        found.append(append.without_events_of_images(uri, former))
+    if found:
+        _write_empty_events(config, labels, pa.concat_tables(found), number=number)
+    for name in names:
+        if name != part_name(EVENTS, number):
+            storage.delete_file(storage.join(uri, name))
 
 
 def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Unit]) -> Manifest:
@@ -169,10 +243,11 @@ def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table,
     images = None
     for unit in units:
         images = parquet.read_table(storage.join(config.output_uri, unit.name))
-        yield images, parquet.read_table(storage.join(config.output_uri, events_name(unit)))
-    empty_uri = storage.join(config.output_uri, f"{EVENTS}/part-{len(units):05d}.parquet")
-    if images is not None and storage.exists(empty_uri):
-        yield images.slice(0, 0), parquet.read_table(empty_uri)
+        events = part_name(EVENTS, part_number(unit.name))
+        yield images, parquet.read_table(storage.join(config.output_uri, events))
+    empty, _ = append.read_empty_events(config.output_uri)
+    if images is not None and empty is not None:
+        yield images.slice(0, 0), empty
 
 
 def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[str, Any]]:

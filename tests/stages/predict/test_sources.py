@@ -25,8 +25,8 @@ def test_images_of_a_dataset_come_from_its_shards(dataset: Path) -> None:
     want = dict(zip(shards["image_id"].to_pylist(), shards["jpeg"].to_pylist(), strict=True))
     got = list(source.read_images_of(where, rows))
     assert len(got) == rows.num_rows == 48
-    for image_id, raw in zip(rows["image_id"].to_pylist(), got, strict=True):
-        assert raw == (want[image_id] or Failure.MISSING)
+    for image_id, file in zip(rows["image_id"].to_pylist(), got, strict=True):
+        assert file.raw == (want[image_id] or Failure.MISSING)
 
 
 def test_plan_columns_stay_out_of_the_predictions(dataset: Path) -> None:
