@@ -1,135 +1,24 @@
 """The jobs, submitted for real: to a Ray of its own on this machine, with token authentication."""
 
-import contextlib
 import json
-import os
 import re
-import secrets
-import signal
-import socket
-import subprocess
 import sys
-import tempfile
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from own_ray import Cluster, own_ray
 from PIL import Image
-
-CHECKOUT = Path(__file__).resolve().parents[2]
-RAY = Path(sys.executable).with_name("ray")  # of this environment, not one of PATH
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(600)]
 
 
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray head that this test started."""
-
-    url: str
-    token: str
-    environment: dict[str, str]
-
-    def submit(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a command as a job, with the checkout as its working directory."""
-        return subprocess.run(
-            [RAY, "job", "submit", "--working-dir", CHECKOUT, "--", sys.executable, *command],
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    def status(self, path: str, token: str | None) -> int | None:
-        """The HTTP status of a request; None as long as nobody answers."""
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        request = urllib.request.Request(f"{self.url}{path}", headers=headers)
-        try:
-            with urllib.request.urlopen(request, timeout=5) as response:
-                return int(response.status)
-        except urllib.error.HTTPError as error:
-            return error.code
-        except OSError:
-            return None
-
-
-def free_ports(n: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(n)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    return ports
-
-
-def ray_environment(token_path: Path, url: str) -> dict[str, str]:
-    """The environment without what it says of other clusters, with the token of this one."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return inherited | {
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_path),
-        "RAY_API_SERVER_ADDRESS": url,
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-
-
-def wait_until_up(cluster: Cluster, head: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait for both: the dashboard answers before the node is registered."""
-    deadline = time.monotonic() + 120
-    while (
-        "Ray runtime started" not in log.read_text()
-        or cluster.status("/api/version", cluster.token) != 200
-    ):
-        if head.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"the head did not start:\n{log.read_text()[-2000:]}")
-        time.sleep(0.2)
-
-
-def stop(head: subprocess.Popen[bytes]) -> None:
-    """End the head and its processes. Not by `ray stop`, which ends every Ray of the machine."""
-    head.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        head.wait(5)  # it would drain actors of finished jobs for 30 s
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(head.pid, signal.SIGKILL)  # what is left of its process group
-
-
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    # Not in tmp_path: Ray's sockets lie here, and their paths may have 107 characters at most.
-    with tempfile.TemporaryDirectory(prefix="ctc-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        token = secrets.token_hex(32)
-        (folder / "token").write_text(token)
-        gcs, dashboard, agent, client = free_ports(4)
-        url = f"http://127.0.0.1:{dashboard}"
-        cluster = Cluster(url, token, ray_environment(folder / "token", url))
-        command = [
-            *(RAY, "start", "--head", "--block", "--num-cpus=4", "--disable-usage-stats"),
-            *(f"--port={gcs}", f"--ray-client-server-port={client}"),
-            *("--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}"),
-            *(f"--dashboard-agent-listen-port={agent}", f"--temp-dir={folder / 'ray'}"),
-            "--object-store-memory=300000000",
-        ]
-        with (folder / "log").open("wb") as log:
-            head = subprocess.Popen(
-                command,
-                env=cluster.environment,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        try:
-            wait_until_up(cluster, head, folder / "log")
-            yield cluster
-        finally:
-            stop(head)
+    with own_ray("--num-cpus=4") as started:
+        yield started
 
 
 def write_source(root: Path) -> None:
