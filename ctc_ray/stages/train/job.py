@@ -150,6 +150,12 @@ class TrainingJob:
 
     def _after(self, epoch: int, metrics: dict[str, float]) -> None:
         val_loss = metrics["val_loss"]
+        if not math.isfinite(val_loss):
+            raise DivergedError(
+                "training diverged: the loss on the validation split is not a number after epoch "
+                f"{epoch + 1}, at a learning rate of {metrics['learning_rate']:g}; try a smaller "
+                "--optimizer.learning-rate, with --overwrite"
+            )
         self._learning_rate.step(epoch, val_loss)
         self._stopping.step(epoch, val_loss)
         if self._stopping.is_best or not self._best:
@@ -241,13 +247,7 @@ class TrainingJob:
         """Write the weights of the best epoch, and the history of all."""
         config = self._config
         self._model.load_state_dict(self._best)
-        best = min(self._history, key=lambda row: _or_infinite(row["val_loss"]))
-        if not math.isfinite(best["val_loss"]):
-            raise DivergedError(
-                "training diverged: the validation loss was not a number in any epoch; try a "
-                f"smaller --optimizer.learning-rate than {config.optimizer.learning_rate:g}, with "
-                "--overwrite"
-            )
+        best = min(self._history, key=lambda row: row["val_loss"])
         provenance = Provenance(
             config=config.model_dump(mode="json"),
             data_fingerprint=manifest_fingerprint(config.dataset_uri),
@@ -287,7 +287,3 @@ def _sum_over_workers(tensor: Tensor) -> Tensor:
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
-
-
-def _or_infinite(value: float) -> float:
-    return math.inf if math.isnan(value) else value

@@ -1,8 +1,10 @@
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 import pytest
+import torch
 from builders import bytes_below, dataset_config, train_config
 from safetensors.torch import save_file
 
@@ -13,8 +15,8 @@ from ctc_ray.files import parquet
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.train import job, worker
 from ctc_ray.stages.train import stage as train
-from ctc_ray.stages.train import worker
 from ctc_ray.stages.train.job import TrainingJob
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -152,6 +154,27 @@ def test_training_that_diverges_is_one_clear_line(dataset: Path, tmp_path: Path)
     )
     with pytest.raises(DivergedError, match=r"training diverged: .* epoch"):
         train.run(config)
+
+
+def test_a_loss_on_the_validation_split_that_is_no_number_ends_the_training(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after an epoch that was sound."""
+    original, n_evaluated = job.evaluate, 0
+
+    def overflowing(model: torch.nn.Module, batches: Any, settings: Any) -> Any:
+        nonlocal n_evaluated
+        n_evaluated += 1
+        counts = original(model, batches, settings)
+        if n_evaluated == 2:
+            counts.non_finite["count"] += 1
+        return counts
+
+    monkeypatch.setattr(job, "evaluate", overflowing)
+    config = train_config(dataset, tmp_path / "model").replaced(max_epochs=4)
+    with pytest.raises(DivergedError, match="validation split is not a number after epoch 2, at"):
+        train.run(config)
+    assert n_evaluated == 2
 
 
 def test_manifest_holds_the_validation_metrics(bundle: Path) -> None:
