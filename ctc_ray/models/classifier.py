@@ -44,9 +44,15 @@ class Classifier(nn.Module):
         images_BCHW = images_BHWC.permute(0, 3, 1, 2).float()
         to_rows_SH = scaling_matrix(height, self.image_size, n_used=used_height, device=device)
         to_columns_SW = scaling_matrix(width, self.image_size, n_used=used_width, device=device)
-        scaled_BCSS = to_rows_SH @ (images_BCHW @ to_columns_SW.T)
+        narrow_BCHS = _whole_values(images_BCHW @ to_columns_SW.T)
+        scaled_BCSS = _whole_values(to_rows_SH @ narrow_BCHS)
         logits = self.model(scaled_BCSS)
         return tuple(torch.softmax(logits[head], dim=1) for head in self.model.label_space.heads)
+
+
+def _whole_values(pixels: Tensor) -> Tensor:
+    """Pillow, which scales for `ctc predict`, keeps whole values: columns first, then rows."""
+    return torch.floor(pixels + 0.5)
 
 
 def scaling_matrix(n_in: int, n_out: int, *, n_used: int, device: torch.device) -> Tensor:

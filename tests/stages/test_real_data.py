@@ -4,9 +4,11 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow.compute as pc
 import pytest
 from builders import trashnet_config, trashnet_dataset
+from one_answer import differences, photographs
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
@@ -249,3 +251,24 @@ def test_trashnet_is_learnt(
     )
     (row,) = manifest.summary["on the validation split"]
     assert row["accuracy"] >= accuracy
+    if weights.exists():
+        require_one_answer(
+            tmp_path / "model", shared_data / "photos", tmp_path / "onnx", image_size
+        )
+
+
+def require_one_answer(model: Path, folder: Path, onnx: Path, image_size: int) -> None:
+    """The figures of the README: what a photograph, its shard and the exported model answer."""
+    photos = photographs(folder)
+    assert len(photos) >= 60
+    pairs = differences(str(model), photos, image_size=image_size, onnx_uri=str(onnx)).items()
+    found = {name: (float(np.median(far)), float(far.max())) for name, (far, _) in pairs}
+    for name, median, most in (
+        ("photograph / ONNX, all pixels", 0.02, 0.12),
+        ("photograph / its shard", 0.06, 0.3),
+        ("its shard / ONNX, all pixels", 0.06, 0.3),
+        ("Pillow's resize of all pixels / ONNX", 0.001, 0.02),
+    ):
+        assert found[name][0] <= median, found
+        assert found[name][1] <= most, found
+    assert found["photograph / ONNX, all pixels"] < found["the JPEG of the shard: quality 100 / 75"]
