@@ -3,18 +3,27 @@
 A module of its own, because a new process must be able to import it.
 """
 
+import itertools
+
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ctc_ray.config.training import LossConfig
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX, Batch
 from ctc_ray.training.loop import EpochSettings, train_epoch
-from ctc_ray.training.losses import Workers
+from ctc_ray.training.losses import LossSettings, Workers, head_settings
 
 LABELS = LabelSpace({"species": ("a", "b", "c", "d"), "young": ("no", "yes"), "count": ("1", "2")})
+KINDS = {
+    "plain": LossConfig(),
+    "weighted": LossConfig(class_weights="inverse", label_smoothing=0.1),
+    "focal": LossConfig(class_weights="effective-number", focal_gamma=2, logit_adjustment=1),
+}
+N_PARTS = (1, 3)  # batches per step
 SHARES = (0.0, 0.5, 0.97, 0.99, 1.0)
 N_ROWS, N_WORKERS = 64, 4
 
@@ -46,8 +55,18 @@ def rows(missing: float) -> Batch:
     return Batch(images, labels, tuple(range(N_ROWS)), tuple(map(str, range(N_ROWS))))
 
 
+def parts(batch: Batch, n: int) -> list[Batch]:
+    """The batch in n batches of different sizes."""
+    cuts = [0, *sorted({1 + len(batch.seeds) * k * k // (n * n) for k in range(1, n)})]
+    return [cut(batch, a, b) for a, b in itertools.pairwise([*cuts, len(batch.seeds)])]
+
+
 def share(batch: Batch, rank: int, n_workers: int) -> Batch:
-    part = slice(rank * N_ROWS // n_workers, (rank + 1) * N_ROWS // n_workers)
+    return cut(batch, rank * N_ROWS // n_workers, (rank + 1) * N_ROWS // n_workers)
+
+
+def cut(batch: Batch, first: int, last: int) -> Batch:
+    part = slice(first, last)
     return Batch(
         batch.images_BCHW[part],
         {head: values[part] for head, values in batch.labels.items()},
@@ -56,10 +75,12 @@ def share(batch: Batch, rank: int, n_workers: int) -> Batch:
     )
 
 
-def step(model: nn.Module, batch: Batch, workers: Workers | None) -> None:
+def step(model: nn.Module, batches: list[Batch], kind: str, workers: Workers | None = None) -> None:
     """One step of plain SGD with a rate of 1: the weights move by the gradient."""
-    settings = EpochSettings(LABELS, {"young": 2.0}, workers=workers)
-    train_epoch(model, [batch], torch.optim.SGD(model.parameters(), lr=1.0), settings, epoch=0)
+    heads = {h: head_settings(KINDS[kind], range(5, 5 + LABELS.n_classes(h))) for h in LABELS.heads}
+    loss = LossSettings({"young": 2.0}, heads, workers)
+    settings = EpochSettings(LABELS, loss, accumulate=len(batches))
+    train_epoch(model, batches, torch.optim.SGD(model.parameters(), lr=1.0), settings, epoch=0)
 
 
 def moved(model: nn.Module) -> Tensor:
@@ -74,7 +95,8 @@ def work(rank: int, folder: str) -> None:
     found = {}
     for n_workers in (2, 4):
         group = dist.new_group(list(range(n_workers)))
-        for missing in SHARES if rank < n_workers else ():
+        cases = list(itertools.product(KINDS, N_PARTS, SHARES))
+        for kind, n_parts, missing in cases if rank < n_workers else ():
             model = Linear()
 
             def total(values: Tensor, group: dist.ProcessGroup = group) -> Tensor:
@@ -83,23 +105,26 @@ def work(rank: int, folder: str) -> None:
 
             wrapped = DistributedDataParallel(model, process_group=group)
             part = share(rows(missing), rank, n_workers)
-            step(wrapped, part, Workers(n_workers, total))
-            found[n_workers, missing] = moved(model)
+            step(wrapped, parts(part, n_parts), kind, Workers(n_workers, total))
+            found[n_workers, kind, n_parts, missing] = moved(model)
     if rank == 0:
         torch.save(found, f"{folder}/moved.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-def moved_by_workers(folder: str) -> dict[tuple[int, float], Tensor]:
-    """Number of workers and share of missing labels -> how the weights moved."""
+Moved = dict[tuple[int, str, int, float], Tensor]
+
+
+def moved_by_workers(folder: str) -> Moved:
+    """Workers, kind of loss, batches per step, share of missing labels -> how the weights moved."""
     mp.spawn(work, (folder,), nprocs=N_WORKERS)
-    found: dict[tuple[int, float], Tensor] = torch.load(f"{folder}/moved.pt", weights_only=True)
+    found: Moved = torch.load(f"{folder}/moved.pt", weights_only=True)
     return found
 
 
-def moved_by_one(missing: float) -> Tensor:
-    """How the weights of a worker move that has all rows."""
+def moved_by_one(kind: str, missing: float) -> Tensor:
+    """How the weights of a worker move that has all rows in one batch."""
     model = Linear()
-    step(model, rows(missing), None)
+    step(model, [rows(missing)], kind)
     return moved(model)

@@ -21,11 +21,14 @@ MachineLabels = Literal["where-unlabelled", "keep", "only"]
 RarestClass = Literal["rarest"]
 """As many capture events per class as the rarest class has."""
 
-OptimizerName = Literal["sgd", "adamw"]
+OptimizerName = Literal["sgd", "rmsprop", "adamw"]
 """How weights are updated."""
 
-ScheduleName = Literal["plateau", "cosine", "constant"]
-"""How the learning rate changes from epoch to epoch."""
+ScheduleName = Literal["plateau", "cosine", "one-cycle", "step", "constant"]
+"""How the learning rate changes in the course of a training."""
+
+ClassWeights = Literal["none", "inverse", "effective-number"]
+"""How much an image counts in the loss, by how frequent its class is."""
 
 ImageChoice = Literal["random", "all"]
 """The images of a capture event that one epoch of training uses."""

@@ -6,7 +6,22 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Config, Shown, StageConfig
-from ctc_ray.config.choices import Colour, Direction, ImageChoice, OptimizerName, ScheduleName
+from ctc_ray.config.choices import (
+    ClassWeights,
+    Colour,
+    Direction,
+    ImageChoice,
+    OptimizerName,
+    ScheduleName,
+)
+
+MONITORED = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "top5")
+"""Metrics of a head on the validation split."""
+
+
+def direction_of(metric: str) -> Direction:
+    """Whether the smallest or the largest value of a metric is best."""
+    return "min" if metric.startswith("val_loss") else "max"
 
 
 class ModelConfig(Config):
@@ -61,30 +76,65 @@ class OptimizerConfig(Config):
     """How weights are updated."""
 
     name: OptimizerName = "sgd"
-    """sgd (as in camera-trap-classifier) or adamw."""
+    """sgd (as in camera-trap-classifier), rmsprop, or adamw."""
     learning_rate: float = Field(0.01, gt=0)
-    """Learning rate of the first epoch."""
+    """Largest learning rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
-    """Used with --optimizer.name sgd: momentum."""
+    """Used with --optimizer.name sgd or rmsprop: momentum."""
+    nesterov: bool = False
+    """Used with --optimizer.name sgd: momentum as by Nesterov."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay (L2). Biases and normalisation layers have none."""
+    scale_with_workers: bool = False
+    """Multiply the learning rate by --workers and --accumulate, so that it fits the images of a
+    step."""
+    clip_norm: Annotated[float | None, Field(gt=0), Shown("no limit")] = None
+    """Shorten gradients whose norm, over all weights, is larger than this."""
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
+            raise ValueError("optimizer.nesterov needs optimizer.name sgd with a momentum")
+        return self
+
+
+class LossConfig(Config):
+    """What is minimised: the cross entropy of every head over its labelled images."""
+
+    class_weights: ClassWeights = "none"
+    """Weight of an image by the number n of training images of its class: inverse: 1 / n.
+    effective-number: 1 / (1 - beta^n), with --loss.beta (Cui et al. 2019). The weights of a head
+    have the mean 1."""
+    beta: float = Field(0.999, gt=0, lt=1)
+    """Used with --loss.class-weights effective-number."""
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    """Share of the label that is divided evenly among all classes."""
+    focal_gamma: float = Field(0.0, ge=0)
+    """Multiply the loss of an image by (1 - p)^gamma, with p the probability of its label (focal
+    loss, Lin et al. 2017). 0: off."""
+    logit_adjustment: float = Field(0.0, ge=0)
+    """Add this times the logarithm of the share of a class to its logit during training (Menon et
+    al. 2021): rare classes are predicted more often. 1: balanced softmax. 0: off."""
 
 
 class ScheduleConfig(Config):
     """How the learning rate changes from epoch to epoch."""
 
     name: ScheduleName = "plateau"
-    """plateau: multiply by --schedule.factor when the validation loss stops improving. cosine:
-    decrease to 0 at --max-epochs. constant: no change."""
+    """plateau: multiply by --schedule.factor when --monitor stops improving. step: multiply by it
+    every --schedule.step-epochs. cosine: decrease to 0 at --max-epochs. one-cycle: rise from 1/25
+    in the first 30 % of the training, then decrease to 0. constant: no change."""
     factor: float = Field(0.1, gt=0, lt=1)
-    """Used with --schedule.name plateau: factor of each reduction."""
+    """Used with --schedule.name plateau or step: factor of each reduction."""
+    step_epochs: int = Field(30, gt=0)
+    """Used with --schedule.name step: epochs between two reductions."""
     patience: int = Field(2, ge=0)
     """Used with --schedule.name plateau: epochs without improvement before the learning rate is
     reduced."""
     min_learning_rate: float = Field(1e-5, ge=0)
     """The schedule never goes below this learning rate."""
-    warmup_epochs: int = Field(0, ge=0)
-    """Used with --schedule.name cosine: epochs in which the learning rate rises linearly."""
+    warmup_epochs: float = Field(0, ge=0)
+    """Epochs in which the learning rate rises linearly, step by step, from 0."""
 
 
 class TrainConfig(StageConfig):
@@ -108,6 +158,8 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """Heads to learn, for example species count; one is enough. Each must be in the dataset."""
     loss_weights: Annotated[dict[str, float], Shown("1 for every head")] = Field({})
     """Weight of the loss of each head."""
+    loss: LossConfig = LossConfig()
+    """What is minimised."""
     model: ModelConfig = ModelConfig()
     """The network."""
     augment: AugmentConfig = AugmentConfig()
@@ -117,11 +169,18 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     schedule: ScheduleConfig = ScheduleConfig()
     """How the learning rate changes from epoch to epoch."""
     batch_size: int = Field(128, gt=0)
-    """Images per training step on each worker."""
+    """Images that a worker takes at a time."""
+    accumulate: int = Field(1, gt=0)
+    """Batches of each worker per update of the weights: their gradients are those of one large
+    batch, missing labels included."""
     max_epochs: int = Field(70, gt=0)
     """Largest number of epochs."""
     early_stopping_patience: int = Field(3, ge=0)
-    """Stop after this many epochs without a better validation loss. 0: never stop early."""
+    """Stop after this many epochs in which --monitor has not become better. 0: never stop early."""
+    monitor: Annotated[str, Shown(value="METRIC")] = "val_loss"
+    """What says which epoch is best, for the epoch that is kept, early stopping and the plateau:
+    val_loss, or val_loss, val_accuracy, val_balanced_accuracy, val_macro_f1 or val_top5 of a head,
+    for example val_macro_f1_species."""
     image_choice: ImageChoice = "random"
     """Images used per capture event and epoch. random: one (as in camera-trap-classifier). all:
     every image."""
@@ -146,6 +205,18 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
         if any(weight < 0 for weight in self.loss_weights.values()):
             raise ValueError("loss_weights must not be negative")
         return self
+
+    @model_validator(mode="after")
+    def _monitor_is_a_metric(self) -> Self:
+        known = ["val_loss", *(f"val_{m}_{h}" for h in self.heads for m in MONITORED)]
+        if self.monitor not in known:
+            raise ValueError(f"monitor is {self.monitor}; metrics are {', '.join(known)}")
+        return self
+
+    @property
+    def monitor_mode(self) -> Direction:
+        """Whether the smallest or the largest value of `monitor` is best."""
+        return direction_of(self.monitor)
 
 
 class TuneConfig(StageConfig):
@@ -178,4 +249,4 @@ class TuneConfig(StageConfig):
     @property
     def mode(self) -> Direction:
         """Whether the smallest or the largest metric is best."""
-        return "min" if self.metric.startswith("val_loss") else "max"
+        return direction_of(self.metric)

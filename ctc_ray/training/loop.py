@@ -3,18 +3,22 @@
 B batch, C channels, H height, W width.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn, optim
+from torch.nn.parallel import DistributedDataParallel
 
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch
-from ctc_ray.training.losses import Workers, multi_head_loss
+from ctc_ray.training.losses import LossSettings, label_weights, multi_head_loss
 from ctc_ray.training.metrics import MetricCounts
+from ctc_ray.training.optimizer import set_learning_rate
 
 Augment = Callable[[Tensor, Sequence[int]], Tensor]
 
@@ -27,12 +31,17 @@ class EpochSettings:
     """Settings that all epochs share."""
 
     label_space: LabelSpace
-    loss_weights: Mapping[str, float] = field(default_factory=dict)  # head -> weight; 1 if absent
+    loss: LossSettings = field(default_factory=LossSettings)
     device: torch.device | str = "cpu"
     seed: int = 0
     rank: int = 0
-    workers: Workers | None = None
-    """Those that share an epoch; None: there is one."""
+    accumulate: int = 1
+    """Batches per update of the weights."""
+    clip_norm: float | None = None
+    """Longest gradient, over all weights; None: no limit."""
+    augment: Augment | None = None
+    """Changes training images: takes uint8 images on the device and a seed per image; returns
+    images with values from 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ def train_epoch(
     settings: EpochSettings,
     *,
     epoch: int,
-    augment: Augment | None = None,
+    learning_rate: Callable[[int], float] | None = None,
 ) -> MetricCounts:
     """Train on every batch once, and count the predictions made meanwhile.
 
@@ -61,8 +70,7 @@ def train_epoch(
         model: takes uint8 images (B, C, H, W), returns logits per head; may be wrapped for
             distributed training.
         epoch: number of the epoch, from 0.
-        augment: takes uint8 images on the device and a seed per image; returns changed images with
-            values from 0 to 255.
+        learning_rate: of an update, from 0; None: the optimiser keeps its own.
 
     Raises:
         DivergedError: the loss of a step is not a finite number; the weights are of no use.
@@ -71,19 +79,44 @@ def train_epoch(
     counts = _counts(settings)
     model.train()
     check = _FiniteLoss(epoch, optimizer)
-    for step, batch in enumerate(batches, 1):
-        images_BCHW, labels = _to_device(batch, settings.device)
-        if augment is not None:
-            images_BCHW = augment(images_BCHW, batch.seeds)
-        logits = model(images_BCHW)
-        loss = multi_head_loss(logits, labels, settings.loss_weights, workers=settings.workers).loss
-        check.add(step, loss)
+    for step, parts in enumerate(_in_steps(batches, settings.accumulate)):
+        if learning_rate is not None:
+            set_learning_rate(optimizer, learning_rate(step))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+        on_device = [_to_device(batch, settings.device) for batch in parts]
+        weights = label_weights([labels for _, labels in on_device], settings.loss)
+        total = torch.zeros((), device=settings.device)
+        for number, (batch, (images_BCHW, labels)) in enumerate(zip(parts, on_device, strict=True)):
+            if settings.augment is not None:
+                images_BCHW = settings.augment(images_BCHW, batch.seeds)
+            with _gradients_of_step(model, is_last=number == len(parts) - 1):
+                logits = model(images_BCHW)
+                loss = multi_head_loss(logits, labels, settings.loss, weights)
+                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+            total += loss.detach()
+            counts.update({head: part.detach() for head, part in logits.items()}, labels)
+        check.add(step + 1, total)
+        if settings.clip_norm is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
-        counts.update({head: part.detach() for head, part in logits.items()}, labels)
     check.end()
     return counts
+
+
+def _in_steps(batches: Iterable[Batch], n: int) -> Iterator[list[Batch]]:
+    """The batches of each update of the weights; the last one may have fewer."""
+    rest = iter(batches)
+    while parts := list(itertools.islice(rest, n)):
+        yield parts
+
+
+def _gradients_of_step(
+    model: nn.Module, *, is_last: bool
+) -> contextlib.AbstractContextManager[object]:
+    """Workers add their gradients up once per update, after its last batch."""
+    if isinstance(model, DistributedDataParallel) and not is_last:
+        return model.no_sync()
+    return contextlib.nullcontext()
 
 
 class _FiniteLoss:
@@ -156,7 +189,8 @@ def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, 
 
 
 def _counts(settings: EpochSettings) -> MetricCounts:
-    return MetricCounts(settings.label_space, weights=settings.loss_weights, device=settings.device)
+    weights = settings.loss.head_weights
+    return MetricCounts(settings.label_space, weights=weights, device=settings.device)
 
 
 def _to_device(batch: Batch, device: torch.device | str) -> tuple[Tensor, dict[str, Tensor]]:

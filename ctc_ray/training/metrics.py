@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX
-from ctc_ray.training.losses import multi_head_loss
+from ctc_ray.training.losses import head_loss
 
 _TOP = 5
 
@@ -60,10 +60,10 @@ class MetricCounts:
             labels: head -> class indices (B,), IGNORE_INDEX where missing.
         """
         with torch.no_grad():
-            parts = multi_head_loss(logits, labels, {}).heads
-            for head, logits_BK in logits.items():
+            for head, part_BK in logits.items():
+                logits_BK = part_BK.float()
                 self._update_head(head, logits_BK, labels[head])
-                self.losses[head] += parts[head].total.double()
+                self.losses[head] += head_loss(logits_BK, labels[head]).total.double()
 
     def _update_head(self, head: str, logits_BK: Tensor, labels_B: Tensor) -> None:
         # rows without label count 0: to leave them out would wait for the GPU
@@ -97,13 +97,15 @@ class MetricCounts:
             start += tensor.numel()
 
     def compute(self) -> dict[str, float]:
-        """Metrics by name: `loss`, and per head `loss_`, `accuracy_`, `macro_f1_`, `top5_`, `n_`.
+        """Metrics by name.
 
-        `loss` is the weighted sum of the heads' mean losses. `n_` is the number of labelled images,
-        `macro_f1_` the mean F1 over the classes that have one. A head without labelled images has
-        no metrics and adds nothing to `loss`. The result is empty if this is true of all heads. If
-        a logit of a labelled image is not finite, the metrics of its head are NaN, and so is
-        `loss`: the largest of numbers that are none is no answer.
+        They are `loss`, and per head `loss_`, `accuracy_`, `balanced_accuracy_`, `macro_f1_`,
+        `top5_`, `n_`. `loss` is the weighted sum of the heads' mean losses: plain cross entropies,
+        whatever is minimised. `n_` is the number of labelled images, `macro_f1_` the mean F1 and
+        `balanced_accuracy_` the mean recall of the classes that have one. A head without labelled
+        images has no metrics and adds nothing to `loss`. The result is empty if this is true of all
+        heads. If a logit of a labelled image is not finite, the metrics of its head are NaN, and so
+        is `loss`: the largest of numbers that are none is no answer.
         """
         metrics: dict[str, float] = {}
         for head, confusion_KK in self.confusions.items():
@@ -123,6 +125,7 @@ class MetricCounts:
         return {
             f"loss_{head}": float(self.losses[head]) / n,
             f"accuracy_{head}": int(confusion_KK.trace()) / n,
+            f"balanced_accuracy_{head}": _balanced_accuracy(confusion_KK.double()),
             f"macro_f1_{head}": _macro_f1(confusion_KK.double()),
             f"top5_{head}": int(self.top_hits[head]) / n,
             f"n_{head}": float(n),
@@ -131,6 +134,12 @@ class MetricCounts:
     def _tensors(self) -> list[Tensor]:
         groups = (self.confusions, self.top_hits, self.non_finite, self.losses)
         return [tensor for group in groups for tensor in group.values()]
+
+
+def _balanced_accuracy(confusion_KK: Tensor) -> float:
+    labelled_K = confusion_KK.sum(dim=1)
+    recall_K = confusion_KK.diagonal() / labelled_K.clamp(min=1)
+    return float(recall_K[labelled_K > 0].mean())
 
 
 def _macro_f1(confusion_KK: Tensor) -> float:

@@ -8,6 +8,7 @@ from torch import nn, optim
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
 
 _MIN_DELTA = 1e-4  # plateau: a smaller decrease of the loss is none; as in the original
+_ONE_CYCLE_RISE, _ONE_CYCLE_DIVISOR, _ONE_CYCLE_END = 0.3, 25.0, 1e4
 _COOLDOWN = 1  # plateau: epochs after a reduction that do not count as waiting; as in Keras
 
 
@@ -18,11 +19,14 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer
         {"params": [w for w in weights if w.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
     ]
+    rate, momentum = config.learning_rate, config.momentum
     match config.name:
         case "sgd":
-            return optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum)
+            return optim.SGD(groups, lr=rate, momentum=momentum, nesterov=config.nesterov)
+        case "rmsprop":
+            return optim.RMSprop(groups, lr=rate, momentum=momentum)
         case "adamw":
-            return optim.AdamW(groups, lr=config.learning_rate)
+            return optim.AdamW(groups, lr=rate)
         case _:
             assert_never(config.name)
 
@@ -34,68 +38,84 @@ def set_learning_rate(optimizer: optim.Optimizer, learning_rate: float) -> None:
 
 
 class LearningRateSchedule:
-    """The learning rate of the next epoch (`value`); call `step` after every epoch.
+    """The learning rate of every update of the weights; call `step` after every epoch.
 
-    cosine rises linearly for `warmup_epochs` and then falls along half a cosine wave. plateau
-    multiplies by `factor` after `patience` epochs without a smaller loss. Neither falls below
-    `min_learning_rate`.
+    A function of the update's place in the training, except plateau, which multiplies by `factor`
+    after `patience` epochs in which the monitored value has not become better. The first
+    `warmup_epochs` rise linearly. Only one-cycle falls below `min_learning_rate`.
     """
 
     def __init__(self, config: ScheduleConfig, *, learning_rate: float, max_epochs: int) -> None:
         self._config = config
-        self._first = learning_rate
+        self._largest = learning_rate
         self._max_epochs = max_epochs
         self._best = math.inf
         self._n_waited = 0
         self._n_cooling = 0
-        self.value = self._cosine(0) if config.name == "cosine" else learning_rate
+        self._plateau_rate = learning_rate
 
-    def step(self, epoch: int, val_loss: float) -> None:
-        """Record the validation loss of an epoch.
+    def at(self, epoch: int, update: int, n_updates: int) -> float:
+        """The learning rate of an update.
 
         Args:
             epoch: number of the epoch, from 0.
-            val_loss: its validation loss; may be NaN.
+            update: number of the update in the epoch, from 0.
+            n_updates: of an epoch.
         """
+        place = epoch + update / n_updates  # in epochs
+        warm = self._config.warmup_epochs
+        if place < warm:
+            return self._largest * (place + 1 / n_updates) / (warm + 1 / n_updates)
         match self._config.name:
             case "plateau":
-                self._plateau(val_loss)
-            case "cosine":
-                self.value = self._cosine(epoch + 1)
+                return self._plateau_rate
             case "constant":
-                pass
+                return self._largest
+            case "step":
+                n = epoch // self._config.step_epochs
+                return max(self._largest * self._config.factor**n, self._smallest)
+            case "cosine":
+                done = (place - warm) / max(1.0, self._max_epochs - warm)
+                return max(_half_wave(self._largest, 0, done), self._smallest)
+            case "one-cycle":
+                return self._one_cycle((place - warm) / max(1.0, self._max_epochs - warm))
             case _:
                 assert_never(self._config.name)
 
-    def _cosine(self, epoch: int) -> float:
-        n_warmup = self._config.warmup_epochs
-        if epoch < n_warmup:
-            return self._first * (epoch + 1) / n_warmup
-        done = (epoch - n_warmup) / max(1, self._max_epochs - n_warmup)
-        value = self._first * (1 + math.cos(math.pi * min(1.0, done))) / 2
-        return max(value, self._smallest)
+    def _one_cycle(self, done: float) -> float:
+        """As `torch.optim.lr_scheduler.OneCycleLR` with its defaults (Smith and Topin 2017)."""
+        first = self._largest / _ONE_CYCLE_DIVISOR
+        if done < _ONE_CYCLE_RISE:
+            return _half_wave(first, self._largest, done / _ONE_CYCLE_RISE)
+        falling = (done - _ONE_CYCLE_RISE) / (1 - _ONE_CYCLE_RISE)
+        return _half_wave(self._largest, first / _ONE_CYCLE_END, falling)
 
-    def _plateau(self, val_loss: float) -> None:
+    def step(self, value: float) -> None:
+        """Record the monitored value of an epoch.
+
+        Args:
+            value: the smaller the better.
+        """
         if self._n_cooling:
             self._n_cooling -= 1
             self._n_waited = 0
-        if val_loss < self._best - _MIN_DELTA:
-            self._best, self._n_waited = val_loss, 0
+        if value < self._best - _MIN_DELTA:
+            self._best, self._n_waited = value, 0
         elif not self._n_cooling:
             self._n_waited += 1
             if self._n_waited >= self._config.patience:
-                self.value = max(self.value * self._config.factor, self._smallest)
+                self._plateau_rate = max(self._plateau_rate * self._config.factor, self._smallest)
                 self._n_cooling, self._n_waited = _COOLDOWN, 0
 
     @property
     def _smallest(self) -> float:
-        # the first rate is the user's choice: no schedule raises it
-        return min(self._config.min_learning_rate, self._first)
+        # the largest rate is the user's choice: no schedule raises it
+        return min(self._config.min_learning_rate, self._largest)
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a later process needs to resume."""
         return {
-            "value": self.value,
+            "rate": self._plateau_rate,
             "best": self._best,
             "n_waited": self._n_waited,
             "n_cooling": self._n_cooling,
@@ -103,14 +123,19 @@ class LearningRateSchedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resume from a state that `state_dict` returned."""
-        self.value = state["value"]
+        self._plateau_rate = state["rate"]
         self._best = state["best"]
         self._n_waited = state["n_waited"]
         self._n_cooling = state["n_cooling"]
 
 
+def _half_wave(start: float, end: float, done: float) -> float:
+    """From start to end along half a cosine wave, at this share of the way."""
+    return end + (start - end) * (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
+
+
 class EarlyStopping:
-    """Stops when the validation loss has not become smaller for `patience` epochs.
+    """Stops when the monitored value has not become better for `patience` epochs.
 
     `is_best` is true if the last epoch was the best so far. A loss that is NaN is never the best.
     """
@@ -127,16 +152,16 @@ class EarlyStopping:
         self.is_best = False
         self.should_stop = False
 
-    def step(self, epoch: int, val_loss: float) -> None:
-        """Record the validation loss of an epoch.
+    def step(self, epoch: int, value: float) -> None:
+        """Record the monitored value of an epoch.
 
         Args:
             epoch: number of the epoch, from 0.
-            val_loss: its validation loss; may be NaN.
+            value: the smaller the better.
         """
-        self.is_best = val_loss < self.best
+        self.is_best = value < self.best
         if self.is_best:
-            self.best, self.best_epoch = val_loss, epoch
+            self.best, self.best_epoch = value, epoch
         self.should_stop = 0 < self._patience <= epoch - self.best_epoch
 
     def state_dict(self) -> dict[str, Any]:

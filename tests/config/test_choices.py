@@ -24,6 +24,7 @@ TAKEN_APART = {
     "RarestClass": ["selection/balance.py"],
     "OptimizerName": ["training/optimizer.py"],
     "ScheduleName": ["training/optimizer.py"],
+    "ClassWeights": ["training/losses.py"],
     "ImageChoice": ["training/plans.py", "training/batches.py"],
     "Colour": ["images/augment.py"],
     "Aggregation": ["predictions/events.py"],

@@ -107,7 +107,7 @@ def test_defaults_are_shown_also_where_they_are_zero_false_or_empty(
         (TrainConfig, "seed", "N"),
         (TrainConfig, "augment.zoom", "NUMBER"),
         (TrainConfig, "augment.flip", ""),
-        (TrainConfig, "optimizer.name", "sgd|adamw"),
+        (TrainConfig, "optimizer.name", "sgd|rmsprop|adamw"),
         (TrainConfig, "loss_weights", ".NAME NUMBER"),
         (TrainConfig, "model.pretrained", "FILE|true|false"),
         (TuneConfig, "space", ".KEY VALUE"),

@@ -13,11 +13,11 @@ from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
+from ctc_ray.training.losses import LossSettings
 from ctc_ray.training.optimizer import (
     EarlyStopping,
     LearningRateSchedule,
     make_optimizer,
-    set_learning_rate,
 )
 from ctc_ray.training.plans import RowGroup, plan_epoch, plan_evaluation
 
@@ -52,7 +52,9 @@ class Run:
     def __init__(self, groups: list[RowGroup], loader: LoaderSettings) -> None:
         torch.manual_seed(0)
         self.groups, self.loader = groups, loader
-        self.settings = EpochSettings(loader.label_space, loss_weights={"sex": 0.5}, seed=3)
+        self.settings = EpochSettings(
+            loader.label_space, LossSettings({"sex": 0.5}), seed=3, augment=brighten
+        )
         self.model = TinyModel(loader.label_space)
         self.optimizer = make_optimizer(self.model, OptimizerConfig(learning_rate=0.1))
         schedule = ScheduleConfig(patience=1, factor=0.5)
@@ -60,18 +62,22 @@ class Run:
         self.stopping = EarlyStopping(2)
 
     def epoch(self, number: int) -> dict[str, float]:
-        set_learning_rate(self.optimizer, self.rate.value)
         plan = plan_epoch(self.groups, image_choice="random", seed=3, epoch=number)
         batches = read_batches(plan, self.loader)
         train_epoch(
-            self.model, batches, self.optimizer, self.settings, epoch=number, augment=brighten
+            self.model,
+            batches,
+            self.optimizer,
+            self.settings,
+            epoch=number,
+            learning_rate=lambda update: self.rate.at(number, update, 3),
         )
         return self.check(number)
 
     def check(self, number: int) -> dict[str, float]:
         batches = read_batches(plan_evaluation(self.groups), self.loader)
         metrics = evaluate(self.model, batches, self.settings).compute()
-        self.rate.step(number, metrics["loss"])
+        self.rate.step(metrics["loss"])
         self.stopping.step(number, metrics["loss"])
         return metrics
 

@@ -47,6 +47,7 @@ def test_metrics_by_hand() -> None:
             "loss": 3 * loss,
             "loss_a": loss,
             "accuracy_a": 2 / 3,
+            "balanced_accuracy_a": (1 / 2 + 1) / 2,
             "macro_f1_a": (2 / 3 + 2 / 3) / 2,  # x: 2*1/(2+1), y: 2*1/(1+2); z has no support
             "top5_a": 1.0,
             "n_a": 3.0,

@@ -15,15 +15,21 @@ from ctc_ray.training.optimizer import (
 
 
 def values(losses: list[float], max_epochs: int = 10, **config: Any) -> list[float]:
+    """The rate of the first of 4 updates of each epoch."""
     rate = LearningRateSchedule(ScheduleConfig(**config), learning_rate=0.01, max_epochs=max_epochs)
-    found = [rate.value]
-    for epoch, loss in enumerate(losses):
-        rate.step(epoch, loss)
-        found.append(rate.value)
+    found = [rate.at(0, 0, 4)]
+    for epoch, loss in enumerate(losses, 1):
+        rate.step(loss)
+        found.append(rate.at(epoch, 0, 4))
     return found
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def all_rates(n_epochs: int, n_updates: int, **config: Any) -> list[float]:
+    rate = LearningRateSchedule(ScheduleConfig(**config), learning_rate=0.01, max_epochs=n_epochs)
+    return [rate.at(e, u, n_updates) for e in range(n_epochs) for u in range(n_updates)]
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adamw"])
 def test_only_matrices_that_may_change_have_weight_decay(name: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
     model[0].requires_grad_(False)
@@ -40,6 +46,11 @@ def test_every_field_of_the_optimizer_has_an_effect() -> None:
     sgd = make_optimizer(model, OptimizerConfig(learning_rate=0.3, momentum=0.4))
     assert isinstance(sgd, torch.optim.SGD)
     assert (sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]) == (0.3, 0.4)
+    nesterov = make_optimizer(model, OptimizerConfig(nesterov=True))
+    assert nesterov.param_groups[0]["nesterov"]
+    rmsprop = make_optimizer(model, OptimizerConfig(name="rmsprop", momentum=0.5))
+    assert isinstance(rmsprop, torch.optim.RMSprop)
+    assert rmsprop.param_groups[0]["momentum"] == 0.5
     adamw = make_optimizer(model, OptimizerConfig(name="adamw", learning_rate=0.2))
     assert isinstance(adamw, torch.optim.AdamW)
     set_learning_rate(adamw, 0.1)
@@ -71,16 +82,46 @@ def test_cosine_falls_to_half_in_the_middle_and_to_nothing_at_the_end() -> None:
     assert found == sorted(found, reverse=True)
 
 
-def test_cosine_warms_up_linearly() -> None:
-    found = values([1.0] * 10, name="cosine", warmup_epochs=4)
-    assert found[:5] == pytest.approx([0.0025, 0.005, 0.0075, 0.01, 0.01])
+@pytest.mark.parametrize("name", ["cosine", "plateau", "step", "one-cycle", "constant"])
+def test_every_schedule_warms_up_linearly_step_by_step(name: str) -> None:
+    found = all_rates(6, 5, name=name, warmup_epochs=2)[:10]
+    assert found == pytest.approx([0.01 * (k + 1) / 11 for k in range(10)])
+
+
+def test_cosine_falls_within_an_epoch_as_that_of_torch() -> None:
+    found = all_rates(6, 5, name="cosine", min_learning_rate=0.0)
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 30)
+    expected = []
+    for _ in range(30):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found == pytest.approx(expected)
+
+
+def test_one_cycle_is_that_of_torch() -> None:
+    found = all_rates(10, 100, name="one-cycle")
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.01, momentum=0.9)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.01, total_steps=1001)
+    expected = []
+    for _ in range(1000):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert found == pytest.approx(expected, abs=5e-5)  # torch's rise ends one update earlier
+
+
+def test_step_reduces_every_so_many_epochs() -> None:
+    found = values([1.0] * 6, name="step", step_epochs=2, min_learning_rate=1e-4)
+    assert found == pytest.approx([0.01, 0.01, 0.001, 0.001, 1e-4, 1e-4, 1e-4])
 
 
 def test_constant_rate_is_constant() -> None:
     assert set(values([1.0] * 10, name="constant")) == {0.01}
 
 
-@pytest.mark.parametrize("name", ["plateau", "cosine", "constant"])
+@pytest.mark.parametrize("name", ["plateau", "cosine", "step", "one-cycle", "constant"])
 def test_schedule_resumes_from_its_state(name: str) -> None:
     config = ScheduleConfig.model_validate({"name": name, "patience": 2})
     losses = [1.0, 0.8, 0.9, 0.9, 0.9, 0.7, 0.7, 0.7, 0.7]
@@ -88,9 +129,10 @@ def test_schedule_resumes_from_its_state(name: str) -> None:
     for epoch, loss in enumerate(losses):
         resumed = LearningRateSchedule(config, learning_rate=0.01, max_epochs=9)
         resumed.load_state_dict(whole.state_dict())
-        whole.step(epoch, loss)
-        resumed.step(epoch, loss)
+        whole.step(loss)
+        resumed.step(loss)
         assert resumed.state_dict() == whole.state_dict()
+        assert resumed.at(epoch + 1, 0, 3) == whole.at(epoch + 1, 0, 3)
 
 
 def stopped_at(losses: list[float], patience: int) -> int | None:

@@ -32,15 +32,16 @@ from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.schemas import Failure
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
-from ctc_ray.training.losses import Workers
+from ctc_ray.training.losses import LossSettings, Workers, head_settings
 from ctc_ray.training.metrics import MetricCounts
-from ctc_ray.training.optimizer import (
-    EarlyStopping,
-    LearningRateSchedule,
-    make_optimizer,
-    set_learning_rate,
+from ctc_ray.training.optimizer import EarlyStopping, LearningRateSchedule, make_optimizer
+from ctc_ray.training.plans import (
+    EpochPlan,
+    batch_sizes,
+    list_row_groups,
+    plan_epoch,
+    plan_evaluation,
 )
-from ctc_ray.training.plans import EpochPlan, list_row_groups, plan_epoch, plan_evaluation
 
 _NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
 
@@ -60,9 +61,15 @@ class TrainingJob:
         self._config, self._dataset = config, dataset
         self._rank, self._n_workers = rank, n_workers
         labels = LabelSpace.from_json(dataset.classes).select(config.heads)
-        workers = Workers(n_workers, _sum_over_workers) if n_workers > 1 else None
         self._settings = EpochSettings(
-            labels, config.loss_weights, device, config.seed, rank, workers
+            labels,
+            self._loss(labels, device),
+            device,
+            config.seed,
+            rank,
+            config.accumulate,
+            config.optimizer.clip_norm,
+            partial(_augment, config.augment),
         )
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
@@ -95,14 +102,29 @@ class TrainingJob:
             self.told = list(report(start, loaded, config.model.keep_aspect))
         self._wrapped: nn.Module = self._model
         self._optimizer = make_optimizer(self._model, config.optimizer)
+        scale = n_workers * config.accumulate if config.optimizer.scale_with_workers else 1
         self._learning_rate = LearningRateSchedule(
             config.schedule,
-            learning_rate=config.optimizer.learning_rate,
+            learning_rate=scale * config.optimizer.learning_rate,
             max_epochs=config.max_epochs,
         )
         self._stopping = EarlyStopping(config.early_stopping_patience)
         self._history: list[dict[str, float]] = []
         self._best: dict[str, Tensor] = {}
+
+    def _loss(self, labels: LabelSpace, device: torch.device | str) -> LossSettings:
+        """What is minimised; classes are counted among the usable training images."""
+        n_images = self._dataset.labels["train"]
+        heads = {
+            head: head_settings(
+                self._config.loss,
+                [n_images[head].get(name, 0) for name in labels.classes[head]],
+                device,
+            )
+            for head in labels.heads
+        }
+        workers = Workers(self._n_workers, _sum_over_workers) if self._n_workers > 1 else None
+        return LossSettings(self._config.loss_weights, heads, workers)
 
     def wrap(self, for_many_workers: Callable[[nn.Module], nn.Module]) -> None:
         """Let gradients be averaged over workers."""
@@ -116,16 +138,18 @@ class TrainingJob:
 
     def next_epoch(self) -> dict[str, float]:
         """Train and evaluate once; the metrics, the same on every worker."""
-        epoch = len(self._history)
-        set_learning_rate(self._optimizer, self._learning_rate.value)
-        metrics = {"epoch": epoch + 1, "learning_rate": self._learning_rate.value}
+        epoch, plan = len(self._history), self._epoch_plan(len(self._history))
+        n_batches = len(batch_sizes(plan.n_items, self._config.batch_size))
+        n_updates = -(-n_batches // self._config.accumulate)
+        rate = partial(self._learning_rate.at, epoch, n_updates=n_updates)
+        metrics = {"epoch": epoch + 1, "learning_rate": rate(0)}
         trained = train_epoch(
             self._wrapped,
-            read_batches(self._epoch_plan(epoch), self._loader_settings(self._config.augment)),
+            read_batches(plan, self._loader_settings(self._config.augment)),
             self._optimizer,
             self._settings,
             epoch=epoch,
-            augment=partial(_augment, self._config.augment),
+            learning_rate=rate,
         )
         self._share_statistics()
         for prefix, counts in (("train", trained), ("val", self._evaluate())):
@@ -156,8 +180,10 @@ class TrainingJob:
                 f"{epoch + 1}, at a learning rate of {metrics['learning_rate']:g}; try a smaller "
                 "--optimizer.learning-rate, with --overwrite"
             )
-        self._learning_rate.step(epoch, val_loss)
-        self._stopping.step(epoch, val_loss)
+        value = metrics[self._config.monitor]
+        value = value if self._config.monitor_mode == "min" else -value
+        self._learning_rate.step(value)
+        self._stopping.step(epoch, value)
         if self._stopping.is_best or not self._best:
             self._best = _copy(self._model.state_dict())
         self._history.append(dict(metrics))
@@ -247,7 +273,7 @@ class TrainingJob:
         """Write the weights of the best epoch, and the history of all."""
         config = self._config
         self._model.load_state_dict(self._best)
-        best = min(self._history, key=lambda row: row["val_loss"])
+        best = self._history[self._stopping.best_epoch]
         provenance = Provenance(
             config=config.model_dump(mode="json"),
             data_fingerprint=manifest_fingerprint(config.dataset_uri),
