@@ -36,6 +36,9 @@ ImageChoice = Literal["random", "all"]
 Colour = Literal["none", "little", "full_fast", "full_randomized"]
 """How the colours of training images are changed."""
 
+Mixing = Literal["none", "mixup", "cutmix"]
+"""How training images are mixed with others of their batch."""
+
 Aggregation = Literal["mean", "max", "min", "mean-logit"]
 """How the probabilities of a capture event follow from those of its images."""
 

@@ -11,6 +11,7 @@ from ctc_ray.config.choices import (
     Colour,
     Direction,
     ImageChoice,
+    Mixing,
     OptimizerName,
     ScheduleName,
 )
@@ -70,6 +71,13 @@ class AugmentConfig(Config):
     colour: Colour = "full_randomized"
     """none: no change. little: brightness and saturation. full_fast: brightness and tint.
     full_randomized: brightness, saturation, hue and contrast, in random order."""
+
+    mix: Mixing = "none"
+    """Mix each image with another one of its batch, and the labels with it. mixup: add them up.
+    cutmix: put a rectangle of one into the other."""
+    mix_alpha: float = Field(0.2, gt=0)
+    """Used with --augment.mix: the larger, the more images are mixed evenly (parameter of the beta
+    distribution)."""
 
 
 class OptimizerConfig(Config):

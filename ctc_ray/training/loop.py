@@ -13,11 +13,13 @@ from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from ctc_ray.columns.seeds import stable_hash
+from ctc_ray.config.choices import Mixing
 from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch
-from ctc_ray.training.losses import LossSettings, label_weights, multi_head_loss
+from ctc_ray.training.losses import LossSettings, Target, label_weights, multi_head_loss
 from ctc_ray.training.metrics import MetricCounts
+from ctc_ray.training.mixing import mix
 from ctc_ray.training.optimizer import set_learning_rate
 
 Augment = Callable[[Tensor, Sequence[int]], Tensor]
@@ -42,6 +44,9 @@ class EpochSettings:
     augment: Augment | None = None
     """Changes training images: takes uint8 images on the device and a seed per image; returns
     images with values from 0 to 255."""
+    mix: Mixing = "none"
+    mix_alpha: float = 0.2
+    """See `training.mixing.mix`."""
 
 
 @dataclass(frozen=True)
@@ -83,24 +88,33 @@ def train_epoch(
         if learning_rate is not None:
             set_learning_rate(optimizer, learning_rate(step))
         optimizer.zero_grad(set_to_none=True)
-        on_device = [_to_device(batch, settings.device) for batch in parts]
-        weights = label_weights([labels for _, labels in on_device], settings.loss)
+        prepared = [_prepared(batch, settings) for batch in parts]
+        weights = label_weights(
+            [target for _, targets in prepared for target in targets], settings.loss
+        )
         total = torch.zeros((), device=settings.device)
-        for number, (batch, (images_BCHW, labels)) in enumerate(zip(parts, on_device, strict=True)):
-            if settings.augment is not None:
-                images_BCHW = settings.augment(images_BCHW, batch.seeds)
+        for number, (images_BCHW, targets) in enumerate(prepared):
             with _gradients_of_step(model, is_last=number == len(parts) - 1):
                 logits = model(images_BCHW)
-                loss = multi_head_loss(logits, labels, settings.loss, weights)
+                loss = multi_head_loss(logits, targets, settings.loss, weights)
                 loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
             total += loss.detach()
-            counts.update({head: part.detach() for head, part in logits.items()}, labels)
+            counts.update({head: part.detach() for head, part in logits.items()}, targets[0].labels)
         check.add(step + 1, total)
         if settings.clip_norm is not None:
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         optimizer.step()
     check.end()
     return counts
+
+
+def _prepared(batch: Batch, settings: EpochSettings) -> tuple[Tensor, list[Target]]:
+    """The images as the model sees them in training, and what it should answer."""
+    images_BCHW, labels = _to_device(batch, settings.device)
+    if settings.augment is not None:
+        images_BCHW = settings.augment(images_BCHW, batch.seeds)
+    kind, alpha = settings.mix, settings.mix_alpha
+    return mix(images_BCHW, labels, batch.seeds, kind=kind, alpha=alpha)
 
 
 def _in_steps(batches: Iterable[Batch], n: int) -> Iterator[list[Batch]]:

@@ -36,6 +36,15 @@ class HeadLossSettings:
 
 
 @dataclass(frozen=True)
+class Target:
+    """Labels of a batch, and the share that they have of its images."""
+
+    labels: Mapping[str, Tensor]
+    """Head -> class indices (B,), IGNORE_INDEX where missing."""
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
 class Workers:
     """The workers that share the rows of a step; each calls `label_weights` once per step."""
 
@@ -139,16 +148,17 @@ def _row_weights(labels_B: Tensor, settings: HeadLossSettings) -> Tensor:
     return settings.class_weights_K[torch.where(is_labelled_B, labels_B, 0)] * is_labelled_B
 
 
-def label_weights(
-    labels: Sequence[Mapping[str, Tensor]], settings: LossSettings
-) -> dict[str, Tensor]:
+def label_weights(targets: Sequence[Target], settings: LossSettings) -> dict[str, Tensor]:
     """Head -> weight of all labelled rows of a step, in all its batches and on all workers.
 
     Args:
-        labels: of each batch of this worker: head -> class indices (B,).
+        targets: of all batches of this worker.
     """
-    heads = list(labels[0])
-    parts = [[label_weight(part[head], settings.of(head)) for head in heads] for part in labels]
+    heads = list(targets[0].labels)
+    parts = [
+        [target.share * label_weight(target.labels[h], settings.of(h)) for h in heads]
+        for target in targets
+    ]
     sums = torch.stack([torch.stack(part) for part in parts]).double().sum(dim=0)
     if settings.workers is not None:
         sums = settings.workers.sum(sums)
@@ -157,7 +167,7 @@ def label_weights(
 
 def multi_head_loss(
     logits: Mapping[str, Tensor],
-    labels: Mapping[str, Tensor],
+    targets: Sequence[Target],
     settings: LossSettings,
     weights_of_step: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
@@ -165,18 +175,21 @@ def multi_head_loss(
 
     Args:
         logits: head -> (B, K).
-        labels: head -> class indices (B,), IGNORE_INDEX where missing.
+        targets: of the batch; their shares add up to 1.
         weights_of_step: see `label_weights`; None: this batch is the whole step. The mean is over
             the labelled rows of all batches and workers. The result is multiplied by the number of
             workers: gradients are averaged over them, so their mean is the gradient of all rows.
     """
     if weights_of_step is None:
-        weights_of_step = label_weights([labels], settings)
+        weights_of_step = label_weights(targets, settings)
     scale = 1 if settings.workers is None else settings.workers.n
     terms = []
     for head, logits_BK in logits.items():
-        part = head_loss(logits_BK, labels[head], settings.of(head))
-        weight = weights_of_step[head]
-        per_row = torch.where(weight > 0, 1 / weight, 0).to(part.total.dtype)
-        terms.append(scale * settings.head_weights.get(head, 1.0) * part.total * per_row)
+        totals = [
+            target.share * head_loss(logits_BK, target.labels[head], settings.of(head)).total
+            for target in targets
+        ]
+        total, weight = torch.stack(totals).sum(), weights_of_step[head]
+        per_row = torch.where(weight > 0, 1 / weight, 0).to(total.dtype)
+        terms.append(scale * settings.head_weights.get(head, 1.0) * total * per_row)
     return torch.stack(terms).sum()

@@ -27,6 +27,7 @@ TAKEN_APART = {
     "ClassWeights": ["training/losses.py"],
     "ImageChoice": ["training/plans.py", "training/batches.py"],
     "Colour": ["images/augment.py"],
+    "Mixing": ["training/mixing.py"],
     "Aggregation": ["predictions/events.py"],
     "ExportFormat": ["stages/predict/stage.py"],
     "ModelFormat": ["stages/export.py"],

@@ -10,6 +10,7 @@ from ctc_ray.training.batches import IGNORE_INDEX
 from ctc_ray.training.losses import (
     HeadLossSettings,
     LossSettings,
+    Target,
     head_loss,
     head_settings,
     label_weights,
@@ -24,10 +25,10 @@ def logits(n: int, k: int = 3, seed: int = 0) -> Tensor:
 def test_loss_is_the_mean_over_labelled_rows_weighted_over_heads() -> None:
     given = {"a": torch.tensor([[0.0, 0.0], [math.log(3), 0.0]]), "b": torch.zeros(2, 4)}
     labels = {"a": torch.tensor([1, 0]), "b": torch.tensor([2, IGNORE_INDEX])}
-    loss = multi_head_loss(given, labels, LossSettings({"b": 0.5}))
+    loss = multi_head_loss(given, [Target(labels)], LossSettings({"b": 0.5}))
     by_hand = (math.log(2) + math.log(4 / 3)) / 2 + 0.5 * math.log(4)
     assert loss.item() == pytest.approx(by_hand)
-    found = label_weights([labels], LossSettings())
+    found = label_weights([Target(labels)], LossSettings())
     assert {head: float(weight) for head, weight in found.items()} == {"a": 2, "b": 1}
 
 
@@ -60,8 +61,8 @@ def test_rows_without_label_change_neither_loss_nor_gradient(kind: str) -> None:
     with_missing = logits(6).requires_grad_()
     only_labelled = logits(6)[is_labelled].clone().requires_grad_()
     settings = LossSettings(heads={"a": settings_of(kind)})
-    one = multi_head_loss({"a": with_missing}, {"a": labels}, settings)
-    two = multi_head_loss({"a": only_labelled}, {"a": labels[is_labelled]}, settings)
+    one = multi_head_loss({"a": with_missing}, [Target({"a": labels})], settings)
+    two = multi_head_loss({"a": only_labelled}, [Target({"a": labels[is_labelled]})], settings)
     one.backward()
     two.backward()
     assert one.item() == pytest.approx(two.item(), rel=1e-12)
@@ -76,7 +77,7 @@ def test_head_without_any_label_adds_nothing_and_is_no_nan(kind: str) -> None:
     given = logits(3).requires_grad_()
     missing = torch.full((3,), IGNORE_INDEX)
     settings = LossSettings(heads={"a": settings_of(kind)})
-    loss = multi_head_loss({"a": given}, {"a": missing}, settings)
+    loss = multi_head_loss({"a": given}, [Target({"a": missing})], settings)
     loss.backward()
     assert loss.item() == 0
     assert given.grad is not None
@@ -93,12 +94,12 @@ def test_the_gradient_of_accumulated_batches_is_that_of_one_large_batch(
     labels[torch.rand(64, generator=generator) < missing] = IGNORE_INDEX
     settings = LossSettings(heads={"a": settings_of(kind)})
     whole = rows.clone().requires_grad_()
-    multi_head_loss({"a": whole}, {"a": labels}, settings).backward()
-    parts = [{"a": part} for part in labels.split([10, 30, 1, 23])]
+    multi_head_loss({"a": whole}, [Target({"a": labels})], settings).backward()
+    parts = [Target({"a": part}) for part in labels.split([10, 30, 1, 23])]
     weights = label_weights(parts, settings)
     summed = rows.clone().requires_grad_()
     for logits_of_part, part in zip(summed.split([10, 30, 1, 23]), parts, strict=True):
-        multi_head_loss({"a": logits_of_part}, part, settings, weights).backward()
+        multi_head_loss({"a": logits_of_part}, [part], settings, weights).backward()
     assert whole.grad is not None
     assert summed.grad is not None
     assert torch.allclose(whole.grad, summed.grad, rtol=1e-9, atol=1e-12)
@@ -117,7 +118,7 @@ def test_class_weights_are_those_of_torch_and_of_the_paper() -> None:
     labels = torch.tensor([0, 2, 1, 2])
     loss = multi_head_loss(
         {"a": logits(4).float()},
-        {"a": labels},
+        [Target({"a": labels})],
         LossSettings(heads={"a": HeadLossSettings(inverse)}),
     )
     expected = torch.nn.functional.cross_entropy(logits(4).float(), labels, weight=inverse)

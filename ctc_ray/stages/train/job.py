@@ -70,6 +70,8 @@ class TrainingJob:
             config.accumulate,
             config.optimizer.clip_norm,
             partial(_augment, config.augment),
+            config.augment.mix,
+            config.augment.mix_alpha,
         )
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
