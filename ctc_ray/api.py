@@ -39,12 +39,15 @@ _READERS, _REMOTE_READERS = 4, 16  # threads at least, as in `ctc predict`
 # -- a model ---------------------------------------------------------------------------------------
 
 
-def load_bundle(uri: str | os.PathLike[str], *, device: str = "cpu") -> LoadedBundle:
+def load_bundle(
+    uri: str | os.PathLike[str], *, device: str = "cpu", calibrated: bool = True
+) -> LoadedBundle:
     """The model in a folder that `ctc train` has written, ready to predict.
 
     Args:
         uri: a local path, `s3://…` or `gs://…`.
         device: of torch, e.g. "cuda".
+        calibrated: divide the logits by the temperature that training has found for each head.
 
     Raises:
         IncompleteDataError: a file of the bundle is missing.
@@ -52,7 +55,8 @@ def load_bundle(uri: str | os.PathLike[str], *, device: str = "cpu") -> LoadedBu
     """
     from ctc_ray.models.bundle import load_bundle as load
 
-    return LoadedBundle(load(os.fspath(uri), device=device))
+    bundle = load(os.fspath(uri), device=device)
+    return LoadedBundle(bundle if calibrated else bundle.uncalibrated())
 
 
 class LoadedBundle:

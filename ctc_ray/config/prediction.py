@@ -70,6 +70,9 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """Answer for images that are new in the source, again for files that were replaced, and for
     their events again. All other answers are kept, also those of images that the source no longer
     names. Where --output-uri holds no predictions, this begins them."""
+    uncalibrated: bool = False
+    """Give the scores of the network as they are. Otherwise they are probabilities as far as the
+    validation split of the training could tell (one temperature per head)."""
     aggregation: Aggregation = "mean"
     """How the probabilities of a capture event are computed from those of its images: their mean,
     their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
@@ -123,5 +126,7 @@ class ExportConfig(StageConfig):
 
     bundle_uri: str = Field(min_length=1)
     """Model written by `ctc train`."""
+    uncalibrated: bool = False
+    """Export the network without the temperatures that training has found."""
     format: ModelFormat = "onnx"
     """onnx: for ONNX Runtime and most other programs. torch-export: for PyTorch only."""

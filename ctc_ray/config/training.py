@@ -38,6 +38,15 @@ class ModelConfig(Config):
     freeze_backbone: bool = False
     """Keep the weights of the backbone and its batch statistics as they are; only the output layers
     learn. Use it with --model.pretrained: a backbone that begins at random stays random."""
+    freeze_epochs: int = Field(0, ge=0)
+    """Epochs in which only the output layers learn, before the backbone learns, too."""
+    wise_ft: float = Field(1.0, gt=0, le=1)
+    """Share of the trained weights in the backbone that is kept; the rest are those of
+    --model.pretrained. Less than 1, for example 0.5, often answers better at new places (WiSE-FT,
+    Wortsman et al. 2022)."""
+    ema_decay: float = Field(0.0, ge=0, lt=1)
+    """Validate and keep a moving average of the weights: after each update, this share of it stays.
+    0: off. 0.99 suits short trainings, 0.999 or more long ones."""
     image_size: Annotated[
         int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
     ] = None
@@ -46,6 +55,14 @@ class ModelConfig(Config):
     """Crop images to a centred square before they are resized. Otherwise they are squeezed."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of features that are dropped before the heads during training."""
+
+    @model_validator(mode="after")
+    def _has_what_it_needs(self) -> Self:
+        if self.wise_ft < 1 and (self.pretrained is False or self.freeze_backbone):
+            raise ValueError("model.wise_ft needs model.pretrained and a backbone that learns")
+        if self.freeze_epochs and self.freeze_backbone:
+            raise ValueError("give model.freeze_epochs or model.freeze_backbone, not both")
+        return self
 
     @field_validator("pretrained", mode="before")
     @classmethod
@@ -93,6 +110,11 @@ class OptimizerConfig(Config):
     """Used with --optimizer.name sgd: momentum as by Nesterov."""
     weight_decay: float = Field(1e-4, ge=0)
     """Weight decay (L2). Biases and normalisation layers have none."""
+    backbone_rate: float = Field(1.0, gt=0)
+    """Factor of the learning rate for the backbone."""
+    layer_decay: float = Field(1.0, gt=0, le=1)
+    """Factor of the learning rate from each block of the backbone to the one before it, so that the
+    first blocks change least. 1: off."""
     scale_with_workers: bool = False
     """Multiply the learning rate by --workers and --accumulate, so that it fits the images of a
     step."""

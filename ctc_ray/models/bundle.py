@@ -7,12 +7,14 @@ _manifest.json last.
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from ctc_ray import __version__
@@ -50,6 +52,12 @@ class Bundle:
     image_size: int
     keep_aspect: bool
     provenance: Provenance
+    temperatures: Mapping[str, float] = field(default_factory=dict)
+    """Head -> what its logits are divided by before the softmax; 1 if absent."""
+
+    def uncalibrated(self) -> "Bundle":
+        """The same model, whose probabilities are the softmax of its logits."""
+        return replace(self, temperatures={})
 
     @property
     def label_space(self) -> LabelSpace:
@@ -69,6 +77,7 @@ class _BundleFile(Config):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     dropout: float
+    temperatures: dict[str, float] = Field({})
     provenance: Provenance
 
 
@@ -85,6 +94,7 @@ def save_bundle(uri: str, bundle: Bundle) -> None:
         mean=model.pixel_mean,
         std=model.pixel_std,
         dropout=model.dropout.p,
+        temperatures=dict(bundle.temperatures),
         provenance=bundle.provenance,
     ).model_dump(mode="json")
     weights = {
@@ -127,6 +137,7 @@ def load_bundle(uri: str, *, device: str = "cpu") -> Bundle:
         image_size=file.image_size,
         keep_aspect=file.keep_aspect,
         provenance=file.provenance,
+        temperatures=file.temperatures,
     )
 
 
@@ -204,6 +215,7 @@ def _read_description(uri: str) -> _BundleFile:
         "mean": all(map(math.isfinite, file.mean)),
         "std": all(math.isfinite(value) and value > 0 for value in file.std),
         "dropout": 0 <= file.dropout < 1,
+        "temperatures": all(math.isfinite(t) and t > 0 for t in file.temperatures.values()),
     }
     for name, is_sound in sound.items():
         if not is_sound:
@@ -228,4 +240,4 @@ def _read(uri: str, name: str) -> bytes:
         ) from None
 
 
-HISTORY_FILE = "history.csv"
+HISTORY_FILE, METRICS_FILE = "history.csv", "metrics.json"

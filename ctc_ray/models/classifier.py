@@ -7,6 +7,7 @@ antialiased bilinear scaling in Pillow and PyTorch: a triangle as wide as an out
 B batch, C channels, H height, W width, S side of the network's input, K classes of a head.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from ctc_ray.models.bundle import Bundle
-from ctc_ray.models.multi_head import MultiHeadModel
 
 
 class Classifier(nn.Module):
     """Scales and standardises images and returns the softmax probabilities of every head."""
 
-    def __init__(self, model: MultiHeadModel, *, image_size: int, keep_aspect: bool) -> None:
+    def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        self.model = model
-        self.image_size = image_size
-        self.keep_aspect = keep_aspect
+        self.model = bundle.model
+        self.image_size = bundle.image_size
+        self.keep_aspect = bundle.keep_aspect
+        self.temperatures = dict(bundle.temperatures)
         self.eval()
 
     def forward(self, images_BHWC: Tensor) -> tuple[Tensor, ...]:
@@ -46,8 +47,7 @@ class Classifier(nn.Module):
         to_columns_SW = scaling_matrix(width, self.image_size, n_used=used_width, device=device)
         narrow_BCHS = _whole_values(images_BCHW @ to_columns_SW.T)
         scaled_BCSS = _whole_values(to_rows_SH @ narrow_BCHS)
-        logits = self.model(scaled_BCSS)
-        return tuple(torch.softmax(logits[head], dim=1) for head in self.model.label_space.heads)
+        return tuple(_probs(self.model(scaled_BCSS), self.temperatures).values())
 
 
 def _whole_values(pixels: Tensor) -> Tensor:
@@ -93,15 +93,17 @@ def predict_probs(
     with torch.inference_mode():
         if pixels_BHWC.shape[1:3] == (side, side):
             logits = bundle.model(pixels_BHWC.permute(0, 3, 1, 2))
-            probs = [torch.softmax(logits[head], dim=1) for head in bundle.label_space.heads]
+            probs = list(_probs(logits, bundle.temperatures).values())
         else:
-            probs = list(make_classifier(bundle)(pixels_BHWC))
+            probs = list(Classifier(bundle)(pixels_BHWC))
     return {
         head: probs_BK.cpu().numpy()
         for head, probs_BK in zip(bundle.label_space.heads, probs, strict=True)
     }
 
 
-def make_classifier(bundle: Bundle) -> Classifier:
-    """The bundle's model, which scales its images itself."""
-    return Classifier(bundle.model, image_size=bundle.image_size, keep_aspect=bundle.keep_aspect)
+def _probs(logits: Mapping[str, Tensor], temperatures: Mapping[str, float]) -> dict[str, Tensor]:
+    return {
+        head: torch.softmax(logits_BK / temperatures.get(head, 1.0), dim=1)
+        for head, logits_BK in logits.items()
+    }

@@ -20,7 +20,7 @@ import torch
 
 from ctc_ray import __version__
 from ctc_ray.models.bundle import Bundle
-from ctc_ray.models.classifier import make_classifier
+from ctc_ray.models.classifier import Classifier
 from ctc_ray.schemas import probs_column
 
 _OPSET = 18
@@ -72,7 +72,7 @@ def export_torch(bundle: Bundle) -> bytes:
 def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
     free = {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(_DIMENSIONS)}
     example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
-    program = torch.export.export(make_classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
+    program = torch.export.export(Classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # holds paths of this machine and lines of code
     return program

@@ -17,6 +17,7 @@ from ctc_ray.config.choices import Mixing
 from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch
+from ctc_ray.training.calibration import CalibrationCounts
 from ctc_ray.training.losses import LossSettings, Target, label_weights, multi_head_loss
 from ctc_ray.training.metrics import MetricCounts
 from ctc_ray.training.mixing import mix
@@ -159,19 +160,29 @@ class _FiniteLoss:
             )
 
 
-def evaluate(model: nn.Module, batches: Iterable[Batch], settings: EpochSettings) -> MetricCounts:
+def evaluate(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    settings: EpochSettings,
+    *,
+    calibration: CalibrationCounts | None = None,
+) -> MetricCounts:
     """Count the predictions of the model, in evaluation mode.
 
     Args:
         model: not wrapped for distributed training, because workers may have different numbers of
             batches.
+        calibration: counts them, too.
     """
     counts = _counts(settings)
     model.eval()
     with torch.inference_mode():
         for batch in batches:
             images_BCHW, labels = _to_device(batch, settings.device)
-            counts.update(model(images_BCHW), labels)
+            logits = model(images_BCHW)
+            counts.update(logits, labels)
+            if calibration is not None:
+                calibration.update(logits, labels)
     return counts
 
 

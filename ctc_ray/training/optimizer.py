@@ -1,24 +1,27 @@
 """The optimiser, the schedule of its learning rate, and early stopping."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, assert_never
 
+from timm.models import group_parameters
 from torch import nn, optim
 
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
 
+_FACTOR = "rate_factor"  # of a group of weights
 _MIN_DELTA = 1e-4  # plateau: a smaller decrease of the loss is none; as in the original
 _ONE_CYCLE_RISE, _ONE_CYCLE_DIVISOR, _ONE_CYCLE_END = 0.3, 25.0, 1e4
 _COOLDOWN = 1  # plateau: epochs after a reduction that do not count as waiting; as in Keras
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer:
-    """An optimiser of all trainable weights; biases and norms have no weight decay."""
-    weights = [w for w in model.parameters() if w.requires_grad]
-    groups = [
-        {"params": [w for w in weights if w.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """An optimiser of all trainable weights; biases and norms have no weight decay.
+
+    Args:
+        model: what is below `backbone` has its own learning rates, see `set_learning_rate`.
+    """
+    groups = list(_groups(model, config))
     rate, momentum = config.learning_rate, config.momentum
     match config.name:
         case "sgd":
@@ -31,10 +34,46 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer
             assert_never(config.name)
 
 
+def _groups(model: nn.Module, config: OptimizerConfig) -> Iterator[dict[str, Any]]:
+    """Weights with the same decay and the same factor of the learning rate."""
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
+    backbone = getattr(model, "backbone", None)
+    factors = {} if backbone is None else _factors(backbone, config)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            decay = config.weight_decay if weight.ndim > 1 else 0.0
+            found.setdefault((factors.get(weight, 1.0), decay), []).append(weight)
+    for (factor, decay), weights in found.items():
+        yield {"params": weights, "weight_decay": decay, _FACTOR: factor}
+
+
+def _factors(backbone: nn.Module, config: OptimizerConfig) -> dict[nn.Parameter, float]:
+    """The factor of the learning rate of each weight of the backbone."""
+    if config.layer_decay == 1:
+        return dict.fromkeys(backbone.parameters(), config.backbone_rate)
+    blocks = _blocks(backbone)
+    n_blocks = 1 + max(blocks.values())
+    return {
+        weight: config.backbone_rate * config.layer_decay ** (n_blocks - blocks[name])
+        for name, weight in backbone.named_parameters()
+    }
+
+
+def _blocks(backbone: nn.Module) -> dict[str, int]:
+    """Name of a weight -> number of its block, counted from the input."""
+    matcher = getattr(backbone, "group_matcher", None)
+    if matcher is not None:  # of timm
+        found: dict[str, int] = group_parameters(backbone, matcher(coarse=False), reverse=True)
+        return found
+    names = [name for name, _ in backbone.named_parameters()]
+    heads = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
+    return {name: heads.index(".".join(name.split(".")[:2])) for name in names}
+
+
 def set_learning_rate(optimizer: optim.Optimizer, learning_rate: float) -> None:
-    """Set the learning rate of all weights."""
+    """Set the learning rate of all weights; those of a backbone may have a factor of their own."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate
+        group["lr"] = learning_rate * group.get(_FACTOR, 1.0)
 
 
 class LearningRateSchedule:

@@ -7,6 +7,7 @@ from torch.nn import functional as F  # noqa: N812  # everyone's name for it
 from ctc_ray.images.resize import pillow_to_input
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone
+from ctc_ray.models.bundle import Bundle, Provenance
 from ctc_ray.models.classifier import Classifier, scaling_matrix
 from ctc_ray.models.multi_head import MultiHeadModel
 
@@ -16,7 +17,8 @@ CPU = torch.device("cpu")
 def classifier(*, keep_aspect: bool = False, size: int = 32) -> Classifier:
     torch.manual_seed(0)
     model = MultiHeadModel(make_backbone("small_cnn"), LabelSpace({"a": ("x", "y"), "b": ("z",)}))
-    return Classifier(model, image_size=size, keep_aspect=keep_aspect)
+    none = Provenance(config={}, data_fingerprint="", metrics={}, n_training_images={})
+    return Classifier(Bundle(model, size, keep_aspect, none))
 
 
 def photo(height: int, width: int) -> torch.Tensor:

@@ -34,7 +34,7 @@ def test_only_matrices_that_may_change_have_weight_decay(name: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, 2))
     model[0].requires_grad_(False)
     config = OptimizerConfig.model_validate({"name": name, "weight_decay": 0.1})
-    decayed, plain = make_optimizer(model, config).param_groups
+    plain, decayed = make_optimizer(model, config).param_groups
     assert decayed["params"] == [model[2].weight]
     assert decayed["weight_decay"] == 0.1
     assert [tuple(weight.shape) for weight in plain["params"]] == [(4,), (4,), (2,)]

@@ -41,6 +41,7 @@ class UnitScorer:
             # number of CPUs.
             torch.set_num_threads(1)
         bundle = load_bundle(self.config.bundle_uri, device="cuda" if on_gpu else "cpu")
+        bundle = bundle.uncalibrated() if self.config.uncalibrated else bundle
         return _Scorer(self.config, bundle, n_threads, on_gpu)
 
 

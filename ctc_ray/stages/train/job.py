@@ -8,11 +8,13 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import AugmentConfig, TrainConfig
@@ -25,15 +27,22 @@ from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import ThreeFloats
-from ctc_ray.models.bundle import HISTORY_FILE, Bundle, Provenance, save_bundle
+from ctc_ray.models.bundle import (
+    HISTORY_FILE,
+    METRICS_FILE,
+    Bundle,
+    Provenance,
+    save_bundle,
+)
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.schemas import Failure
 from ctc_ray.training.batches import LoaderSettings, read_batches
+from ctc_ray.training.calibration import CalibrationCounts
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
 from ctc_ray.training.losses import LossSettings, Workers, head_settings
-from ctc_ray.training.metrics import MetricCounts
+from ctc_ray.training.metrics import FinalMetrics, MetricCounts
 from ctc_ray.training.optimizer import EarlyStopping, LearningRateSchedule, make_optimizer
 from ctc_ray.training.plans import (
     EpochPlan,
@@ -103,7 +112,12 @@ class TrainingJob:
             loaded = load_heads(self._model, start)
             self.told = list(report(start, loaded, config.model.keep_aspect))
         self._wrapped: nn.Module = self._model
+        self._wrap: Callable[[nn.Module], nn.Module] = lambda model: model
+        self._start = _copy(self._model.backbone.state_dict()) if config.model.wise_ft < 1 else {}
         self._optimizer = make_optimizer(self._model, config.optimizer)
+        self._ema = _moving_average(self._model, config.model.ema_decay)
+        if self._ema is not None:
+            self._optimizer.register_step_post_hook(self._average)
         scale = n_workers * config.accumulate if config.optimizer.scale_with_workers else 1
         self._learning_rate = LearningRateSchedule(
             config.schedule,
@@ -131,7 +145,25 @@ class TrainingJob:
     def wrap(self, for_many_workers: Callable[[nn.Module], nn.Module]) -> None:
         """Let gradients be averaged over workers."""
         if self._n_workers > 1:
-            self._wrapped = for_many_workers(self._model)
+            self._wrap = for_many_workers
+        self._freeze()
+
+    def _freeze(self) -> None:
+        """Freeze the backbone, or let it learn, in the next epoch."""
+        model = self._config.model
+        is_frozen = model.freeze_backbone or len(self._history) < model.freeze_epochs
+        if is_frozen != self._model.freeze_backbone or self._wrapped is self._model:
+            self._model.freeze(is_frozen=is_frozen)
+            self._wrapped = self._wrap(self._model)  # it counts on gradients of the same weights
+
+    def _average(self, *_: object) -> None:
+        if self._ema is not None:
+            self._ema.update_parameters(self._model)
+
+    @property
+    def _measured(self) -> MultiHeadModel:
+        """The model that is validated and kept."""
+        return self._model if self._ema is None else cast(MultiHeadModel, self._ema.module)
 
     @property
     def is_done(self) -> bool:
@@ -140,6 +172,7 @@ class TrainingJob:
 
     def next_epoch(self) -> dict[str, float]:
         """Train and evaluate once; the metrics, the same on every worker."""
+        self._freeze()
         epoch, plan = len(self._history), self._epoch_plan(len(self._history))
         n_batches = len(batch_sizes(plan.n_items, self._config.batch_size))
         n_updates = -(-n_batches // self._config.accumulate)
@@ -159,11 +192,11 @@ class TrainingJob:
         self._after(epoch, metrics)
         return metrics
 
-    def _evaluate(self) -> MetricCounts:
+    def _evaluate(self, calibration: CalibrationCounts | None = None) -> MetricCounts:
         """Counts of this worker's share of the validation split."""
         plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
         batches = read_batches(plan, self._loader_settings())
-        return evaluate(self._model, batches, self._settings)
+        return evaluate(self._measured, batches, self._settings, calibration=calibration)
 
     def _share_statistics(self) -> None:
         """Give every worker the batch statistics of the first, whose model is the one saved.
@@ -171,7 +204,8 @@ class TrainingJob:
         Each has moved its own since the last step's forward pass.
         """
         if self._n_workers > 1:
-            for buffer in self._model.buffers():
+            models = [self._model] if self._ema is None else [self._model, self._ema.module]
+            for buffer in (buffer for model in models for buffer in model.buffers()):
                 torch.distributed.broadcast(buffer, src=0)
 
     def _after(self, epoch: int, metrics: dict[str, float]) -> None:
@@ -187,7 +221,7 @@ class TrainingJob:
         self._learning_rate.step(value)
         self._stopping.step(epoch, value)
         if self._stopping.is_best or not self._best:
-            self._best = _copy(self._model.state_dict())
+            self._best = _copy(self._measured.state_dict())
         self._history.append(dict(metrics))
 
     def _summed(self, counts: MetricCounts) -> dict[str, float]:
@@ -237,6 +271,7 @@ class TrainingJob:
             "learning_rate": self._learning_rate.state_dict(),
             "stopping": self._stopping.state_dict(),
             "history": self._history,
+            "ema": None if self._ema is None else self._ema.state_dict(),
         }
         content = io.BytesIO()
         torch.save(state, content)
@@ -253,6 +288,8 @@ class TrainingJob:
         self._learning_rate.load_state_dict(state["learning_rate"])
         self._stopping.load_state_dict(state["stopping"])
         self._history = state["history"]
+        if self._ema is not None:
+            self._ema.load_state_dict(state["ema"])
 
     def line(self, metrics: dict[str, float]) -> str:
         """An epoch in words: losses, accuracies, rate, time to go if no epoch is saved."""
@@ -271,20 +308,44 @@ class TrainingJob:
             f"{clock((n_epochs - epoch) * metrics['seconds'])} to go"
         )
 
-    def write_bundle(self) -> None:
-        """Write the weights of the best epoch, and the history of all."""
+    def end(self) -> FinalMetrics:
+        """Make the model that is kept, and measure it; every worker must call this."""
+        self._measured.load_state_dict(self._best)
+        share = self._config.model.wise_ft
+        if share < 1:
+            backbone = self._measured.backbone
+            backbone.load_state_dict(_between(self._start, backbone.state_dict(), share))
+        calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
+        counts = self._evaluate(calibration)
+        if self._n_workers > 1:
+            calibration.all_reduce(_sum_over_workers)
+        return FinalMetrics(
+            epoch=self._stopping.best_epoch + 1,
+            metrics=self._summed(counts),
+            classes={head: counts.per_class(head) for head in self._settings.label_space.heads},
+            calibrations=calibration.compute(),
+        )
+
+    def write_bundle(self, final: FinalMetrics) -> None:
+        """Write the model that is kept, its metrics, and the history of all epochs."""
         config = self._config
-        self._model.load_state_dict(self._best)
-        best = self._history[self._stopping.best_epoch]
         provenance = Provenance(
             config=config.model_dump(mode="json"),
             data_fingerprint=manifest_fingerprint(config.dataset_uri),
-            metrics={k.removeprefix("val_"): v for k, v in best.items() if k.startswith("val_")},
+            metrics=final.with_calibration(),
             n_training_images={h: self._dataset.labels["train"][h] for h in config.heads},
         )
-        bundle = Bundle(self._model, self._image_size, config.model.keep_aspect, provenance)
+        bundle = Bundle(
+            self._measured,
+            self._image_size,
+            config.model.keep_aspect,
+            provenance,
+            {head: found.temperature for head, found in final.calibrations.items()},
+        )
         history = csv_of_records(self._history)
         storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)
+        metrics = final.for_file(self._settings.label_space, monitor=config.monitor)
+        storage.write_json(storage.join(config.output_uri, METRICS_FILE), metrics)
         save_bundle(config.output_uri, bundle)
 
 
@@ -311,6 +372,24 @@ def _augment(augment: AugmentConfig, images_BCHW: Tensor, seeds: Sequence[int]) 
 def _sum_over_workers(tensor: Tensor) -> Tensor:
     torch.distributed.all_reduce(tensor)
     return tensor
+
+
+def _moving_average(model: MultiHeadModel, decay: float) -> AveragedModel | None:
+    """A moving average of the weights and the batch statistics; None: there is none."""
+    if not decay:
+        return None
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no types
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+
+
+def _between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights at this share of the way; counters of batch norms are those of the end."""
+    return {
+        name: torch.lerp(start[name].to(value), value, share)
+        if value.is_floating_point()
+        else value
+        for name, value in end.items()
+    }
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -73,9 +73,10 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
             session.show(job.line(metrics))
             _write_checkpoint(config.output_uri, job)
         session.report(metrics)
+    final = job.end()
     if session.rank == 0:
         claim.require_owner()
-        job.write_bundle()
+        job.write_bundle(final)
 
 
 def n_threads(config: TrainConfig, session: Session) -> int:

@@ -1,36 +1,157 @@
+import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from builders import train_config
 
+import ctc_ray
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.models.bundle import load_bundle, save_bundle
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.stages.train.job import TrainingJob
 
 
-def job(dataset: Path, output: Path) -> TrainingJob:
+def job(dataset: Path, output: Path, **fields: Any) -> TrainingJob:
     manifest: Manifest = read_manifest(str(dataset), "dataset")
-    return TrainingJob(train_config(dataset, output), manifest, rank=0, n_workers=1, device="cpu")
+    config = TrainConfig.model_validate(train_config(dataset, output).model_dump() | fields)
+    made = TrainingJob(config, manifest, rank=0, n_workers=1, device="cpu")
+    made.wrap(lambda model: model)
+    return made
 
 
 def weights(done: TrainingJob) -> dict[str, torch.Tensor]:
-    return done._model.state_dict()
+    return done._measured.state_dict()
 
 
+def backbone_of(bundle: Path) -> dict[str, torch.Tensor]:
+    return load_bundle(str(bundle)).model.backbone.state_dict()
+
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "as it is": {},
+    "accumulated, clipped, warmed up": {
+        "accumulate": 2,
+        "optimizer": {"clip_norm": 0.5, "nesterov": True},
+        "schedule": {"name": "cosine", "warmup_epochs": 1.5},
+    },
+    "average of weights": {"model": {"ema_decay": 0.9, "image_size": 32, "dropout": 0.2}},
+    "frozen at first": {
+        "model": {"freeze_epochs": 2, "image_size": 32},
+        "optimizer": {"name": "adamw", "layer_decay": 0.5, "backbone_rate": 0.1},
+    },
+    "mixed, one cycle": {
+        "augment": {"mix": "cutmix", "mix_alpha": 1.0},
+        "schedule": {"name": "one-cycle"},
+        "loss": {"class_weights": "inverse", "focal_gamma": 1.0, "logit_adjustment": 1.0},
+        "optimizer": {"name": "rmsprop", "learning_rate": 0.001},
+    },
+    "plateau of a metric": {"monitor": "val_macro_f1_species", "schedule": {"patience": 0}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_job_that_was_saved_and_loaded_ends_with_the_same_weights(
-    dataset: Path, tmp_path: Path
+    dataset: Path, tmp_path: Path, variant: str
 ) -> None:
-    whole = job(dataset, tmp_path)
+    fields = {"max_epochs": 4, **VARIANTS[variant]}
+    whole = job(dataset, tmp_path, **fields)
     while not whole.is_done:
         whole.next_epoch()
-    first = job(dataset, tmp_path)
-    first.next_epoch()
-    second = job(dataset, tmp_path)
-    second.load_state(first.state())
-    while not second.is_done:
-        second.next_epoch()
+    parts = job(dataset, tmp_path, **fields)
+    while not parts.is_done:
+        parts.next_epoch()
+        state, parts = parts.state(), job(dataset, tmp_path, **fields)
+        parts.load_state(state)
+    assert whole._history == parts._history
+    assert whole.end() == parts.end()
     for name, tensor in weights(whole).items():
-        assert torch.equal(tensor, weights(second)[name]), name
+        assert torch.equal(tensor, weights(parts)[name]), name
+
+
+def test_a_backbone_that_is_frozen_at_first_learns_later(dataset: Path, tmp_path: Path) -> None:
+    here = job(dataset, tmp_path, model={"freeze_epochs": 1, "image_size": 32}, max_epochs=2)
+    start = {name: tensor.clone() for name, tensor in here._model.backbone.state_dict().items()}
+    heads = here._model.heads[0].weight.detach().clone()
+    here.next_epoch()
+    frozen = here._model.backbone.state_dict()
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in start.items())
+    assert not torch.equal(here._model.heads[0].weight, heads)
+    here.next_epoch()
+    later = here._model.backbone.state_dict()
+    assert not any(torch.equal(later[n], t) for n, t in start.items() if t.ndim == 4)
+
+
+def test_the_average_of_weights_is_measured_and_kept(dataset: Path, tmp_path: Path) -> None:
+    here = job(dataset, tmp_path / "model", model={"ema_decay": 0.9, "image_size": 32})
+    metrics = here.next_epoch()
+    final = here.end()
+    here.write_bundle(final)
+    kept = load_bundle(str(tmp_path / "model")).model.state_dict()
+    assert any(not torch.equal(kept[n], t) for n, t in here._model.state_dict().items())
+    assert final.metrics["loss"] == pytest.approx(metrics["val_loss"])
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_a_share_of_the_starting_weights_is_kept(
+    bundle: Path, dataset: Path, tmp_path: Path, share: float
+) -> None:
+    here = job(
+        dataset,
+        tmp_path / "model",
+        model={"pretrained": str(bundle), "wise_ft": share, "image_size": 32},
+        augment={"rotate": 30.0},
+        max_epochs=1,
+    )
+    here.next_epoch()
+    trained = {n: t.clone() for n, t in here._model.backbone.state_dict().items()}
+    here.write_bundle(here.end())
+    start, kept = backbone_of(bundle), backbone_of(tmp_path / "model")
+    for name, tensor in trained.items():
+        if tensor.is_floating_point():
+            expected = (1 - share) * start[name] + share * tensor
+            assert torch.allclose(kept[name], expected, atol=1e-6), name
+
+
+def test_files_say_how_every_class_is_answered(dataset: Path, tmp_path: Path) -> None:
+    here = job(dataset, tmp_path / "model")
+    here.next_epoch()
+    final = here.end()
+    here.write_bundle(final)
+    found = json.loads((tmp_path / "model" / "metrics.json").read_text())
+    assert (found["epoch"], found["monitor"], found["split"]) == (1, "val_loss", "val")
+    species = found["heads"]["species"]
+    assert species["accuracy"] == final.metrics["accuracy_species"]
+    assert [row["class"] for row in species["classes"]] == ["blue", "green", "red"]
+    assert sum(row["images"] for row in species["classes"]) == species["n"]
+    recalls = [row["recall"] for row in species["classes"] if row["images"]]
+    assert sum(recalls) / len(recalls) == pytest.approx(species["balanced_accuracy"])
+    assert species["temperature"] == 1.0  # there are too few images
+    assert "ece_species" in load_bundle(str(tmp_path / "model")).provenance.metrics
+
+
+def test_the_temperature_of_a_bundle_makes_its_scores_less_sure(
+    bundle: Path, tmp_path: Path
+) -> None:
+    loaded = load_bundle(str(bundle))
+    save_bundle(str(tmp_path / "model"), replace(loaded, temperatures={"species": 3.0}))
+    image = np.full((40, 50, 3), 90, np.uint8)
+    image[:, :, 1] = 180
+    sure, less, raw = (
+        ctc_ray.load_bundle(uri, calibrated=calibrated).predict([image])["species"].probs[0]
+        for uri, calibrated in (
+            (bundle, True),
+            (tmp_path / "model", True),
+            (tmp_path / "model", False),
+        )
+    )
+    assert raw == pytest.approx(sure)
+    odds = np.log(less) - np.log(less).mean()
+    assert odds == pytest.approx((np.log(sure) - np.log(sure).mean()) / 3, abs=1e-4)
 
 
 def test_epoch_in_words_names_every_head(dataset: Path, tmp_path: Path) -> None:
@@ -47,6 +168,6 @@ def test_bundle_holds_the_weights_of_the_best_epoch(dataset: Path, tmp_path: Pat
     best = {name: tensor.clone() for name, tensor in weights(here).items()}
     here._stopping.best = -1.0  # no later epoch can be better
     here.next_epoch()
-    here.write_bundle()
+    here.write_bundle(here.end())
     for name, tensor in weights(here).items():
         assert torch.equal(tensor, best[name]), name
