@@ -19,6 +19,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_for
 from ctc_ray.files.prefetch import FileContent, prefetch_files
+from ctc_ray.files.versions import folder_and_name, versions_in
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
@@ -154,8 +155,7 @@ def versions_now(config: PredictConfig, rows: pa.Table) -> pa.Array:
     if _SHARD in rows.column_names:
         return pa.nulls(rows.num_rows, pa.string())
     places = [
-        None if isinstance(uri, Failure) else storage.folder_and_name(uri)
-        for uri in _uris(config, rows)
+        None if isinstance(uri, Failure) else folder_and_name(uri) for uri in _uris(config, rows)
     ]
     folders = {place[0] for place in places if place is not None}
     with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
@@ -166,7 +166,7 @@ def versions_now(config: PredictConfig, rows: pa.Table) -> pa.Array:
 
 def _versions_in(folder: str) -> dict[str, str]:
     try:
-        return storage.versions_in(folder)
+        return versions_in(folder)
     except ConfigError:  # a scheme that is not read: its images are failures
         return {}
 
