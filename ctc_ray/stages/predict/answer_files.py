@@ -3,12 +3,16 @@
 A unit writes one of each, with the same number.
 """
 
+import re
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.files import parquet, storage
-from ctc_ray.files.versions import versions_in
 
+_PART = re.compile(r"[^/]+/part-([0-9]{5,})\.parquet")
+NOT_NOTED = "not noted"
+"""In place of the version of a file that an earlier version of this program has read."""
 IMAGES, EVENTS, VERSIONS = "images", "events", "_versions"  # folders below the output
 
 
@@ -19,13 +23,14 @@ def part_name(folder: str, number: int) -> str:
 
 def part_number(name: str) -> int:
     """The number in the path of such a file."""
-    return int(name.rpartition("-")[2].removesuffix(".parquet"))
+    match = _PART.fullmatch(name)
+    if match is None:
+        raise ValueError(f"{name}: no file of answers")
+    return int(match[1])
 
 
-def read_versions(
-    output_uri: str, name: str, image_ids: pa.ChunkedArray
-) -> tuple[pa.ChunkedArray, bool]:
-    """The versions of the files that a unit has scored, and whether they were noted at all.
+def read_versions(output_uri: str, name: str, image_ids: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The versions of the files that a unit has scored; `NOT_NOTED` where they are not known.
 
     Args:
         name: of the unit's images.
@@ -33,19 +38,19 @@ def read_versions(
     """
     uri = storage.join(output_uri, part_name(VERSIONS, part_number(name)))
     if not storage.exists(uri):  # an earlier version of this program has scored them
-        return pa.chunked_array([pa.nulls(len(image_ids), pa.string())]), False
+        return pa.chunked_array([pa.array([NOT_NOTED] * len(image_ids), pa.string())])
     noted = parquet.read_table(uri)
     at = pc.index_in(image_ids, value_set=noted["image_id"].combine_chunks())
-    return noted["version"].take(at), True
+    return noted["version"].take(at)
 
 
 def list_parts(output_uri: str, folder: str) -> list[str]:
     """The paths of the files of a folder below the output, in the order of their numbers."""
-    if not storage.is_folder(storage.join(output_uri, folder)):
+    uri = storage.join(storage.absolute(output_uri), folder)
+    if not storage.is_folder(uri):
         return []
-    below = len(storage.absolute(output_uri).rstrip("/")) + 1
-    names = [uri[below:] for uri in parquet.list_tables(storage.absolute(output_uri))]
-    return sorted((name for name in names if name.startswith(f"{folder}/")), key=part_number)
+    names = [f"{folder}/{file[len(uri) + 1 :]}" for file in storage.list_files(uri)]
+    return sorted((name for name in names if _PART.fullmatch(name)), key=part_number)
 
 
 def keep_events(output_uri: str, name: str, events: pa.Array) -> None:
@@ -76,8 +81,10 @@ def read_empty_events(output_uri: str) -> tuple[pa.Table | None, list[str]]:
     names = files_of_empty_events(output_uri)
     if not names:
         return None, []
-    rows = [parquet.read_table(storage.join(output_uri, name)) for name in names]
-    return pa.concat_tables(rows), names
+    rows = pa.concat_tables([parquet.read_table(storage.join(output_uri, name)) for name in names])
+    # an append that was killed just here has left two files with the same events
+    last = {event: row for row, event in enumerate(rows["capture_event_id"].to_pylist())}
+    return rows.take(pa.array(sorted(last.values()), pa.int64())), names
 
 
 def files_of_empty_events(output_uri: str) -> list[str]:
@@ -101,10 +108,9 @@ def delete_left_behind(output_uri: str) -> None:
     for name in list_parts(output_uri, EVENTS):
         if part_number(name) not in images and _is_left_behind(output_uri, name):
             storage.delete_file(storage.join(output_uri, name))
-    folder = storage.join(output_uri, VERSIONS)
-    for name in sorted(versions_in(folder)):
+    for name in list_parts(output_uri, VERSIONS):
         if part_number(name) not in images:
-            storage.delete_file(storage.join(folder, name))
+            storage.delete_file(storage.join(output_uri, name))
 
 
 def without_events_of_images(output_uri: str, events: pa.Table) -> pa.Table:

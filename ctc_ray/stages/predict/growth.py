@@ -16,9 +16,10 @@ from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.schemas import image_fields, meta_fields
+from ctc_ray.schemas import Failure, image_fields, meta_fields
 from ctc_ray.stages.predict.answer_files import (
     IMAGES,
+    NOT_NOTED,
     files_of_empty_events,
     list_parts,
     part_number,
@@ -39,9 +40,7 @@ class Answered:
 
     uri: str
     rows: pa.Table
-    """Columns of an image, `ANSWER_FILE`, `ANSWER_ROW`, and `VERSION` where `has_version`."""
-    has_version: Flags
-    """Whether the version is known; earlier versions of this program did not note it."""
+    """Columns of an image, `failure`, `ANSWER_FILE`, `ANSWER_ROW`, and `VERSION`."""
     n_rows_of_file: Mapping[str, int]
     """Path of a file of images below the folder -> its rows, those that are not valid included."""
 
@@ -61,9 +60,8 @@ def read_answered(output_uri: str, meta: Sequence[str]) -> Answered:
     Raises:
         ConfigError: its images have other metadata fields.
     """
-    columns = [field.name for field in image_fields(meta)]
-    parts, known = [pa.schema(image_fields(meta)).empty_table()], [np.zeros(0, bool)]
-    parts[0] = _with_answer(parts[0], "", np.zeros(0, np.int64), pa.nulls(0, pa.string()))
+    schema = pa.schema([*image_fields(meta), pa.field("failure", pa.string())])
+    parts = [_with_answer(schema.empty_table(), "", pa.nulls(0, pa.string()))]
     n_rows: dict[str, int] = {}
     for name in list_parts(output_uri, IMAGES):
         with parquet.open_parquet(storage.join(output_uri, name)) as file:
@@ -73,25 +71,22 @@ def read_answered(output_uri: str, meta: Sequence[str]) -> Answered:
                 f"append: the source has the columns {', '.join(meta) or 'none'}, the predictions "
                 f"in {output_uri} {', '.join(there) or 'none'}"
             )
-        rows = parquet.read_table(storage.join(output_uri, name), columns)
-        version_N, has_version = read_versions(output_uri, name, rows["image_id"])
+        rows = parquet.read_table(storage.join(output_uri, name), schema.names)
         n_rows[name] = rows.num_rows
-        parts.append(_with_answer(rows, name, np.arange(rows.num_rows), version_N))
-        known.append(np.full(rows.num_rows, has_version))
+        version_N = read_versions(output_uri, name, rows["image_id"])
+        parts.append(_with_answer(rows, name, version_N))
     rows = pa.concat_tables(parts)
     event_N, events = factorize(rows["capture_event_id"])
     file_N = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
     newest_E = np.zeros(len(events), np.int64)
     np.maximum.at(newest_E, event_N, file_N)  # files come in the order of their numbers
     valid_N = newest_E[event_N] == file_N
-    return Answered(
-        output_uri, rows.filter(pa.array(valid_N)), np.concatenate(known)[valid_N], n_rows
-    )
+    return Answered(output_uri, rows.filter(pa.array(valid_N)), n_rows)
 
 
-def _with_answer(rows: pa.Table, file: str, row_N: Ints, version_N: pa.Array) -> pa.Table:
+def _with_answer(rows: pa.Table, file: str, version_N: pa.Array) -> pa.Table:
     rows = rows.append_column(ANSWER_FILE, pa.array([file] * rows.num_rows, pa.string()))
-    rows = rows.append_column(ANSWER_ROW, pa.array(row_N, pa.int64()))
+    rows = rows.append_column(ANSWER_ROW, pa.array(np.arange(rows.num_rows), pa.int64()))
     return rows.append_column(VERSION, version_N)
 
 
@@ -108,7 +103,8 @@ class Growth:
     n_new: int
     n_replaced: int
     n_gone: int
-    """Images that the source no longer names; their answers are kept."""
+    """Images that the source no longer names, or whose files are no longer there; their answers
+    are kept."""
 
     @cached_property
     def is_nothing(self) -> bool:
@@ -144,14 +140,16 @@ def plan_growth(answered: Answered, rows: pa.Table, version_N: pa.Array) -> Grow
     own_N = pc.index_in(rows["image_id"], value_set=there["image_id"].combine_chunks())
     of_file_N = pc.index_in(rows["image_uri"], value_set=there["image_uri"].combine_chunks())
     answer_N = pc.coalesce(own_N, of_file_N)  # an image may have come into another event
-    is_current = _equal(there[VERSION].take(answer_N), version_N) | _flags(
-        pc.invert(pa.array(answered.has_version)).take(answer_N)
-    )
-    is_known = pc.is_valid(answer_N).to_numpy(zero_copy_only=False)
-    is_same = pc.is_valid(own_N).to_numpy(zero_copy_only=False) & is_current
-    for name in there.column_names:
-        if name in rows.column_names and name not in _OF_EVENT:
-            is_same &= _equal(there[name].take(own_N), rows[name])
+    noted_N, failure_N = there[VERSION].take(answer_N), there["failure"].take(answer_N)
+    is_known = _flags(pc.is_valid(answer_N))
+    is_away = is_known & _flags(pc.is_null(version_N)) & _flags(pc.is_valid(noted_N))
+    is_current = _equal(noted_N, version_N) | _flags(pc.equal(noted_N, NOT_NOTED)) | is_away
+    # not to be opened then, e.g. for want of a right: it is tried again, and may be as it was
+    is_retried = _flags(pc.equal(failure_N, Failure.UNREADABLE)) & _flags(pc.is_null(noted_N))
+    is_same = _flags(pc.is_valid(own_N)) & is_current
+    for field in image_fields(meta_fields(there.schema)):
+        if field.name not in _OF_EVENT:
+            is_same &= _equal(there[field.name].take(own_N), rows[field.name])
     is_named = pc.is_in(there["image_uri"], value_set=rows["image_uri"].combine_chunks())
     has_row = pc.is_in(there["image_id"], value_set=rows["image_id"].combine_chunks())
     has_moved = pc.and_(is_named, pc.invert(has_row))
@@ -169,7 +167,7 @@ def plan_growth(answered: Answered, rows: pa.Table, version_N: pa.Array) -> Grow
     taken = there.select([ANSWER_FILE, ANSWER_ROW]).take(answer_N)
     rows = rows.append_column(ANSWER_FILE, pc.if_else(keeps_answer, taken[ANSWER_FILE], none))
     rows = rows.append_column(ANSWER_ROW, taken[ANSWER_ROW])
-    gone = there.filter(pc.invert(is_named)).drop_columns([VERSION])
+    gone = there.filter(pc.invert(is_named)).drop_columns([VERSION, "failure"])
     planned = pa.concat_tables(
         [_of_events(rows, changed), _of_events(gone, changed)], promote_options="default"
     )
@@ -178,8 +176,8 @@ def plan_growth(answered: Answered, rows: pa.Table, version_N: pa.Array) -> Grow
         _events_together(planned),
         changed,
         n_new=int((~is_known).sum()),
-        n_replaced=int((is_known & ~is_current).sum()),
-        n_gone=gone.num_rows,
+        n_replaced=int((is_known & ~is_current & ~is_retried).sum()),
+        n_gone=gone.num_rows + int(is_away.sum()),
     )
 
 

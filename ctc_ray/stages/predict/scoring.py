@@ -25,7 +25,7 @@ from ctc_ray.stages.predict.answer_files import (
     part_number,
     read_versions,
 )
-from ctc_ray.stages.predict.sources import VERSION, decode_batches, image_columns
+from ctc_ray.stages.predict.sources import VERSION, decode_batches, image_columns, versions_now
 
 ANSWER_FILE, ANSWER_ROW = "_answer_file", "_answer_row"
 """Columns of a plan: the file below the output, and the row there, that has an image's answer."""
@@ -98,7 +98,7 @@ class _Scorer:
             is_here = pc.equal(rows[ANSWER_FILE], name)
             chosen = rows[ANSWER_ROW].filter(is_here)
             there = parquet.read_table(storage.join(self.config.output_uri, name))
-            version_N, _ = read_versions(self.config.output_uri, name, there["image_id"])
+            version_N = read_versions(self.config.output_uri, name, there["image_id"])
             parts.append(there.append_column(VERSION, version_N).take(chosen))
             numbers.append(np.flatnonzero(is_here.to_numpy()))
         order = np.argsort(np.concatenate(numbers))
@@ -111,10 +111,10 @@ class _Scorer:
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
         """Predictions of images that all have this failure."""
         failures = pa.array([failure.value] * rows.num_rows, pa.string())
+        versions = versions_now(self.config, rows)
         rows = rows.select(image_columns(rows)).append_column("failure", failures)
         labels = self.bundle.label_space
         none = {head: np.zeros((0, labels.n_classes(head)), np.float32) for head in labels.heads}
-        versions = pa.nulls(rows.num_rows, pa.string())
         return score_rows(rows, labels, none).append_column(VERSION, versions)
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:

@@ -192,9 +192,10 @@ def _replace_empty_events(
         if events is not None:
             ids = events["capture_event_id"].combine_chunks()
             former = former.filter(pc.invert(pc.is_in(former["capture_event_id"], value_set=ids)))
-        found.append(answer_files.without_events_of_images(uri, former))
+        found.append(former)
     if found:
-        _write_empty_events(config, labels, pa.concat_tables(found), number=number)
+        together = answer_files.without_events_of_images(uri, pa.concat_tables(found))
+        _write_empty_events(config, labels, together, number=number)
     for name in names:
         if name != part_name(EVENTS, number):
             storage.delete_file(storage.join(uri, name))
