@@ -9,6 +9,7 @@ import errno
 import logging
 import os
 import shutil
+import stat
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -48,6 +49,8 @@ class RealFolder:
     is_linked: bool
 
 
+# no file can be reached by the path: what it names is not there, as far as this process can see
+_NO_FILE_THERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG)
 _NO_LINKS = (errno.EPERM, errno.EACCES, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -64,14 +67,17 @@ def read_with_version(path: str) -> tuple[bytes, str]:
         return file.read(), version
 
 
-def versions_in(folder: str) -> dict[str, str]:
-    """File name -> version, as of `read_with_version`, of the files directly in a folder."""
-    found = {}
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):  # a link to nothing
-                found[entry.name] = _version(entry.stat())
-    return found
+def version(path: str) -> str | None:
+    """The version of a file, as of `read_with_version`; None if no file can be reached there."""
+    try:
+        found = os.stat(path)
+    except ValueError:  # a zero byte
+        return None
+    except OSError as error:
+        if error.errno in _NO_FILE_THERE:
+            return None
+        raise
+    return _version(found) if stat.S_ISREG(found.st_mode) else None
 
 
 def _version(found: os.stat_result) -> str:

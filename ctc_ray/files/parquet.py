@@ -1,5 +1,6 @@
 """Arrow tables as Parquet files: read, and written whole or not at all."""
 
+import hashlib
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ import pyarrow.parquet as pq
 
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
+
+_AFTER_FOOTER = 8  # bytes: the footer's length, and PAR1
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,27 @@ def open_parquet(uri: str, *, read_dictionary: Sequence[str] = ()) -> pq.Parquet
         )
     except pa.ArrowInvalid as error:
         raise SchemaError(f"{uri}: {error}") from error
+
+
+def footer_digest(uri: str) -> str:
+    """SHA-256 of a Parquet file's footer, 64 hex digits; a copy of the file has the same.
+
+    The footer holds the place, size and counts of every column of every row group.
+
+    Raises:
+        FileNotFoundError, SchemaError: see `open_parquet`.
+    """
+    open_parquet(uri).close()  # it is one
+    with storage.open_file(uri) as file:
+
+        def read() -> bytes:
+            size = file.size()
+            file.seek(size - _AFTER_FOOTER)
+            length = int.from_bytes(file.read(4), "little")
+            file.seek(max(0, size - _AFTER_FOOTER - length))
+            return bytes(file.read(length))
+
+        return hashlib.sha256(storage.operation("read", uri, read)).hexdigest()
 
 
 def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:

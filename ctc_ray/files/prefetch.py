@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
+from ctc_ray.files.versions import read_with_version
 from ctc_ray.schemas import Failure
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class FileContent:
     raw: bytes | Failure
     """Its content, or why it cannot be read."""
     version: str | None
-    """See `storage.read_with_version`; None: it cannot be read."""
+    """See `versions`; None: it cannot be read."""
 
 
 def prefetch_contents(
@@ -97,7 +98,7 @@ def _fetch(uri: str | Failure) -> FileContent:
     if isinstance(uri, Failure):
         return FileContent(uri, None)
     try:
-        return FileContent(*storage.read_with_version(uri))
+        return FileContent(*read_with_version(uri))
     except FileNotFoundError:
         return FileContent(Failure.MISSING, None)
     except ConnectionError:  # a failure would be committed for ever

@@ -86,15 +86,6 @@ def join(uri: str, *parts: str) -> str:
     return "/".join([uri.rstrip("/"), *names]) or "/"
 
 
-def folder_and_name(uri: str) -> tuple[str, str]:
-    """The folder that a file lies in, and the file's name there."""
-    if is_remote(uri):
-        folder, _, name = uri.rpartition("/")
-        return folder, name
-    folder, name = os.path.split(local_path(uri))
-    return folder or ".", name
-
-
 def under_root(root_uri: str | None, uri: str) -> str:
     """The URI of the file `uri` of a source: absolute paths and URIs stay inside `root_uri` too.
 
@@ -199,24 +190,11 @@ def read_bytes(uri: str, n_bytes: int | None = None) -> bytes:
     if is_remote(uri):
         return operation("read", uri, lambda: object_store.read(uri, n_bytes))
     path = local_path(uri)
-    return _read_patiently(uri, lambda: local_files.read(path, n_bytes))
+    return read_patiently(uri, lambda: local_files.read(path, n_bytes))
 
 
-def read_with_version(uri: str) -> tuple[bytes, str]:
-    """The content of a file, and its version: a text that changes when the file is written.
-
-    That is the ETag of an object, and size and time of a file on a disk.
-
-    Raises:
-        FileNotFoundError, ConnectionError, OSError: see `read_bytes`.
-    """
-    if is_remote(uri):
-        return operation("read", uri, lambda: object_store.read_with_version(uri))
-    path = local_path(uri)
-    return _read_patiently(uri, lambda: local_files.read_with_version(path))
-
-
-def _read_patiently(uri: str, read: Callable[[], Answer]) -> Answer:
+def read_patiently(uri: str, read: Callable[[], Answer]) -> Answer:
+    """What a function makes of a local file, with the errors of `read_bytes`."""
     try:
         return local_files.patiently(lambda: operation("read", uri, read))
     except NotADirectoryError as error:  # what should be its folder is a file
@@ -355,25 +333,6 @@ def list_files(
         return local_files.paths_below(local_path(folder_uri), on_closed)
 
     yield from map(as_text, operation("list", folder_uri, find))
-
-
-def versions_in(folder_uri: str) -> dict[str, str]:
-    """File name -> version, see `read_with_version`, of the files directly in a folder.
-
-    It is empty if there is no such folder.
-
-    Raises:
-        ConnectionError, OSError: see `read_bytes`.
-    """
-    path = local_path(folder_uri)
-    try:
-        if is_remote(folder_uri):
-            return operation("list", folder_uri, lambda: object_store.versions_in(folder_uri))
-        return local_files.patiently(
-            lambda: operation("list", folder_uri, lambda: local_files.versions_in(path))
-        )
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
 
 
 def real_folders(uri: str, folders: Iterable[str]) -> dict[str, local_files.RealFolder]:

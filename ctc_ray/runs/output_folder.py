@@ -13,7 +13,7 @@ from typing import Any
 
 from ctc_ray.errors import ConfigError, OutputInUseError
 from ctc_ray.files import parquet, storage
-from ctc_ray.runs.append_journal import end_append, growing_by
+from ctc_ray.runs.append_journal import end_append, growing_by, is_growing
 from ctc_ray.runs.claim import Claim, claimed, is_claim
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import (
@@ -265,6 +265,8 @@ class RunProgress:
     """Files of results."""
     n_planned: int | None
     """Files of results when all is done, as far as that is known."""
+    is_append: bool = False
+    """Whether it adds to what a finished command has made."""
 
 
 def run_progress(output_uri: str) -> RunProgress | None:
@@ -278,11 +280,12 @@ def run_progress(output_uri: str) -> RunProgress | None:
         return None
     output_uri = storage.absolute(output_uri)
     names = [uri[len(output_uri) + 1 :] for uri in storage.list_files(output_uri)]
+    is_append = is_growing(output_uri)
     results = [name for name in names if not name.rpartition("/")[2].startswith((".", "_"))]
     plans = [name for name in results if _PLAN.fullmatch(name)]
-    if not plans:
+    if not plans or is_append:
         n_files = sum(not name.startswith(f"{WORK_FOLDER}/") for name in results)
-        return RunProgress(found["kind"], n_files, None)
+        return RunProgress(found["kind"], n_files, None, is_append)
     folders = {_PLAN.sub(r"\1", name) for name in plans}
     n_planned = sum(parquet.count_batches(storage.join(output_uri, plan)) for plan in plans)
     n_files = sum(name.rpartition("/")[0] in folders for name in results)

@@ -89,6 +89,7 @@ def test_a_worker_on_ray_that_an_image_kills_is_not_started_for_ever(
     executor = WithDeadlyImages(RayExecutor(), DEADLY)
     made = predict.run(config(model, images, tmp_path / "out"), executor=executor)
     require_only_deadly_ones_fail(made, tmp_path / "out", whole)
+    assert predict.run(config(model, images, tmp_path / "out")) == made  # nothing has changed
 
 
 def test_create_dataset_too_answers_the_neighbours(tmp_path: Path) -> None:

@@ -18,9 +18,15 @@ from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
 from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import Failure
-from ctc_ray.stages.predict.sources import VERSION, decode_batches, image_columns
+from ctc_ray.stages.predict.answer_files import (
+    EVENTS,
+    VERSIONS,
+    part_name,
+    part_number,
+    read_versions,
+)
+from ctc_ray.stages.predict.sources import VERSION, decode_batches, image_columns, versions_now
 
-IMAGES, EVENTS, VERSIONS = "images", "events", "_versions"  # folders below the output
 ANSWER_FILE, ANSWER_ROW = "_answer_file", "_answer_row"
 """Columns of a plan: the file below the output, and the row there, that has an image's answer."""
 
@@ -93,7 +99,7 @@ class _Scorer:
             is_here = pc.equal(rows[ANSWER_FILE], name)
             chosen = rows[ANSWER_ROW].filter(is_here)
             there = parquet.read_table(storage.join(self.config.output_uri, name))
-            version_N, _ = read_versions(self.config.output_uri, name, there["image_id"])
+            version_N = read_versions(self.config.output_uri, name, there["image_id"])
             parts.append(there.append_column(VERSION, version_N).take(chosen))
             numbers.append(np.flatnonzero(is_here.to_numpy()))
         order = np.argsort(np.concatenate(numbers))
@@ -106,10 +112,10 @@ class _Scorer:
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
         """Predictions of images that all have this failure."""
         failures = pa.array([failure.value] * rows.num_rows, pa.string())
+        versions = versions_now(self.config, rows)
         rows = rows.select(image_columns(rows)).append_column("failure", failures)
         labels = self.bundle.label_space
         none = {head: np.zeros((0, labels.n_classes(head)), np.float32) for head in labels.heads}
-        versions = pa.nulls(rows.num_rows, pa.string())
         return score_rows(rows, labels, none).append_column(VERSION, versions)
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
@@ -124,30 +130,3 @@ class _Scorer:
             unit.name: parquet.table_bytes(images),
         }
         return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
-
-
-def part_name(folder: str, number: int) -> str:
-    """The path of a file below the output folder: that of a unit's images, events, or versions."""
-    return f"{folder}/part-{number:05d}.parquet"
-
-
-def part_number(name: str) -> int:
-    """The number in the path of such a file."""
-    return int(name.rpartition("-")[2].removesuffix(".parquet"))
-
-
-def read_versions(
-    output_uri: str, name: str, image_ids: pa.ChunkedArray
-) -> tuple[pa.ChunkedArray, bool]:
-    """The versions of the files that a unit has scored, and whether they were noted at all.
-
-    Args:
-        name: of the unit's images.
-        image_ids: of the images asked for.
-    """
-    uri = storage.join(output_uri, part_name(VERSIONS, part_number(name)))
-    if not storage.exists(uri):  # an earlier version of this program has scored them
-        return pa.chunked_array([pa.nulls(len(image_ids), pa.string())]), False
-    noted = parquet.read_table(uri)
-    at = pc.index_in(image_ids, value_set=noted["image_id"].combine_chunks())
-    return noted["version"].take(at), True

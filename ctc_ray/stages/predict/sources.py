@@ -19,6 +19,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_for
 from ctc_ray.files.prefetch import FileContent, prefetch_files
+from ctc_ray.files.versions import versions_of
 from ctc_ray.images.resize import to_input
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
@@ -132,9 +133,10 @@ def image_columns(rows: pa.Table) -> list[str]:
 
 
 def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[FileContent]:
-    """Each row's image in order, or why there is none; what a shard holds has no version."""
+    """Each row's image in order, or why there is none; an image in a shard has its version."""
     if _SHARD in rows.column_names:
-        return (FileContent(raw, None) for raw in _from_shards(rows))
+        versions = versions_now(config, rows).to_pylist()
+        return map(FileContent, _from_shards(rows), versions)
     return prefetch_files(_uris(config, rows), config.threads_per_task)
 
 
@@ -144,31 +146,20 @@ def _uris(config: PredictConfig, rows: pa.Table) -> list[str | Failure]:
 
 
 def versions_now(config: PredictConfig, rows: pa.Table) -> pa.Array:
-    """The version that the file of each row has now; null: there is none, or it is in a shard.
+    """The version that the file of each row has now, that of its shard for what lies in one.
 
-    Folders are listed, each once; no file is opened.
+    Null: there is no such file. Of a shard, the footer is read.
 
     Raises:
-        OSError: a folder cannot be listed, so nothing is known about its files.
+        OSError: nothing is known about a file.
     """
     if _SHARD in rows.column_names:
-        return pa.nulls(rows.num_rows, pa.string())
-    places = [
-        None if isinstance(uri, Failure) else storage.folder_and_name(uri)
-        for uri in _uris(config, rows)
-    ]
-    folders = {place[0] for place in places if place is not None}
-    with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
-        versions = dict(zip(folders, pool.map(_versions_in, folders), strict=True))
-    found = [None if place is None else versions[place[0]].get(place[1]) for place in places]
-    return pa.array(found, pa.string())
-
-
-def _versions_in(folder: str) -> dict[str, str]:
-    try:
-        return storage.versions_in(folder)
-    except ConfigError:  # a scheme that is not read: its images are failures
-        return {}
+        shards = rows[_SHARD].combine_chunks().dictionary_encode()
+        with ThreadPoolExecutor(_HEADERS_AT_ONCE) as pool:
+            versions = list(pool.map(parquet.footer_digest, shards.dictionary.to_pylist()))
+        return pa.array(versions, pa.string()).take(shards.indices)
+    uris = [None if isinstance(uri, Failure) else uri for uri in _uris(config, rows)]
+    return pa.array(versions_of(uris, n_threads=_HEADERS_AT_ONCE), pa.string())
 
 
 def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:

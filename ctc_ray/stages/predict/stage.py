@@ -39,9 +39,11 @@ from ctc_ray.runs.output_folder import Run, is_begun, open_run, replace_work, wo
 from ctc_ray.runs.units import Unit, missing_units, write_plan
 from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE, meta_fields, pred_column
 from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
-from ctc_ray.stages.predict import append
+from ctc_ray.stages.predict import answer_files, append
 from ctc_ray.stages.predict import sources as source
-from ctc_ray.stages.predict.scoring import EVENTS, IMAGES, UnitScorer, part_name, part_number
+from ctc_ray.stages.predict.answer_files import EVENTS, IMAGES, part_name, part_number
+from ctc_ray.stages.predict.growth import plan_growth, read_answered
+from ctc_ray.stages.predict.scoring import UnitScorer
 
 logger = logging.getLogger(__name__)
 
@@ -93,9 +95,9 @@ def _append(
         append.require_same_settings(
             uri, work_of(uri, "predictions") or {}, fields, bundle_uri=config.bundle_uri
         )
-        answered = append.read_answered(uri, meta_fields(found.rows.schema))
+        answered = read_answered(uri, meta_fields(found.rows.schema))
         versions = source.versions_now(config, found.rows)
-        growth = append.plan_growth(answered, found.rows, versions)
+        growth = plan_growth(answered, found.rows, versions)
         is_current = work_of(uri, "predictions") == fields
         if growth.is_nothing and is_complete(uri) and is_current:
             Run(uri, claim).tidy()
@@ -110,7 +112,7 @@ def _append(
         _run_missing(config, run, new, executor)
         units = [*append.drop_former_answers(growth), *new]
         units.sort(key=lambda unit: part_number(unit.name))
-        append.delete_left_behind(uri)
+        answer_files.delete_left_behind(uri)
         _replace_empty_events(config, labels, found.empty_events, units)
         replace_work(uri, "predictions", fields)
         manifest = _manifest(config, found, labels, inputs, n_images=growth.n_images)
@@ -184,15 +186,16 @@ def _replace_empty_events(
 ) -> None:
     """Answer for the events without images of this source, and of those before it."""
     uri, number = config.output_uri, 1 + max(part_number(unit.name) for unit in units)
-    former, names = append.read_empty_events(uri)
+    former, names = answer_files.read_empty_events(uri)
     found = [] if events is None else [without_images(events, labels)]
     if former is not None:
         if events is not None:
             ids = events["capture_event_id"].combine_chunks()
             former = former.filter(pc.invert(pc.is_in(former["capture_event_id"], value_set=ids)))
-        found.append(append.without_events_of_images(uri, former))
+        found.append(former)
     if found:
-        _write_empty_events(config, labels, pa.concat_tables(found), number=number)
+        together = answer_files.without_events_of_images(uri, pa.concat_tables(found))
+        _write_empty_events(config, labels, together, number=number)
     for name in names:
         if name != part_name(EVENTS, number):
             storage.delete_file(storage.join(uri, name))
@@ -245,7 +248,7 @@ def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table,
         images = parquet.read_table(storage.join(config.output_uri, unit.name))
         events = part_name(EVENTS, part_number(unit.name))
         yield images, parquet.read_table(storage.join(config.output_uri, events))
-    empty, _ = append.read_empty_events(config.output_uri)
+    empty, _ = answer_files.read_empty_events(config.output_uri)
     if images is not None and empty is not None:
         yield images.slice(0, 0), empty
 

@@ -89,12 +89,15 @@ def _unfinished(config: ShowConfig, uri: str) -> Summary:
             f"run `{MADE_BY[found_run.kind]}` again"
         )
     command = MADE_BY[found_run.kind]
+    again = "run the same command again to resume"
+    if found_run.is_append:
+        again = "it was growing; run the same command again, with --append"
     there = f"{found_run.n_files:,}" + (
         "" if found_run.n_planned is None else f" of {found_run.n_planned:,}"
     )
     facts = [
         (found_run.kind, uri),
-        ("not finished", f"started by `{command}`; run the same command again to resume"),
+        ("not finished", f"started by `{command}`; {again}"),
         ("files there", there),
     ]
     values = {

@@ -8,14 +8,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from builders import AtMost, StoppedError, bytes_below, photograph, taken_at, untrained_bundle
+from builders import (
+    AtMost,
+    StoppedError,
+    bytes_below,
+    dataset_in_process,
+    inventory_config,
+    photograph,
+    taken_at,
+    untrained_bundle,
+    write_events,
+)
 
 from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.config.show import ShowConfig
 from ctc_ray.errors import ConfigError
-from ctc_ray.files import parquet
+from ctc_ray.files import parquet, storage
 from ctc_ray.runs.executor import InProcess
 from ctc_ray.runs.manifest import Manifest, is_complete
+from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.predict import stage as predict
+from ctc_ray.stages.show import stage as show
 
 
 @pytest.fixture(scope="module")
@@ -267,3 +280,142 @@ def test_answers_without_noted_versions_are_kept(model: Path, photos: Path, tmp_
     found, expected = (rows(tmp_path / name, "images") for name in ("out", "whole"))
     differ = [row["image_uri"][-7:] for i, row in expected.items() if found[i] != row]
     assert differ == ["005.jpg"]  # nothing tells that it was replaced
+
+
+def test_files_of_other_programs_among_the_answers_do_no_harm(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    made = config(model, tmp_path / "out", images_uri=str(photos))
+    run(made)
+    for folder in ("images", "events", "_versions"):
+        (tmp_path / "out" / folder / ".DS_Store").write_bytes(b"x")
+        (tmp_path / "out" / folder / "part-3 (copy).parquet").write_bytes(b"x")
+    (tmp_path / "out" / "_versions" / f".part-00003.parquet.{'4' * 32}-270f28cc").write_bytes(b"x")
+    change(photos)
+    for folder in ("images", "events"):  # readers of the whole folder would take it for answers
+        (tmp_path / "out" / folder / "part-3 (copy).parquet").unlink()
+    assert run(made, append=True).rows_out == 42
+
+
+def test_images_of_another_dataset_are_answered_again(model: Path, tmp_path: Path) -> None:
+    csv_path = write_events(tmp_path / "photos", n_events=12, broken=(3,))
+    create_inventory.run(inventory_config(csv_path, tmp_path / "inventory"))
+    inputs = (tmp_path / "inventory", tmp_path / "photos")
+    dataset_in_process(*inputs, tmp_path / "first")
+    made = config(model, tmp_path / "out", dataset_uri=str(tmp_path / "first"), export=())
+    assert run(made).failures == {"missing": 1}
+    (tmp_path / "photos" / "images" / "e003_0.jpg").write_bytes(photograph("red", seed=30))
+    (tmp_path / "photos" / "images" / "e004_0.jpg").write_bytes(photograph("blue", seed=99))
+    dataset_in_process(*inputs, tmp_path / "second")
+    second = str(tmp_path / "second")
+    assert run(made, append=True, dataset_uri=second).failures == {}
+    run(made, output_uri=str(tmp_path / "whole"), dataset_uri=second)
+    for folder in ("images", "events"):
+        assert rows(tmp_path / "out", folder) == rows(tmp_path / "whole", folder)
+    assert run(made, dataset_uri=second).failures == {}  # nothing has changed since
+
+
+def by_csv(model: Path, output: Path, photos: Path, table: Path) -> PredictConfig:
+    return config(
+        model,
+        output,
+        csv_uri=str(table),
+        event_column="event",
+        image_columns=("image",),
+        image_root_uri=str(photos),
+    )
+
+
+def test_an_event_that_loses_its_images_has_one_answer(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    table = tmp_path / "events.csv"
+    write(table, [["e0", "0/000.jpg"], ["e1", "1/001.jpg"], ["e2", "2/002.jpg"]])
+    made = by_csv(model, tmp_path / "out", photos, table)
+    run(made)
+    write(table, [["e0", "0/000.jpg"], ["e1", ""], ["e2", "2/002.jpg"]])
+    assert run(made, append=True).summary["events"] == 3
+    assert {e: row["n_images"] for e, row in rows(tmp_path / "out", "events").items()} == {
+        "e0": 1, "e1": 1, "e2": 1,
+    }  # fmt: skip
+
+
+def test_a_file_that_cannot_be_read_is_no_change(model: Path, photos: Path, tmp_path: Path) -> None:
+    (photos / "folder.jpg").mkdir()
+    (photos / "loop").symlink_to("loop")
+    names = ["0/000.jpg", "folder.jpg", "loop/a.jpg", f"{'x' * 300}/a.jpg", "https://x.org/a.jpg"]
+    write(tmp_path / "events.csv", [[f"e{n}", name] for n, name in enumerate(names)])
+    made = by_csv(model, tmp_path / "out", photos, tmp_path / "events.csv")
+    first = run(made)
+    assert sum(first.failures.values()) == 4
+    assert run(made) == first
+    assert run(made, append=True) == first
+
+
+def test_a_file_that_is_away_keeps_its_answer(model: Path, photos: Path, tmp_path: Path) -> None:
+    """A csv that names it says nothing about a disk that is not there."""
+    names = [str(path.relative_to(photos)) for path in sorted(photos.rglob("*.jpg"))]
+    table = tmp_path / "events.csv"
+    write(table, [[f"e{n // 2}", name] for n, name in enumerate(names)])
+    made = by_csv(model, tmp_path / "out", photos, table)
+    run(made)
+    before = rows(tmp_path / "out", "images")
+    for name in names[:6]:
+        (photos / name).unlink()
+    put(photos, "new.jpg", seed=5)
+    new = [f"e{n // 2}" for n in range(len(names))]
+    write(table, [*zip(new, names, strict=True), ["e0", "new.jpg"]])  # type: ignore[list-item]
+    with pytest.raises(ConfigError, match="1 new images, 0 replaced, 6 gone"):
+        run(made)
+    assert run(made, append=True).failures == {}
+    after = rows(tmp_path / "out", "images")
+    for image, row in before.items():
+        assert after[image]["probs_species"] == row["probs_species"]
+
+
+def test_versions_that_were_not_noted_stay_unknown(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    made = config(model, tmp_path / "out", images_uri=str(photos))
+    run(made)
+    shutil.rmtree(tmp_path / "out" / "_versions")
+    put(photos, "2/958.jpg", seed=958)
+    assert run(made, append=True).rows_out == 41
+    assert run(made).rows_out == 41  # it does not take the five neighbours for replaced
+
+
+def test_events_without_images_are_not_doubled_by_a_kill(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "events.csv"
+    write(table, [["e0", "0/000.jpg"], ["x", ""], ["y", ""]])
+    made = by_csv(model, tmp_path / "out", photos, table)
+    run(made)
+    write(table, [["e0", "0/000.jpg"], ["y", ""], ["e1", "1/001.jpg"]])
+    with monkeypatch.context() as patch:
+        delete = storage.delete_file
+
+        def killed(uri: str) -> None:
+            if "/events/" in uri:
+                raise StoppedError
+            delete(uri)
+
+        patch.setattr(storage, "delete_file", killed)
+        with pytest.raises(StoppedError):
+            run(made, append=True)
+    assert run(made, append=True).summary["events"] == 4
+    assert set(rows(tmp_path / "out", "events")) == {"e0", "e1", "x", "y"}
+
+
+def test_an_append_that_is_not_finished_is_shown_as_one(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    made = config(model, tmp_path / "out", images_uri=str(photos), images_per_unit=4)
+    run(made)
+    for number in range(8):
+        put(photos, f"{number}/{1000 + number}.jpg", seed=1000 + number)
+    with pytest.raises(StoppedError):
+        predict.run(made.replaced(append=True), executor=AtMost(1))
+    shown = dict(show.run(ShowConfig(uri=str(tmp_path / "out"))).facts)
+    assert "with --append" in shown["not finished"]
+    assert " of " not in shown["files there"]
