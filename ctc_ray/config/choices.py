@@ -21,6 +21,9 @@ MachineLabels = Literal["where-unlabelled", "keep", "only"]
 RarestClass = Literal["rarest"]
 """As many capture events per class as the rarest class has."""
 
+Preset = Literal["default", "original"]
+"""Settings of a training that go together."""
+
 OptimizerName = Literal["sgd", "rmsprop", "adamw"]
 """How weights are updated."""
 
@@ -33,7 +36,7 @@ ClassWeights = Literal["none", "inverse", "effective-number"]
 ImageChoice = Literal["random", "all"]
 """The images of a capture event that one epoch of training uses."""
 
-Colour = Literal["none", "little", "full_fast", "full_randomized"]
+Colour = Literal["none", "standard", "little", "full_fast", "full_randomized"]
 """How the colours of training images are changed."""
 
 Mixing = Literal["none", "mixup", "cutmix"]

@@ -13,8 +13,10 @@ from ctc_ray.config.choices import (
     ImageChoice,
     Mixing,
     OptimizerName,
+    Preset,
     ScheduleName,
 )
+from ctc_ray.config.presets import with_preset
 
 MONITORED = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "top5")
 """Metrics of a head on the validation split."""
@@ -75,7 +77,7 @@ class ModelConfig(Config):
 
 
 class AugmentConfig(Config):
-    """Random changes of training images. The defaults are those of camera-trap-classifier."""
+    """Random changes of training images."""
 
     zoom: float = Field(0.1, ge=0, le=0.5)
     """Enlarge or shrink by a random factor between 1 - zoom and 1 + zoom. 0: off."""
@@ -85,9 +87,24 @@ class AugmentConfig(Config):
     """Rotate by a random angle in degrees, at most this to either side. 0: off."""
     flip: bool = True
     """Mirror half of the images, left to right."""
-    colour: Colour = "full_randomized"
-    """none: no change. little: brightness and saturation. full_fast: brightness and tint.
-    full_randomized: brightness, saturation, hue and contrast, in random order."""
+    colour: Colour = "standard"
+    """none: no change. standard: brightness, contrast, saturation and hue, as much as the options
+    below say. As in camera-trap-classifier: little: brightness and saturation; full_fast:
+    brightness and tint; full_randomized: brightness, saturation, hue and contrast, in random order.
+    """
+    brightness: float = Field(0.4, ge=0, lt=1)
+    """Used with --augment.colour standard: multiply by a factor between 1 - this and 1 + this."""
+    contrast: float = Field(0.4, ge=0, lt=1)
+    """Used with --augment.colour standard: likewise, the distance from the image's mean."""
+    saturation: float = Field(0.4, ge=0, lt=1)
+    """Used with --augment.colour standard: likewise, the distance from gray."""
+    hue: float = Field(0.05, ge=0, le=0.5)
+    """Used with --augment.colour standard: turn the colours by at most this share of a turn."""
+    gray: float = Field(0.1, ge=0, le=1)
+    """Share of images that lose their colours, as at night."""
+    erase: float = Field(0.0, ge=0, le=1)
+    """Share of images of which a rectangle, of 2 to 20 % of the area, is filled with the image's
+    mean (random erasing, Zhong et al. 2020)."""
 
     mix: Mixing = "none"
     """Mix each image with another one of its batch, and the labels with it. mixup: add them up.
@@ -100,16 +117,16 @@ class AugmentConfig(Config):
 class OptimizerConfig(Config):
     """How weights are updated."""
 
-    name: OptimizerName = "sgd"
-    """sgd (as in camera-trap-classifier), rmsprop, or adamw."""
-    learning_rate: float = Field(0.01, gt=0)
+    name: OptimizerName = "adamw"
+    """sgd, rmsprop, or adamw."""
+    learning_rate: float = Field(0.001, gt=0)
     """Largest learning rate."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Used with --optimizer.name sgd or rmsprop: momentum."""
     nesterov: bool = False
     """Used with --optimizer.name sgd: momentum as by Nesterov."""
-    weight_decay: float = Field(1e-4, ge=0)
-    """Weight decay (L2). Biases and normalisation layers have none."""
+    weight_decay: float = Field(0.05, ge=0)
+    """Weight decay: decoupled with adamw, else L2. Biases and normalisation layers have none."""
     backbone_rate: float = Field(1.0, gt=0)
     """Factor of the learning rate for the backbone."""
     layer_decay: float = Field(1.0, gt=0, le=1)
@@ -150,7 +167,7 @@ class LossConfig(Config):
 class ScheduleConfig(Config):
     """How the learning rate changes from epoch to epoch."""
 
-    name: ScheduleName = "plateau"
+    name: ScheduleName = "cosine"
     """plateau: multiply by --schedule.factor when --monitor stops improving. step: multiply by it
     every --schedule.step-epochs. cosine: decrease to 0 at --max-epochs. one-cycle: rise from 1/25
     in the first 30 % of the training, then decrease to 0. constant: no change."""
@@ -163,7 +180,7 @@ class ScheduleConfig(Config):
     reduced."""
     min_learning_rate: float = Field(1e-5, ge=0)
     """The schedule never goes below this learning rate."""
-    warmup_epochs: float = Field(0, ge=0)
+    warmup_epochs: float = Field(1, ge=0)
     """Epochs in which the learning rate rises linearly, step by step, from 0."""
 
 
@@ -190,6 +207,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """Weight of the loss of each head."""
     loss: LossConfig = LossConfig()
     """What is minimised."""
+    preset: Preset = "default"
+    """Where the other options get their defaults. original: those of camera-trap-classifier (sgd,
+    plateau, colours in random order, early stopping after 3 epochs)."""
     model: ModelConfig = ModelConfig()
     """The network."""
     augment: AugmentConfig = AugmentConfig()
@@ -203,9 +223,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     accumulate: int = Field(1, gt=0)
     """Batches of each worker per update of the weights: their gradients are those of one large
     batch, missing labels included."""
-    max_epochs: int = Field(70, gt=0)
+    max_epochs: int = Field(30, gt=0)
     """Largest number of epochs."""
-    early_stopping_patience: int = Field(3, ge=0)
+    early_stopping_patience: int = Field(10, ge=0)
     """Stop after this many epochs in which --monitor has not become better. 0: never stop early."""
     monitor: Annotated[str, Shown(value="METRIC")] = "val_loss"
     """What says which epoch is best, for the epoch that is kept, early stopping and the plateau:
@@ -224,6 +244,11 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """CPUs that Ray reserves for each worker."""
     decode_threads: int = Field(2, gt=0)
     """Threads per worker that decode images."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_preset(cls, values: Any) -> Any:
+        return with_preset(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _weights_name_heads(self) -> Self:

@@ -2,22 +2,27 @@
 
 An image's changes depend on its seed alone, not on the other images of the batch. Their ranges and
 their order are the original's: zoom, crop, rotate, resize, flip, colour. The first five are one
-step of `images/sampling.py`, when the image is decoded; the colours of a whole batch are changed on
-its device (`augment_batch`).
+step of `images/sampling.py`, when the image is decoded. Then a rectangle may be erased, and colours
+change: those that are one matrix per image (`images/colours.py`) when it is decoded, or on a GPU;
+the original's for a whole batch on its device (`augment_batch`).
 
 Shape letters: B batch, C channels (3, RGB), H height, W width.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import assert_never
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
 from ctc_ray.config.choices import Colour
 from ctc_ray.config.training import AugmentConfig
+from ctc_ray.images.colours import UNCHANGED, LinearColours, change_batch, change_colours
+from ctc_ray.images.decode import Pixels
 from ctc_ray.images.sampling import WHOLE, Geometry
 
 BRIGHTNESS = 0.2
@@ -26,8 +31,26 @@ HUE = 0.05  # of a full turn
 CONTRAST = (0.9, 1.3)
 CHROMA = 0.05
 
+ERASED_AREA = (0.02, 0.2)
+_LOG_ASPECT = math.log(10 / 3)  # as in the paper
+_PAINTED = ("little", "full_fast", "full_randomized")
+
 _GRAY_SPREAD = 1 / 255  # an image with a smaller mean difference of its channels is infrared
 _IMAGES_AT_ONCE = 8  # as floats they fit into the processor's cache
+
+
+@dataclass(frozen=True)
+class Erased:
+    """A rectangle of an image."""
+
+    area: float
+    """Share of the image."""
+    aspect: float
+    """Width by height, relative to the image's."""
+    left: float
+    """Position, from 0 (at the left edge) to 1 (at the right edge)."""
+    top: float
+    """Position, from 0 (at the top) to 1 (at the bottom)."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +72,15 @@ class AugmentParams:
     """Added to the chroma Cr, for pixel values in [0, 1]."""
     order: int = 0
     """Index of the order of the colour operations, from 0 to 3."""
+    linear: LinearColours = UNCHANGED
+    """For the colours that are one matrix."""
+    erased: Erased | None = None
+    """The rectangle that is filled."""
 
 
-_COLOURS = tuple(field.name for field in fields(AugmentParams) if field.name != "geometry")
-_N_NUMBERS = len(fields(Geometry)) + len(_COLOURS)
+_OTHERS = ("geometry", "linear", "erased")
+_COLOURS = tuple(field.name for field in fields(AugmentParams) if field.name not in _OTHERS)
+_N_NUMBERS = len(fields(Geometry)) + len(_COLOURS) + 6
 
 
 def sample_params(rng: np.random.Generator, settings: AugmentConfig) -> AugmentParams:
@@ -83,6 +111,30 @@ def sample_params(rng: np.random.Generator, settings: AugmentConfig) -> AugmentP
         blue=between(10, -CHROMA, CHROMA),
         red=between(11, -CHROMA, CHROMA),
         order=int(u[12] * 4),
+        linear=_linear(settings, between, is_gray=bool(u[13] < settings.gray)),
+        erased=None
+        if u[14] >= settings.erase
+        else Erased(
+            area=between(15, *ERASED_AREA),
+            aspect=math.exp(between(16, -_LOG_ASPECT, _LOG_ASPECT)),
+            left=float(u[17]),
+            top=float(u[18]),
+        ),
+    )
+
+
+def _linear(
+    settings: AugmentConfig, between: Callable[[int, float, float], float], *, is_gray: bool
+) -> LinearColours:
+    if settings.colour != "standard":
+        return LinearColours(saturation=0.0 if is_gray else 1.0)
+    saturation = between(7, 1 - settings.saturation, 1 + settings.saturation)
+    hue = between(8, -settings.hue, settings.hue)
+    return LinearColours(
+        brightness=between(6, 1 - settings.brightness, 1 + settings.brightness),
+        contrast=between(9, 1 - settings.contrast, 1 + settings.contrast),
+        saturation=0.0 if is_gray else saturation,
+        hue=0.0 if is_gray else hue,
     )
 
 
@@ -91,14 +143,45 @@ def params_of(seed: int, settings: AugmentConfig) -> AugmentParams:
     return sample_params(np.random.Generator(np.random.Philox(key=seed)), settings)
 
 
-def augment_batch(images_BCHW: Tensor, seeds_B: Sequence[int], settings: AugmentConfig) -> Tensor:
+def augment_image(rgb_HWC: Pixels, params: AugmentParams, *, linear: bool) -> Pixels:
+    """What is done to one image after it has been sampled with its geometry.
+
+    Args:
+        linear: also change the colours that are one matrix; False leaves it to `augment_batch`.
+    """
+    if params.erased is not None:
+        rgb_HWC = _without_rectangle(rgb_HWC, params.erased)
+    return change_colours(rgb_HWC, params.linear) if linear else rgb_HWC
+
+
+def _without_rectangle(rgb_HWC: Pixels, erased: Erased) -> Pixels:
+    height, width = rgb_HWC.shape[:2]
+    rows = min(height, max(1, round(height * math.sqrt(erased.area / erased.aspect))))
+    columns = min(width, max(1, round(width * math.sqrt(erased.area * erased.aspect))))
+    top, left = round((height - rows) * erased.top), round((width - columns) * erased.left)
+    changed = rgb_HWC.copy()
+    changed[top : top + rows, left : left + columns] = np.round(cv2.mean(rgb_HWC)[:3])
+    return changed
+
+
+def augment_batch(
+    images_BCHW: Tensor, seeds_B: Sequence[int], settings: AugmentConfig, *, linear: bool = False
+) -> Tensor:
     """Each image with random colours that depend on its seed alone; uint8, on the same device.
 
     Args:
         images_BCHW: uint8, sampled with the geometry of `params_of`.
         seeds_B: one seed >= 0 per image.
+        linear: also change the colours that are one matrix, if `augment_image` has not.
     """
+    has_linear = linear and (settings.colour == "standard" or settings.gray > 0)
+    if not len(seeds_B) or not (has_linear or settings.colour in _PAINTED):
+        return images_BCHW
     params = [params_of(seed, settings) for seed in seeds_B]
+    if has_linear:
+        images_BCHW = change_batch(images_BCHW, [one.linear for one in params])
+    if settings.colour not in _PAINTED:
+        return images_BCHW
     return apply_params(images_BCHW, params, settings.colour)
 
 
@@ -172,7 +255,7 @@ _LITTLE_ORDERS: tuple[tuple[_Operation, ...], ...] = (
 def _paint(images_BCHW: Tensor, params: _BatchParams, colour: Colour) -> Tensor:
     """Change the colours; the result may be the input itself."""
     match colour:
-        case "none":
+        case "none" | "standard":
             return images_BCHW
         case "little":
             return _in_orders(images_BCHW, params, _LITTLE_ORDERS)

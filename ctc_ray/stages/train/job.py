@@ -22,7 +22,7 @@ from ctc_ray.console.progress import clock
 from ctc_ray.errors import DivergedError, SchemaError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
-from ctc_ray.images.augment import augment_batch, params_of
+from ctc_ray.images.augment import augment_batch, augment_image, params_of
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE
 from ctc_ray.labels import LabelSpace
@@ -78,7 +78,7 @@ class TrainingJob:
             rank,
             config.accumulate,
             config.optimizer.clip_norm,
-            partial(_augment, config.augment),
+            partial(_augment, config.augment, not _is_cpu(device)),
             config.augment.mix,
             config.augment.mix_alpha,
         )
@@ -244,7 +244,13 @@ class TrainingJob:
         size, keep_aspect = self._image_size, self._config.model.keep_aspect
         return LoaderSettings(
             self._settings.label_space,
-            partial(_decode, image_size=size, keep_aspect=keep_aspect, augment=augment),
+            partial(
+                _decode,
+                image_size=size,
+                keep_aspect=keep_aspect,
+                augment=augment,
+                linear=_is_cpu(self._settings.device),
+            ),
             self._config.batch_size,
             self._config.decode_threads,
         )
@@ -350,23 +356,36 @@ class TrainingJob:
 
 
 def _decode(
-    raw: bytes, seed: int, *, image_size: int, keep_aspect: bool, augment: AugmentConfig | None
+    raw: bytes,
+    seed: int,
+    *,
+    image_size: int,
+    keep_aspect: bool,
+    augment: AugmentConfig | None,
+    linear: bool,
 ) -> npt.NDArray[np.uint8]:
+    params = None if augment is None else params_of(seed, augment)
     image = to_input(
         raw,
         image_size=image_size,
         keep_aspect=keep_aspect,
         max_pixels=_NO_LIMIT,
         truncated="fail",
-        geometry=WHOLE if augment is None else params_of(seed, augment).geometry,
+        geometry=WHOLE if params is None else params.geometry,
     )
     if isinstance(image, Failure):
         raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
-    return image
+    return image if params is None else augment_image(image, params, linear=linear)
 
 
-def _augment(augment: AugmentConfig, images_BCHW: Tensor, seeds: Sequence[int]) -> Tensor:
-    return augment_batch(images_BCHW, seeds, augment)
+def _augment(
+    augment: AugmentConfig, linear: bool, images_BCHW: Tensor, seeds: Sequence[int]
+) -> Tensor:
+    return augment_batch(images_BCHW, seeds, augment, linear=linear)
+
+
+def _is_cpu(device: torch.device | str) -> bool:
+    return torch.device(device).type == "cpu"
 
 
 def _sum_over_workers(tensor: Tensor) -> Tensor:
