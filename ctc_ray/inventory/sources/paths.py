@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.arrays import TEXT
+from ctc_ray.columns.arrays import TEXT, holds_any
 from ctc_ray.errors import CREDENTIALS, ConfigError, masked
 from ctc_ray.inventory.findings import Findings
 
@@ -31,9 +31,9 @@ def portable_paths(
             cannot be found here, or a URI holds credentials.
     """
     uris = uris.cast(TEXT)
-    has_backslash = pc.fill_null(pc.match_substring(uris, "\\"), False)
     found = Findings()
-    if pc.any(has_backslash, min_count=0).as_py():
+    if holds_any(uris, "\\"):
+        has_backslash = pc.fill_null(pc.match_substring(uris, "\\"), False)
         is_uri = pc.fill_null(pc.match_substring(uris, "://"), True)
         converted = pc.and_(has_backslash, pc.invert(is_uri))
         uris = pc.if_else(converted, pc.replace_substring(uris, "\\", "/"), uris)
@@ -56,6 +56,8 @@ def _without_prefix(uris: pa.Array, prefix: str, where: str) -> pa.Array:
 
 
 def _require_no_credentials(uris: pa.Array, where: str) -> None:
+    if not holds_any(uris, "@?&"):
+        return
     with_credentials = pc.fill_null(pc.match_substring_regex(uris, CREDENTIALS), False)
     n_found = int(pc.sum(with_credentials).as_py() or 0)
     if n_found:
@@ -67,6 +69,8 @@ def _require_no_credentials(uris: pa.Array, where: str) -> None:
 
 
 def _require_findable(uris: pa.Array, where: str) -> None:
+    if not (holds_any(uris, ":") or pc.any(pc.starts_with(uris, "//"), min_count=0).as_py()):
+        return
     of_windows = pc.fill_null(pc.match_substring_regex(uris, _OF_WINDOWS), False)
     if not pc.any(of_windows, min_count=0).as_py():
         return
