@@ -312,7 +312,10 @@ def test_every_command_parses(seen: list[tuple[str, StageConfig]]) -> None:
 @pytest.mark.parametrize(
     ("option", "message"),
     [
-        (["--optimizer.name", "foo"], "--optimizer.name is 'foo'; expected 'sgd' or 'adamw'"),
+        (
+            ["--optimizer.name", "foo"],
+            "--optimizer.name is 'foo'; expected 'sgd', 'rmsprop' or 'adamw'",
+        ),
         (["--batch-size", "many"], "--batch-size is 'many'; expected a whole number"),
         (["--loss-weights.a", "x"], "--loss-weights.a is 'x'; expected a number"),
         (["--loss-weights", "a=1"], "its values are given one by one, as --loss-weights.NAME"),

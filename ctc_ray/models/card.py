@@ -7,8 +7,9 @@ from typing import Any
 _LIMITS = """\
 The numbers above hold for images like those of the validation split. At other places, with other
 cameras or animals, expect worse; check some hundred of your own images before you rely on it. It
-answers every image with one of its classes, also when none of them is right, and its scores are
-not calibrated probabilities. Rare classes are known from few images: see the counts."""
+answers every image with one of its classes, also when none of them is right. Its scores are
+probabilities for such images only, as far as the temperatures above could make them so. Rare
+classes are known from few images: see the counts."""
 
 
 def model_card(description: Mapping[str, Any]) -> str:
@@ -37,6 +38,7 @@ def _lines(description: Mapping[str, Any]) -> Iterator[str]:
     yield "```"
     yield from _class_lines(description["classes"], provenance["n_training_images"])
     yield from _metric_lines(provenance["metrics"])
+    yield from _temperature_lines(description)
     yield from ("", "## Limits", "", _LIMITS)
     yield from ("", "## Training", "")
     yield f"Fingerprint of the dataset: `{provenance['data_fingerprint'] or 'not known'}`"
@@ -69,6 +71,22 @@ def _metric_lines(metrics: Mapping[str, float]) -> Iterator[str]:
     yield from ("| metric | value |", "|---|---:|")
     for name, value in metrics.items():
         yield f"| {_cell(name)} | {value:.4f} |"
+
+
+def _temperature_lines(description: Mapping[str, Any]) -> Iterator[str]:
+    yield from ("", "## Calibration", "")
+    yield "`ctc predict` divides the logits of a head by its temperature before the softmax."
+    yield from (
+        "",
+        "| head | temperature | calibration error without | with |",
+        "|---|---:|---:|---:|",
+    )
+    metrics = description["provenance"]["metrics"]
+    for head in description["classes"]:
+        temperature = description["temperatures"].get(head, 1.0)
+        errors = (metrics.get(f"{name}_{head}") for name in ("ece_uncalibrated", "ece"))
+        cells = ("not measured" if error is None else f"{error:.4f}" for error in errors)
+        yield f"| {_cell(head)} | {temperature:g} | {' | '.join(cells)} |"
 
 
 def _cell(text: str) -> str:

@@ -10,13 +10,14 @@ def config(**values) -> TrainConfig:
     return build(TrainConfig, {**base, **values}, where="test")
 
 
-def test_defaults_are_the_originals():
+def test_defaults_are_todays_practice():
     made = config()
-    assert (made.optimizer.name, made.optimizer.learning_rate) == ("sgd", 0.01)
-    assert (made.schedule.name, made.schedule.factor, made.schedule.patience) == ("plateau", 0.1, 2)
-    assert (made.augment.zoom, made.augment.crop, made.augment.rotate) == (0.1, 0.1, 5)
-    assert (made.batch_size, made.max_epochs, made.early_stopping_patience) == (128, 70, 3)
-    assert made.image_choice == "random"
+    assert (made.optimizer.name, made.schedule.name, made.augment.colour) == (
+        "adamw", "cosine", "standard",
+    )  # fmt: skip
+    assert made.schedule.warmup_epochs == 1
+    assert made.augment.gray > 0
+    assert (made.batch_size, made.image_choice) == (128, "random")
 
 
 @pytest.mark.parametrize(

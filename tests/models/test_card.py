@@ -10,6 +10,7 @@ def description(**provenance: Any) -> dict[str, Any]:
         "classes": {"species": ["cat", "d|og"]},
         "image_size": 64,
         "keep_aspect": False,
+        "temperatures": {"species": 1.7},
         "provenance": {
             "config": {"seed": 7},
             "data_fingerprint": "abc",
@@ -32,6 +33,12 @@ def test_card_shows_metrics_and_how_to_use_the_model() -> None:
     assert "| accuracy_species | 0.8765 |" in card
     assert "ctc predict --bundle-uri" in card
     assert "squeezed to 64 x 64 pixels" in card
+
+
+def test_card_tells_the_calibration() -> None:
+    metrics = {"ece_species": 0.02, "ece_uncalibrated_species": 0.11}
+    assert "| species | 1.7 | 0.1100 | 0.0200 |" in model_card(description(metrics=metrics))
+    assert "| species | 1.7 | not measured | not measured |" in model_card(description())
 
 
 def test_card_says_what_is_not_known() -> None:

@@ -16,7 +16,8 @@ from ctc_ray.training.optimizer import (
 
 def values(losses: list[float], max_epochs: int = 10, **config: Any) -> list[float]:
     """The rate of the first of 4 updates of each epoch."""
-    rate = LearningRateSchedule(ScheduleConfig(**config), learning_rate=0.01, max_epochs=max_epochs)
+    given = {"name": "plateau", "warmup_epochs": 0, **config}
+    rate = LearningRateSchedule(ScheduleConfig(**given), learning_rate=0.01, max_epochs=max_epochs)
     found = [rate.at(0, 0, 4)]
     for epoch, loss in enumerate(losses, 1):
         rate.step(loss)
@@ -25,7 +26,8 @@ def values(losses: list[float], max_epochs: int = 10, **config: Any) -> list[flo
 
 
 def all_rates(n_epochs: int, n_updates: int, **config: Any) -> list[float]:
-    rate = LearningRateSchedule(ScheduleConfig(**config), learning_rate=0.01, max_epochs=n_epochs)
+    given = {"warmup_epochs": 0, **config}
+    rate = LearningRateSchedule(ScheduleConfig(**given), learning_rate=0.01, max_epochs=n_epochs)
     return [rate.at(e, u, n_updates) for e in range(n_epochs) for u in range(n_updates)]
 
 
@@ -43,10 +45,10 @@ def test_only_matrices_that_may_change_have_weight_decay(name: str) -> None:
 
 def test_every_field_of_the_optimizer_has_an_effect() -> None:
     model = nn.Linear(2, 2)
-    sgd = make_optimizer(model, OptimizerConfig(learning_rate=0.3, momentum=0.4))
+    sgd = make_optimizer(model, OptimizerConfig(name="sgd", learning_rate=0.3, momentum=0.4))
     assert isinstance(sgd, torch.optim.SGD)
     assert (sgd.param_groups[0]["lr"], sgd.param_groups[0]["momentum"]) == (0.3, 0.4)
-    nesterov = make_optimizer(model, OptimizerConfig(nesterov=True))
+    nesterov = make_optimizer(model, OptimizerConfig(name="sgd", nesterov=True))
     assert nesterov.param_groups[0]["nesterov"]
     rmsprop = make_optimizer(model, OptimizerConfig(name="rmsprop", momentum=0.5))
     assert isinstance(rmsprop, torch.optim.RMSprop)

@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "as it is": {},
     "accumulated, clipped, warmed up": {
         "accumulate": 2,
-        "optimizer": {"clip_norm": 0.5, "nesterov": True},
+        "optimizer": {"name": "sgd", "clip_norm": 0.5, "nesterov": True},
         "schedule": {"name": "cosine", "warmup_epochs": 1.5},
     },
     "average of weights": {"model": {"ema_decay": 0.9, "image_size": 32, "dropout": 0.2}},
@@ -50,7 +50,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss": {"class_weights": "inverse", "focal_gamma": 1.0, "logit_adjustment": 1.0},
         "optimizer": {"name": "rmsprop", "learning_rate": 0.001},
     },
-    "plateau of a metric": {"monitor": "val_macro_f1_species", "schedule": {"patience": 0}},
+    "plateau of a metric": {
+        "monitor": "val_macro_f1_species",
+        "schedule": {"name": "plateau", "patience": 0},
+    },
 }
 
 
