@@ -51,6 +51,7 @@ from ctc_ray.training.plans import (
     plan_epoch,
     plan_evaluation,
 )
+from ctc_ray.training.timed_batches import TimedBatches
 
 _NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
 
@@ -126,6 +127,8 @@ class TrainingJob:
         )
         self._stopping = EarlyStopping(config.early_stopping_patience)
         self._history: list[dict[str, float]] = []
+        self.waited_s = 0.0
+        """How long the training of the last epoch has waited for images."""
         self._best: dict[str, Tensor] = {}
 
     def _loss(self, labels: LabelSpace, device: torch.device | str) -> LossSettings:
@@ -170,17 +173,56 @@ class TrainingJob:
         """Whether the last epoch is over, or no epoch has been better for too long."""
         return len(self._history) >= self._config.max_epochs or self._stopping.should_stop
 
-    def next_epoch(self) -> dict[str, float]:
-        """Train and evaluate once; the metrics, the same on every worker."""
+    def about(self) -> str:
+        """What is trained, on what, in words."""
+        config, plan = self._config, self._epoch_plan(0)
+        sizes = batch_sizes(plan.n_items, config.batch_size)
+        heads = ", ".join(
+            f"{head} ({self._settings.label_space.n_classes(head)} classes)"
+            for head in config.heads
+        )
+        device = "CPU" if _is_cpu(self._settings.device) else torch.cuda.get_device_name()
+        workers = f"{self._n_workers} worker{'' if self._n_workers == 1 else 's'}"
+        n_val = sum(group.n_images for group in self._groups["val"])
+        return (
+            f"train: {heads}; {config.model.backbone} at {self._image_size} pixels; "
+            f"{self._n_workers * plan.n_items:,} images per epoch, {n_val:,} to validate; "
+            f"{workers} on {device}, {len(sizes):,} batches of {max(sizes)}"
+        )
+
+    def ending(self) -> str:
+        """Why there are no more epochs, and which one is kept."""
+        config, best = self._config, self._stopping.best_epoch
+        patience = config.early_stopping_patience
+        why = (
+            f"{config.monitor} has not become better for {patience} epochs"
+            if self._stopping.should_stop and len(self._history) < config.max_epochs
+            else f"all {config.max_epochs} epochs are done"
+        )
+        value = self._history[best][config.monitor]
+        return f"{why}; epoch {best + 1} is kept, with {config.monitor} {value:.4f}"
+
+    def next_epoch(self, tell: Callable[[str], None] = lambda _: None) -> dict[str, float]:
+        """Train and evaluate once; the metrics, the same on every worker.
+
+        Args:
+            tell: takes lines for the user in the middle of a long epoch.
+        """
         self._freeze()
         epoch, plan = len(self._history), self._epoch_plan(len(self._history))
         n_batches = len(batch_sizes(plan.n_items, self._config.batch_size))
         n_updates = -(-n_batches // self._config.accumulate)
         rate = partial(self._learning_rate.at, epoch, n_updates=n_updates)
         metrics = {"epoch": epoch + 1, "learning_rate": rate(0)}
+        of_epoch = f"epoch {epoch + 1}/{self._config.max_epochs}: "
+        batches = TimedBatches(
+            read_batches(plan, self._loader_settings(self._config.augment)),
+            plan.n_items,
+            lambda line: tell(of_epoch + line),
+        )
         trained = train_epoch(
             self._wrapped,
-            read_batches(plan, self._loader_settings(self._config.augment)),
+            batches,
             self._optimizer,
             self._settings,
             epoch=epoch,
@@ -190,6 +232,7 @@ class TrainingJob:
         for prefix, counts in (("train", trained), ("val", self._evaluate())):
             metrics |= {f"{prefix}_{name}": v for name, v in self._summed(counts).items()}
         self._after(epoch, metrics)
+        self.waited_s = batches.waited_s
         return metrics
 
     def _evaluate(self, calibration: CalibrationCounts | None = None) -> MetricCounts:
@@ -311,6 +354,7 @@ class TrainingJob:
             f"epoch {epoch}/{n_epochs}: loss {metrics['train_loss']:.3f}, "
             f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
             f"{n_images / metrics['seconds']:.0f} images/s, "
+            f"{self.waited_s / metrics['seconds']:.0%} waiting for images, "
             f"{clock((n_epochs - epoch) * metrics['seconds'])} to go"
         )
 

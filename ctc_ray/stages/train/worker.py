@@ -60,19 +60,23 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
         n_workers=session.n_workers,
         device=session.device,
     )
-    for line in job.told if session.rank == 0 else ():
-        session.show(line)
+    show = session.show if session.rank == 0 else lambda _: None
+    for line in (job.about(), *job.told):
+        show(line)
     _load_checkpoint(config.output_uri, job)
+    if job.n_epochs:
+        show(f"resuming after epoch {job.n_epochs}")
     job.wrap(session.wrap)
     while not job.is_done:
         began = time.perf_counter()
-        metrics = job.next_epoch()
+        metrics = job.next_epoch(show)
         metrics["seconds"] = round(time.perf_counter() - began, 2)
         if session.rank == 0:
             claim.require_owner()
             session.show(job.line(metrics))
             _write_checkpoint(config.output_uri, job)
         session.report(metrics)
+    show(job.ending())
     final = job.end()
     if session.rank == 0:
         claim.require_owner()

@@ -174,3 +174,25 @@ def test_bundle_holds_the_weights_of_the_best_epoch(dataset: Path, tmp_path: Pat
     here.write_bundle(here.end())
     for name, tensor in weights(here).items():
         assert torch.equal(tensor, best[name]), name
+
+
+def test_the_user_is_told_what_is_trained_and_why_it_ends(dataset: Path, tmp_path: Path) -> None:
+    here = job(dataset, tmp_path, max_epochs=3)
+    assert re.fullmatch(
+        r"train: species \(3 classes\), count \(2 classes\); small_cnn at 32 pixels; \d+ images per "
+        r"epoch, \d+ to validate; 1 worker on CPU, \d batches of 8",
+        here.about(),
+    )
+    for _ in range(3):
+        here.next_epoch()
+    best = 1 + min(range(3), key=lambda epoch: here._history[epoch]["val_loss"])
+    value = here._history[best - 1]["val_loss"]
+    assert here.ending() == (
+        f"all 3 epochs are done; epoch {best} is kept, with val_loss {value:.4f}"
+    )
+    stopped = job(dataset, tmp_path, max_epochs=9, early_stopping_patience=1)
+    stopped.next_epoch()
+    stopped._stopping.best = -1.0
+    stopped.next_epoch()
+    assert stopped.is_done
+    assert stopped.ending().startswith("val_loss has not become better for 1 epochs; epoch 1 is")
