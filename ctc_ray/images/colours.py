@@ -5,18 +5,15 @@ multiplies, contrast moves away from the image's mean luma, saturation away from
 and hue turns the colours around the gray axis of YIQ. Luma is that of BT.601. A gray pixel stays
 gray.
 
-Shape letters: B batch, C channels (3, RGB), H height, W width.
+Shape letters: C channels (3, RGB), H height, W width.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from ctc_ray.images.decode import Pixels
 
@@ -72,16 +69,3 @@ def change_colours(rgb_HWC: Pixels, colours: LinearColours) -> Pixels:
     added = np.full((3, 1), colours.of_mean * mean)
     changed = cv2.transform(rgb_HWC, np.hstack([colours.matrix(), added]))
     return np.asarray(changed, np.uint8)
-
-
-def change_batch(images_BCHW: Tensor, colours: Sequence[LinearColours]) -> Tensor:
-    """The same for a batch of uint8 images on any device, without waiting for it."""
-    device = images_BCHW.device
-    matrices = torch.tensor(np.stack([one.matrix() for one in colours]), dtype=torch.float32)
-    of_mean = torch.tensor([one.of_mean for one in colours], dtype=torch.float32)
-    floats_BCHW = images_BCHW.to(torch.float32)
-    luma = torch.tensor(LUMA, dtype=torch.float32, device=device)
-    mean_B = torch.einsum("bchw,c->b", floats_BCHW, luma) / images_BCHW[0, 0].numel()
-    changed_BCHW = torch.einsum("bdc,bchw->bdhw", matrices.to(device), floats_BCHW)
-    changed_BCHW += (of_mean.to(device) * mean_B)[:, None, None, None]
-    return changed_BCHW.clamp_(0, 255).round_().to(torch.uint8)

@@ -17,6 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ctc_ray.errors import ConfigError
@@ -175,6 +176,23 @@ def _load_pretrained(
     except RuntimeError as error:  # another shape
         detail = " ".join(str(error).split())
         raise ConfigError(f"model.pretrained: {uri} does not fit {name}: {detail[:300]}") from error
+
+
+def weight_blocks(backbone: nn.Module) -> dict[nn.Parameter, int]:
+    """Each weight of a backbone -> the number of its block, counted from the input."""
+    weights = dict(backbone.named_parameters())
+    matcher = getattr(backbone, "group_matcher", None)
+    if matcher is not None:  # of timm
+        numbers = group_parameters(backbone, matcher(coarse=False), reverse=True)
+    else:
+        blocks = list(dict.fromkeys(_block(name) for name in weights))
+        numbers = {name: blocks.index(_block(name)) for name in weights}
+    return {weight: numbers[name] for name, weight in weights.items()}
+
+
+def _block(name: str) -> str:
+    """The first two parts of a weight's name, e.g. `blocks.0`."""
+    return ".".join(name.split(".")[:2])
 
 
 def _prefix(weights: Mapping[str, Tensor], names: Iterable[str], uri: str) -> str:

@@ -14,7 +14,6 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from ctc_ray import __version__
@@ -77,7 +76,7 @@ class _BundleFile(Config):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     dropout: float
-    temperatures: dict[str, float] = Field({})
+    temperatures: dict[str, float] = {}  # noqa: RUF012  # pydantic copies it
     provenance: Provenance
 
 

@@ -1,10 +1,9 @@
 """The optimiser, the schedule of its learning rate, and early stopping."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, assert_never
 
-from timm.models import group_parameters
 from torch import nn, optim
 
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
@@ -15,13 +14,16 @@ _ONE_CYCLE_RISE, _ONE_CYCLE_DIVISOR, _ONE_CYCLE_END = 0.3, 25.0, 1e4
 _COOLDOWN = 1  # plateau: epochs after a reduction that do not count as waiting; as in Keras
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer:
+def make_optimizer(
+    model: nn.Module, config: OptimizerConfig, blocks: Mapping[nn.Parameter, int] | None = None
+) -> optim.Optimizer:
     """An optimiser of all trainable weights; biases and norms have no weight decay.
 
     Args:
-        model: what is below `backbone` has its own learning rates, see `set_learning_rate`.
+        blocks: of the backbone: weight -> number of its block, from the input. These weights have
+            learning rates of their own, see `set_learning_rate`.
     """
-    groups = list(_groups(model, config))
+    groups = list(_groups(model, config, blocks or {}))
     rate, momentum = config.learning_rate, config.momentum
     match config.name:
         case "sgd":
@@ -34,11 +36,12 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> optim.Optimizer
             assert_never(config.name)
 
 
-def _groups(model: nn.Module, config: OptimizerConfig) -> Iterator[dict[str, Any]]:
+def _groups(
+    model: nn.Module, config: OptimizerConfig, blocks: Mapping[nn.Parameter, int]
+) -> Iterator[dict[str, Any]]:
     """Weights with the same decay and the same factor of the learning rate."""
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    backbone = getattr(model, "backbone", None)
-    factors = {} if backbone is None else _factors(backbone, config)
+    factors = _factors(config, blocks)
     for weight in model.parameters():
         if weight.requires_grad:
             decay = config.weight_decay if weight.ndim > 1 else 0.0
@@ -47,27 +50,15 @@ def _groups(model: nn.Module, config: OptimizerConfig) -> Iterator[dict[str, Any
         yield {"params": weights, "weight_decay": decay, _FACTOR: factor}
 
 
-def _factors(backbone: nn.Module, config: OptimizerConfig) -> dict[nn.Parameter, float]:
+def _factors(
+    config: OptimizerConfig, blocks: Mapping[nn.Parameter, int]
+) -> dict[nn.Parameter, float]:
     """The factor of the learning rate of each weight of the backbone."""
-    if config.layer_decay == 1:
-        return dict.fromkeys(backbone.parameters(), config.backbone_rate)
-    blocks = _blocks(backbone)
-    n_blocks = 1 + max(blocks.values())
+    n_blocks = 1 + max(blocks.values(), default=0)
     return {
-        weight: config.backbone_rate * config.layer_decay ** (n_blocks - blocks[name])
-        for name, weight in backbone.named_parameters()
+        weight: config.backbone_rate * config.layer_decay ** (n_blocks - block)
+        for weight, block in blocks.items()
     }
-
-
-def _blocks(backbone: nn.Module) -> dict[str, int]:
-    """Name of a weight -> number of its block, counted from the input."""
-    matcher = getattr(backbone, "group_matcher", None)
-    if matcher is not None:  # of timm
-        found: dict[str, int] = group_parameters(backbone, matcher(coarse=False), reverse=True)
-        return found
-    names = [name for name, _ in backbone.named_parameters()]
-    heads = list(dict.fromkeys(".".join(name.split(".")[:2]) for name in names))
-    return {name: heads.index(".".join(name.split(".")[:2])) for name in names}
 
 
 def set_learning_rate(optimizer: optim.Optimizer, learning_rate: float) -> None:

@@ -34,7 +34,7 @@ from ctc_ray.runs.executor import InProcess
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
-from ctc_ray.stages.train.job import _decode
+from ctc_ray.stages.train.pixels import decode
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.plans import list_row_groups, plan_epoch
 
@@ -83,7 +83,7 @@ def by_reader(dataset: Path, augment: AugmentConfig) -> int:
     manifest = read_manifest(str(dataset), "dataset")
     settings = LoaderSettings(
         LabelSpace.from_json(manifest.classes),
-        partial(_decode, image_size=SIZE, keep_aspect=False, augment=augment, linear=True),
+        partial(decode, image_size=SIZE, keep_aspect=False, settings=augment, linear=True),
         BATCH,
         decode_threads=1,
     )

@@ -7,8 +7,8 @@ import torch
 from torchvision.transforms import v2
 
 from ctc_ray.config.training import AugmentConfig
-from ctc_ray.images.augment import augment_batch, augment_image, params_of
-from ctc_ray.images.colours import LUMA, LinearColours, change_batch, change_colours
+from ctc_ray.images.augment import augment_batch, augment_image, change_batch, params_of
+from ctc_ray.images.colours import LUMA, LinearColours, change_colours
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(40, 200, (20, 30, 3), dtype=np.uint8)

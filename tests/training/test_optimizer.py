@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
+from ctc_ray.models.backbones import make_backbone, weight_blocks
 from ctc_ray.training.optimizer import (
     EarlyStopping,
     LearningRateSchedule,
@@ -166,3 +167,29 @@ def test_best_epoch_is_remembered() -> None:
         marks.append(stopping.is_best)
     assert marks == [True, True, False, False, True]
     assert (stopping.best_epoch, stopping.best) == (4, 0.7)
+
+
+def test_the_first_blocks_of_a_backbone_learn_least() -> None:
+    network = make_backbone("resnet18", image_size=64).network
+    model = nn.Sequential(network, nn.Linear(512, 3))
+    config = OptimizerConfig(layer_decay=0.5, backbone_rate=0.1, learning_rate=1.0)
+    optimizer = make_optimizer(model, config, weight_blocks(network))
+    set_learning_rate(optimizer, 2.0)
+    rate = {w: group["lr"] for group in optimizer.param_groups for w in group["params"]}
+    names = dict(network.named_parameters())
+    assert rate[model[1].weight] == 2.0
+    last, before, first = (
+        rate[names[name]]
+        for name in ("layer4.1.conv1.weight", "layer4.0.conv1.weight", "conv1.weight")
+    )
+    assert last == pytest.approx(2.0 * 0.1 * 0.5)
+    assert before == pytest.approx(last / 2)
+    assert first == pytest.approx(last / 2**8)
+    assert len(rate) == len(list(model.parameters()))
+
+
+def test_every_weight_of_small_cnn_has_a_block() -> None:
+    network = make_backbone("small_cnn").network
+    blocks = weight_blocks(network)
+    assert set(blocks) == set(network.parameters())
+    assert sorted(set(blocks.values())) == [0, 1, 2, 3]

@@ -6,27 +6,21 @@ if it had never stopped.
 
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import AugmentConfig, TrainConfig
 from ctc_ray.console.progress import clock
-from ctc_ray.errors import DivergedError, SchemaError
+from ctc_ray.errors import DivergedError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
-from ctc_ray.images.augment import augment_batch, augment_image, params_of
-from ctc_ray.images.resize import to_input
-from ctc_ray.images.sampling import WHOLE
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.backbones import ThreeFloats
+from ctc_ray.models.backbones import ThreeFloats, weight_blocks
 from ctc_ray.models.bundle import (
     HISTORY_FILE,
     METRICS_FILE,
@@ -37,7 +31,8 @@ from ctc_ray.models.bundle import (
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
-from ctc_ray.schemas import Failure
+from ctc_ray.stages.train.pixels import augment, decode, is_cpu
+from ctc_ray.stages.train.weights import between, copy, moving_average, sum_over_workers
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.calibration import CalibrationCounts
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
@@ -52,8 +47,6 @@ from ctc_ray.training.plans import (
     plan_evaluation,
 )
 from ctc_ray.training.timed_batches import TimedBatches
-
-_NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
 
 
 class TrainingJob:
@@ -79,7 +72,7 @@ class TrainingJob:
             rank,
             config.accumulate,
             config.optimizer.clip_norm,
-            partial(_augment, config.augment, not _is_cpu(device)),
+            partial(augment, settings=config.augment, linear=not is_cpu(device)),
             config.augment.mix,
             config.augment.mix_alpha,
         )
@@ -114,9 +107,11 @@ class TrainingJob:
             self.told = list(report(start, loaded, config.model.keep_aspect))
         self._wrapped: nn.Module = self._model
         self._wrap: Callable[[nn.Module], nn.Module] = lambda model: model
-        self._start = _copy(self._model.backbone.state_dict()) if config.model.wise_ft < 1 else {}
-        self._optimizer = make_optimizer(self._model, config.optimizer)
-        self._ema = _moving_average(self._model, config.model.ema_decay)
+        self._start = copy(self._model.backbone.state_dict()) if config.model.wise_ft < 1 else {}
+        self._optimizer = make_optimizer(
+            self._model, config.optimizer, weight_blocks(self._model.backbone)
+        )
+        self._ema = moving_average(self._model, config.model.ema_decay)
         if self._ema is not None:
             self._optimizer.register_step_post_hook(self._average)
         scale = n_workers * config.accumulate if config.optimizer.scale_with_workers else 1
@@ -142,7 +137,7 @@ class TrainingJob:
             )
             for head in labels.heads
         }
-        workers = Workers(self._n_workers, _sum_over_workers) if self._n_workers > 1 else None
+        workers = Workers(self._n_workers, sum_over_workers) if self._n_workers > 1 else None
         return LossSettings(self._config.loss_weights, heads, workers)
 
     def wrap(self, for_many_workers: Callable[[nn.Module], nn.Module]) -> None:
@@ -181,7 +176,7 @@ class TrainingJob:
             f"{head} ({self._settings.label_space.n_classes(head)} classes)"
             for head in config.heads
         )
-        device = "CPU" if _is_cpu(self._settings.device) else torch.cuda.get_device_name()
+        device = "CPU" if is_cpu(self._settings.device) else torch.cuda.get_device_name()
         workers = f"{self._n_workers} worker{'' if self._n_workers == 1 else 's'}"
         n_val = sum(group.n_images for group in self._groups["val"])
         return (
@@ -264,12 +259,12 @@ class TrainingJob:
         self._learning_rate.step(value)
         self._stopping.step(epoch, value)
         if self._stopping.is_best or not self._best:
-            self._best = _copy(self._measured.state_dict())
+            self._best = copy(self._measured.state_dict())
         self._history.append(dict(metrics))
 
     def _summed(self, counts: MetricCounts) -> dict[str, float]:
         if self._n_workers > 1:
-            counts.all_reduce(_sum_over_workers)
+            counts.all_reduce(sum_over_workers)
         return counts.compute()
 
     def _epoch_plan(self, epoch: int) -> EpochPlan:
@@ -288,11 +283,11 @@ class TrainingJob:
         return LoaderSettings(
             self._settings.label_space,
             partial(
-                _decode,
+                decode,
                 image_size=size,
                 keep_aspect=keep_aspect,
-                augment=augment,
-                linear=_is_cpu(self._settings.device),
+                settings=augment,
+                linear=is_cpu(self._settings.device),
             ),
             self._config.batch_size,
             self._config.decode_threads,
@@ -332,7 +327,7 @@ class TrainingJob:
             io.BytesIO(content), weights_only=True, map_location=self._settings.device
         )
         self._model.load_state_dict(state["model"])
-        self._best = _copy(state["best"])
+        self._best = copy(state["best"])
         self._optimizer.load_state_dict(state["optimizer"])
         self._learning_rate.load_state_dict(state["learning_rate"])
         self._stopping.load_state_dict(state["stopping"])
@@ -364,11 +359,11 @@ class TrainingJob:
         share = self._config.model.wise_ft
         if share < 1:
             backbone = self._measured.backbone
-            backbone.load_state_dict(_between(self._start, backbone.state_dict(), share))
+            backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
         calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
         counts = self._evaluate(calibration)
         if self._n_workers > 1:
-            calibration.all_reduce(_sum_over_workers)
+            calibration.all_reduce(sum_over_workers)
         return FinalMetrics(
             epoch=self._stopping.best_epoch + 1,
             metrics=self._summed(counts),
@@ -397,63 +392,3 @@ class TrainingJob:
         metrics = final.for_file(self._settings.label_space, monitor=config.monitor)
         storage.write_json(storage.join(config.output_uri, METRICS_FILE), metrics)
         save_bundle(config.output_uri, bundle)
-
-
-def _decode(
-    raw: bytes,
-    seed: int,
-    *,
-    image_size: int,
-    keep_aspect: bool,
-    augment: AugmentConfig | None,
-    linear: bool,
-) -> npt.NDArray[np.uint8]:
-    params = None if augment is None else params_of(seed, augment)
-    image = to_input(
-        raw,
-        image_size=image_size,
-        keep_aspect=keep_aspect,
-        max_pixels=_NO_LIMIT,
-        truncated="fail",
-        geometry=WHOLE if params is None else params.geometry,
-    )
-    if isinstance(image, Failure):
-        raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
-    return image if params is None else augment_image(image, params, linear=linear)
-
-
-def _augment(
-    augment: AugmentConfig, linear: bool, images_BCHW: Tensor, seeds: Sequence[int]
-) -> Tensor:
-    return augment_batch(images_BCHW, seeds, augment, linear=linear)
-
-
-def _is_cpu(device: torch.device | str) -> bool:
-    return torch.device(device).type == "cpu"
-
-
-def _sum_over_workers(tensor: Tensor) -> Tensor:
-    torch.distributed.all_reduce(tensor)
-    return tensor
-
-
-def _moving_average(model: MultiHeadModel, decay: float) -> AveragedModel | None:
-    """A moving average of the weights and the batch statistics; None: there is none."""
-    if not decay:
-        return None
-    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no types
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-
-
-def _between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights at this share of the way; counters of batch norms are those of the end."""
-    return {
-        name: torch.lerp(start[name].to(value), value, share)
-        if value.is_floating_point()
-        else value
-        for name, value in end.items()
-    }
-
-
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}

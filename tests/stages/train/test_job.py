@@ -179,8 +179,8 @@ def test_bundle_holds_the_weights_of_the_best_epoch(dataset: Path, tmp_path: Pat
 def test_the_user_is_told_what_is_trained_and_why_it_ends(dataset: Path, tmp_path: Path) -> None:
     here = job(dataset, tmp_path, max_epochs=3)
     assert re.fullmatch(
-        r"train: species \(3 classes\), count \(2 classes\); small_cnn at 32 pixels; \d+ images per "
-        r"epoch, \d+ to validate; 1 worker on CPU, \d batches of 8",
+        r"train: species \(3 classes\), count \(2 classes\); small_cnn at 32 pixels; \d+ images "
+        r"per epoch, \d+ to validate; 1 worker on CPU, \d batches of \d",
         here.about(),
     )
     for _ in range(3):

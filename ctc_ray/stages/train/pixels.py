@@ -1,0 +1,61 @@
+"""How a worker makes the pixels that a model sees of the JPEGs of a shard."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from ctc_ray.config.training import AugmentConfig
+from ctc_ray.errors import SchemaError
+from ctc_ray.images.augment import augment_batch, augment_image, params_of
+from ctc_ray.images.resize import to_input
+from ctc_ray.images.sampling import WHOLE
+from ctc_ray.schemas import Failure
+
+_NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
+
+
+def decode(
+    raw: bytes,
+    seed: int,
+    *,
+    image_size: int,
+    keep_aspect: bool,
+    settings: AugmentConfig | None,
+    linear: bool,
+) -> npt.NDArray[np.uint8]:
+    """The pixels (S, S, 3) of an image of a shard, changed at random, or (None) as for evaluation.
+
+    Args:
+        seed: of the random changes.
+        linear: also change the colours that are one matrix; see `augment_image`.
+
+    Raises:
+        SchemaError: the image cannot be decoded.
+    """
+    params = None if settings is None else params_of(seed, settings)
+    image = to_input(
+        raw,
+        image_size=image_size,
+        keep_aspect=keep_aspect,
+        max_pixels=_NO_LIMIT,
+        truncated="fail",
+        geometry=WHOLE if params is None else params.geometry,
+    )
+    if isinstance(image, Failure):
+        raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
+    return image if params is None else augment_image(image, params, linear=linear)
+
+
+def augment(
+    images_BCHW: Tensor, seeds: Sequence[int], *, settings: AugmentConfig, linear: bool
+) -> Tensor:
+    """What is still to be done to a batch on its device; see `augment_batch`."""
+    return augment_batch(images_BCHW, seeds, settings, linear=linear)
+
+
+def is_cpu(device: torch.device | str) -> bool:
+    """Whether this is a CPU, not a GPU."""
+    return torch.device(device).type == "cpu"
