@@ -61,10 +61,9 @@ def _config_file(gcs_address: str) -> Path | None:
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
         except OSError:  # it has ended, or is another user's
             continue
-        of_cluster = f"{_ADDRESS}{gcs_address}" in words
-        if of_cluster and any(word.endswith("monitor.py") for word in words):
-            names = [word.removeprefix(_CONFIG) for word in words if word.startswith(_CONFIG)]
-            return Path(os.path.expanduser(names[0])) if names and names[0] else None
+        names = [word.removeprefix(_CONFIG) for word in words if word.startswith(_CONFIG)]
+        if names and names[0] and f"{_ADDRESS}{gcs_address}" in words:
+            return Path(os.path.expanduser(names[0]))
     return None
 
 

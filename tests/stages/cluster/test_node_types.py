@@ -21,6 +21,9 @@ def running(folder: Path, *words: str) -> None:
 def processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(node_types, "_PROCESSES", tmp_path)
     (tmp_path / "self").mkdir()
+    for number in range(20, 40):  # of the logs: they have the address, and no configuration
+        running(tmp_path / f"{number}", "python", "/ray/log_monitor.py",
+                "--gcs-address=10.0.0.1:6379")  # fmt: skip
     running(tmp_path / "11", "python", "/ray/dashboard.py", "--gcs-address=10.0.0.1:6379")
     running(tmp_path / "12", "python", "/ray/autoscaler/_private/monitor.py",
             "--gcs-address=10.0.0.2:6379", "--autoscaling-config=/another.yaml")  # fmt: skip
