@@ -33,7 +33,10 @@ ScheduleName = Literal["plateau", "cosine", "one-cycle", "step", "constant"]
 ClassWeights = Literal["none", "inverse", "effective-number"]
 """How much an image counts in the loss, by how frequent its class is."""
 
-ImageChoice = Literal["random", "all"]
+Precision = Literal["float32", "bfloat16", "float16"]
+"""Numbers that a network computes with in training."""
+
+ImageChoice = Literal["random", "first", "all"]
 """The images of a capture event that one epoch of training uses."""
 
 Colour = Literal["none", "standard", "little", "full_fast", "full_randomized"]

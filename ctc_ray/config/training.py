@@ -13,6 +13,7 @@ from ctc_ray.config.choices import (
     ImageChoice,
     Mixing,
     OptimizerName,
+    Precision,
     Preset,
     ScheduleName,
 )
@@ -232,8 +233,11 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     val_loss, or val_loss, val_accuracy, val_balanced_accuracy, val_macro_f1 or val_top5 of a head,
     for example val_macro_f1_species."""
     image_choice: ImageChoice = "random"
-    """Images used per capture event and epoch. random: one (as in camera-trap-classifier). all:
-    every image."""
+    """Images used per capture event and epoch. random: one (as in camera-trap-classifier). first:
+    its first usable image. all: every image."""
+    precision: Precision = "float32"
+    """Numbers that the network computes with in training: bfloat16 is faster on newer GPUs and
+    CPUs, float16 on older GPUs. The weights stay float32."""
     seed: int = Field(0, ge=0)
     """Seed of the first weights, the order of images and the augmentation."""
     workers: int = Field(1, gt=0)

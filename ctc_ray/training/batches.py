@@ -134,7 +134,7 @@ def choose_images(
 ) -> npt.NDArray[np.int64]:
     """Indices of the rows to use, ascending: all rows, or one row per capture event.
 
-    A hash of event, seed and epoch chooses the image of an event.
+    A hash of event, seed and epoch chooses the random image of an event.
 
     Args:
         usable: rows without failure; rows of an event are neighbours.
@@ -142,6 +142,8 @@ def choose_images(
     match image_choice:
         case "all":
             return np.arange(usable.num_rows)
+        case "first":
+            return run_starts(usable["capture_event_id"])
         case "random":
             return _one_per_event(usable["capture_event_id"], seed=seed, epoch=epoch)
         case _:

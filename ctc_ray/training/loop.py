@@ -13,7 +13,7 @@ from torch import Tensor, nn, optim
 from torch.nn.parallel import DistributedDataParallel
 
 from ctc_ray.columns.seeds import stable_hash
-from ctc_ray.config.choices import Mixing
+from ctc_ray.config.choices import Mixing, Precision
 from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch
@@ -45,9 +45,22 @@ class EpochSettings:
     augment: Augment | None = None
     """Changes training images: takes uint8 images on the device and a seed per image; returns
     images with values from 0 to 255."""
+    precision: Precision = "float32"
+    """Numbers that the network computes with in training."""
+    scaler: torch.amp.GradScaler = field(
+        default_factory=lambda: torch.amp.GradScaler(enabled=False)
+    )
+    """Keeps gradients in the range of float16; does nothing for the other numbers."""
     mix: Mixing = "none"
     mix_alpha: float = 0.2
     """See `training.mixing.mix`."""
+
+    def computing(self) -> contextlib.AbstractContextManager[object]:
+        """In which the network computes in training."""
+        if self.precision == "float32":
+            return contextlib.nullcontext()
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=getattr(torch, self.precision))
 
 
 @dataclass(frozen=True)
@@ -85,6 +98,7 @@ def train_epoch(
     counts = _counts(settings)
     model.train()
     check = _FiniteLoss(epoch, optimizer)
+    scaler = settings.scaler
     for step, parts in enumerate(_in_steps(batches, settings.accumulate)):
         if learning_rate is not None:
             set_learning_rate(optimizer, learning_rate(step))
@@ -96,15 +110,19 @@ def train_epoch(
         total = torch.zeros((), device=settings.device)
         for number, (images_BCHW, targets) in enumerate(prepared):
             with _gradients_of_step(model, is_last=number == len(parts) - 1):
-                logits = model(images_BCHW)
+                with settings.computing():
+                    logits = model(images_BCHW)
+                logits = {head: part.float() for head, part in logits.items()}
                 loss = multi_head_loss(logits, targets, settings.loss, weights)
-                loss.backward()  # type: ignore[no-untyped-call]  # torch has no types for it
+                scaler.scale(loss).backward()  # type: ignore[no-untyped-call]  # torch has no types
             total += loss.detach()
             counts.update({head: part.detach() for head, part in logits.items()}, targets[0].labels)
         check.add(step + 1, total)
         if settings.clip_norm is not None:
+            scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimizer.step()
+        scaler.step(optimizer)
+        scaler.update()
     check.end()
     return counts
 

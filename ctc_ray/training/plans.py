@@ -33,7 +33,7 @@ class RowGroup:
     def n_items(self, image_choice: ImageChoice) -> int:
         """Number of items in the row group."""
         match image_choice:
-            case "random":
+            case "random" | "first":
                 return self.n_events
             case "all":
                 return self.n_images

@@ -6,13 +6,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pytest
 import torch
 
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.errors import LabelError, SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.training.batches import IGNORE_INDEX, Batch, LoaderSettings, read_batches
+from ctc_ray.training.batches import (
+    IGNORE_INDEX,
+    Batch,
+    LoaderSettings,
+    choose_images,
+    read_batches,
+)
 from ctc_ray.training.plans import EpochPlan, RowGroup, plan_epoch, plan_evaluation
 
 Decode = Callable[[bytes], npt.NDArray[np.uint8]]
@@ -210,3 +217,9 @@ def test_batches_are_made_ahead_but_not_all(
 def test_hash_is_the_same_on_every_machine() -> None:
     assert stable_hash("event", 1, 2) == 761811515761247913  # printf 1/2/event | b2sum -l 64
     assert 0 <= stable_hash("", 0, 0) < 2**63
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 7])
+def test_the_first_image_of_an_event_is_the_same_in_every_epoch(epoch: int) -> None:
+    rows = pa.table({"capture_event_id": ["a", "a", "b", "c", "c", "c"]})
+    assert choose_images(rows, "first", seed=1, epoch=epoch).tolist() == [0, 2, 3]

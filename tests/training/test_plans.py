@@ -21,7 +21,7 @@ from ctc_ray.training.plans import (
 GROUPS = st.lists(st.tuples(st.integers(1, 9), st.integers(0, 9)), min_size=1, max_size=30).map(
     lambda sizes: [RowGroup(f"s{i}", 0, n, n + more) for i, (n, more) in enumerate(sizes)]
 )
-CHOICES = st.sampled_from(["random", "all"])
+CHOICES = st.sampled_from(["random", "first", "all"])
 
 
 def items(plan: EpochPlan) -> list[tuple[str, int]]:

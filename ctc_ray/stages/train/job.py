@@ -32,7 +32,13 @@ from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.stages.train.pixels import augment, decode, is_cpu
-from ctc_ray.stages.train.weights import between, copy, moving_average, sum_over_workers
+from ctc_ray.stages.train.weights import (
+    between,
+    copy,
+    gradient_scaler,
+    moving_average,
+    sum_over_workers,
+)
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.calibration import CalibrationCounts
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
@@ -73,6 +79,8 @@ class TrainingJob:
             config.accumulate,
             config.optimizer.clip_norm,
             partial(augment, settings=config.augment, linear=not is_cpu(device)),
+            config.precision,
+            gradient_scaler(config.precision, device),
             config.augment.mix,
             config.augment.mix_alpha,
         )
@@ -315,6 +323,7 @@ class TrainingJob:
             "learning_rate": self._learning_rate.state_dict(),
             "stopping": self._stopping.state_dict(),
             "history": self._history,
+            "scaler": self._settings.scaler.state_dict(),
             "ema": None if self._ema is None else self._ema.state_dict(),
         }
         content = io.BytesIO()
@@ -332,6 +341,7 @@ class TrainingJob:
         self._learning_rate.load_state_dict(state["learning_rate"])
         self._stopping.load_state_dict(state["stopping"])
         self._history = state["history"]
+        self._settings.scaler.load_state_dict(state["scaler"])
         if self._ema is not None:
             self._ema.load_state_dict(state["ema"])
 

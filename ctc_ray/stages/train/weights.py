@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ctc_ray.config.choices import Precision
 from ctc_ray.models.multi_head import MultiHeadModel
 
 
@@ -11,6 +12,11 @@ def sum_over_workers(tensor: Tensor) -> Tensor:
     """The sum over all workers, in place; each must call this."""
     torch.distributed.all_reduce(tensor)
     return tensor
+
+
+def gradient_scaler(precision: Precision, device: torch.device | str) -> torch.amp.GradScaler:
+    """What keeps small gradients from becoming 0 in float16; it does nothing for other numbers."""
+    return torch.amp.GradScaler(torch.device(device).type, enabled=precision == "float16")
 
 
 def moving_average(model: MultiHeadModel, decay: float) -> AveragedModel | None:

@@ -50,6 +50,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "loss": {"class_weights": "inverse", "focal_gamma": 1.0, "logit_adjustment": 1.0},
         "optimizer": {"name": "rmsprop", "learning_rate": 0.001},
     },
+    "bfloat16, first images": {"precision": "bfloat16", "image_choice": "first"},
     "plateau of a metric": {
         "monitor": "val_macro_f1_species",
         "schedule": {"name": "plateau", "patience": 0},
@@ -74,6 +75,17 @@ def test_job_that_was_saved_and_loaded_ends_with_the_same_weights(
     assert whole.end() == parts.end()
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_network_that_computes_with_fewer_bits_learns(
+    dataset: Path, tmp_path: Path, precision: str
+) -> None:
+    here = job(dataset, tmp_path, precision=precision, max_epochs=6)
+    while not here.is_done:
+        metrics = here.next_epoch()
+    assert metrics["val_accuracy_species"] == 1
+    assert {tensor.dtype for tensor in here._model.parameters()} == {torch.float32}
 
 
 def test_a_backbone_that_is_frozen_at_first_learns_later(dataset: Path, tmp_path: Path) -> None:
