@@ -21,6 +21,9 @@ MachineLabels = Literal["where-unlabelled", "keep", "only"]
 RarestClass = Literal["rarest"]
 """As many capture events per class as the rarest class has."""
 
+UnmappedRule = Literal["keep", "drop"]
+"""What becomes of the labels of classes that a class mapping does not name."""
+
 Preset = Literal["default", "original"]
 """Settings of a training that go together."""
 

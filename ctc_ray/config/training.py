@@ -16,6 +16,7 @@ from ctc_ray.config.choices import (
     Precision,
     Preset,
     ScheduleName,
+    UnmappedRule,
 )
 from ctc_ray.config.presets import with_preset
 
@@ -204,6 +205,12 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """Folder written by `ctc create-dataset`."""
     heads: tuple[str, ...] = Field(min_length=1)
     """Heads to learn, for example species count; one is enough. Each must be in the dataset."""
+    mapping_uri: Annotated[str | None, Shown("the classes of the dataset")] = None
+    """File that renames or merges classes for this training: a csv with the columns head,from,to,
+    or YAML of the form head: {from: to}. An empty `to`, or -1, means no label."""
+    unmapped: UnmappedRule = "keep"
+    """Used with --mapping-uri: classes that the file does not name, of the heads that it names.
+    keep: they stay as they are. drop: their images have no label of this head."""
     loss_weights: Annotated[dict[str, float], Shown("1 for every head")] = Field({})
     """Weight of the loss of each head."""
     loss: LossConfig = LossConfig()
@@ -263,6 +270,12 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
             )
         if any(weight < 0 for weight in self.loss_weights.values()):
             raise ValueError("loss_weights must not be negative")
+        return self
+
+    @model_validator(mode="after")
+    def _unmapped_needs_a_mapping(self) -> Self:
+        if self.unmapped != "keep" and self.mapping_uri is None:
+            raise ValueError("unmapped needs mapping_uri")
         return self
 
     @model_validator(mode="after")

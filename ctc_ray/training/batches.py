@@ -53,6 +53,8 @@ class LoaderSettings:
     label_space: LabelSpace
     decode: Decode  # JPEG and seed -> RGB pixels (H, W, C); all images have one size
     batch_size: int  # images per batch, at most; see `batch_sizes`
+    rename: Callable[[str, str], str | None] | None = None
+    """Head and class in the shards -> class of the label space, or None; None: they are equal."""
     decode_threads: int = 2
 
 
@@ -84,7 +86,7 @@ def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
         ThreadPoolExecutor(settings.decode_threads, "decode") as decoders,
         ThreadPoolExecutor(1, "make-batches") as maker,
     ):
-        windows = prefetch(_read_windows(plan, settings.label_space), reader, n_ahead=1)
+        windows = prefetch(_read_windows(plan, settings), reader, n_ahead=1)
         items = (item for window in windows for item in _items(window))
         batches = (
             _make_batch(plan, settings, [next(items) for _ in range(size)], decoders)
@@ -93,12 +95,13 @@ def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
         yield from prefetch(batches, maker, n_ahead=_BATCHES_AHEAD)
 
 
-def _read_windows(plan: EpochPlan, label_space: LabelSpace) -> Iterator[_Window]:
+def _read_windows(plan: EpochPlan, settings: LoaderSettings) -> Iterator[_Window]:
+    label_space = settings.label_space
     for number, first in enumerate(range(0, len(plan.ranges), GROUPS_PER_WINDOW)):
         ranges = plan.ranges[first : first + GROUPS_PER_WINDOW]
         rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
         codes = {
-            head: label_space.encode(head, rows[label_column(head)], missing=IGNORE_INDEX)
+            head: label_space.encode(head, _labels(rows, head, settings), missing=IGNORE_INDEX)
             for head in label_space.heads
         }
         order = np.arange(rows.num_rows)
@@ -107,6 +110,15 @@ def _read_windows(plan: EpochPlan, label_space: LabelSpace) -> Iterator[_Window]
                 rows.num_rows
             )
         yield _Window(rows, codes, order)
+
+
+def _labels(rows: pa.Table, head: str, settings: LoaderSettings) -> pa.Array | pa.ChunkedArray:
+    labels = rows[label_column(head)]
+    if settings.rename is None:
+        return labels
+    encoded = labels.combine_chunks().dictionary_encode()
+    names = [settings.rename(head, name) for name in encoded.dictionary.to_pylist()]
+    return pa.array(names, pa.string()).take(encoded.indices)
 
 
 def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Table:

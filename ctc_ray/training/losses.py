@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # everyone's name for it
 from torch import Tensor
 
-from ctc_ray.config.training import LossConfig
+from ctc_ray.config.training import LossConfig, TrainConfig
 from ctc_ray.training.batches import IGNORE_INDEX
 
 
@@ -98,6 +98,21 @@ def head_settings(
     if config.logit_adjustment:
         adjustment_K = (config.logit_adjustment * (n_K / n_K.sum()).log()).float().to(device)
     return HeadLossSettings(weights_K, adjustment_K, config.label_smoothing, config.focal_gamma)
+
+
+def loss_settings(
+    config: TrainConfig,
+    n_images: Mapping[str, Sequence[int]],
+    device: torch.device | str,
+    workers: Workers | None,
+) -> LossSettings:
+    """The settings of all heads.
+
+    Args:
+        n_images: head -> number of usable training images of each of its classes.
+    """
+    heads = {head: head_settings(config.loss, n_K, device) for head, n_K in n_images.items()}
+    return LossSettings(config.loss_weights, heads, workers)
 
 
 def head_loss(logits_BK: Tensor, labels_B: Tensor, settings: HeadLossSettings = _PLAIN) -> HeadLoss:

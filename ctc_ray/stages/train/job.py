@@ -31,6 +31,7 @@ from ctc_ray.models.bundle import (
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
+from ctc_ray.stages.train.mapped_classes import renaming
 from ctc_ray.stages.train.pixels import augment, decode, is_cpu
 from ctc_ray.stages.train.weights import (
     between,
@@ -42,7 +43,7 @@ from ctc_ray.stages.train.weights import (
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.calibration import CalibrationCounts
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
-from ctc_ray.training.losses import LossSettings, Workers, head_settings
+from ctc_ray.training.losses import Workers, loss_settings
 from ctc_ray.training.metrics import FinalMetrics, MetricCounts
 from ctc_ray.training.optimizer import EarlyStopping, LearningRateSchedule, make_optimizer
 from ctc_ray.training.plans import (
@@ -68,11 +69,15 @@ class TrainingJob:
         device: torch.device | str,
     ) -> None:
         self._config, self._dataset = config, dataset
+        self._rename = renaming(config)
         self._rank, self._n_workers = rank, n_workers
         labels = LabelSpace.from_json(dataset.classes).select(config.heads)
+        n_images = dataset.labels["train"]
+        counts = {h: [n_images[h].get(c, 0) for c in labels.classes[h]] for h in labels.heads}
+        workers = Workers(n_workers, sum_over_workers) if n_workers > 1 else None
         self._settings = EpochSettings(
             labels,
-            self._loss(labels, device),
+            loss_settings(config, counts, device, workers),
             device,
             config.seed,
             rank,
@@ -133,20 +138,6 @@ class TrainingJob:
         self.waited_s = 0.0
         """How long the training of the last epoch has waited for images."""
         self._best: dict[str, Tensor] = {}
-
-    def _loss(self, labels: LabelSpace, device: torch.device | str) -> LossSettings:
-        """What is minimised; classes are counted among the usable training images."""
-        n_images = self._dataset.labels["train"]
-        heads = {
-            head: head_settings(
-                self._config.loss,
-                [n_images[head].get(name, 0) for name in labels.classes[head]],
-                device,
-            )
-            for head in labels.heads
-        }
-        workers = Workers(self._n_workers, sum_over_workers) if self._n_workers > 1 else None
-        return LossSettings(self._config.loss_weights, heads, workers)
 
     def wrap(self, for_many_workers: Callable[[nn.Module], nn.Module]) -> None:
         """Let gradients be averaged over workers."""
@@ -298,6 +289,7 @@ class TrainingJob:
                 linear=is_cpu(self._settings.device),
             ),
             self._config.batch_size,
+            self._rename,
             self._config.decode_threads,
         )
 

@@ -21,6 +21,7 @@ from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, r
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
+from ctc_ray.stages.train.mapped_classes import with_classes
 from ctc_ray.stages.train.worker import Session, train_worker
 from ctc_ray.training.plans import list_row_groups
 
@@ -37,6 +38,7 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
     config = config.replaced(
         dataset_uri=storage.absolute(config.dataset_uri),
         output_uri=storage.absolute(config.output_uri),
+        mapping_uri=None if config.mapping_uri is None else storage.absolute(config.mapping_uri),
         model=config.model.model_copy(
             update={"pretrained": absolute_weights(config.model.pretrained)}
         ),
@@ -76,7 +78,7 @@ def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
 
 
 def check_dataset(config: TrainConfig) -> Manifest:
-    """The dataset's manifest, if this configuration can be trained on it.
+    """The dataset's manifest, with the classes that are learnt, if they can be.
 
     Raises:
         ConfigError: a split has no usable image, or the weights' file is not there.
@@ -87,6 +89,7 @@ def check_dataset(config: TrainConfig) -> Manifest:
         if head not in dataset.classes:
             known = ", ".join(dataset.classes)
             raise LabelError(f"heads: {head!r} is no head of the dataset; its heads are {known}")
+    dataset = with_classes(dataset, config)
     LabelSpace.from_json(dataset.classes).select(config.heads)
     for split in ("train", "val"):
         if not any(s.split == split and s.n_images > s.n_failed for s in dataset.shards):
@@ -110,6 +113,8 @@ def absolute_weights(pretrained: str | bool) -> str | bool:
 def inputs_of(config: TrainConfig) -> dict[str, str]:
     """What the model is made of -> a fingerprint that changes with its content."""
     inputs = {config.dataset_uri: manifest_fingerprint(config.dataset_uri)}
+    if config.mapping_uri is not None:
+        inputs[config.mapping_uri] = storage.digest(config.mapping_uri)
     weights = config.model.pretrained
     if isinstance(weights, str):
         files = weights_files(weights)

@@ -1,0 +1,82 @@
+"""A training with other classes than its dataset: as if the dataset had been made with them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from builders import train_config
+
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet
+from ctc_ray.models.bundle import load_bundle
+from ctc_ray.stages.train import stage as train
+
+MAPPING = "species: {red: warm, green: cold}\n"
+
+
+def config(dataset: Path, tmp_path: Path, mapping: str, **fields: Any) -> TrainConfig:
+    (tmp_path / "mapping.yaml").write_text(mapping)
+    return train_config(dataset, tmp_path / "model").replaced(
+        mapping_uri=str(tmp_path / "mapping.yaml"), max_epochs=8, **fields
+    )
+
+
+def labels(dataset: Path, split: str) -> Counter[str | None]:
+    rows = parquet.read_folder(str(dataset / f"split={split}"))
+    usable = rows.filter(pa.compute.is_null(rows["failure"]))
+    return Counter(usable["label_species"].to_pylist())
+
+
+def test_classes_are_merged_and_others_are_kept(dataset: Path, tmp_path: Path) -> None:
+    made = train.run(config(dataset, tmp_path, "species: {red: warm, green: warm}\n"))
+    assert made.classes == {"species": ["blue", "warm"], "count": ["1", "2"]}
+    n = labels(dataset, "train")
+    trained = load_bundle(str(tmp_path / "model")).provenance.n_training_images["species"]
+    assert trained == {"blue": n["blue"], "warm": n["red"] + n["green"]}
+    (row,) = [r for r in made.summary["on the validation split"] if r["head"] == "species"]
+    assert row["n"] == sum(c for name, c in labels(dataset, "val").items() if name is not None)
+    assert row["accuracy"] == 1.0
+
+
+def test_classes_that_are_not_named_may_be_left_unlabelled(dataset: Path, tmp_path: Path) -> None:
+    made = train.run(config(dataset, tmp_path, MAPPING, unmapped="drop"))
+    assert made.classes == {"species": ["cold", "warm"], "count": ["1", "2"]}
+    (row,) = [r for r in made.summary["on the validation split"] if r["head"] == "species"]
+    n = labels(dataset, "val")
+    assert row["n"] == n["red"] + n["green"]
+
+
+def test_an_empty_target_is_no_label(dataset: Path, tmp_path: Path) -> None:
+    made = train.run(config(dataset, tmp_path, "species: {blue: ''}\n"))
+    assert made.classes["species"] == ["green", "red"]
+
+
+@pytest.mark.parametrize(
+    ("mapping", "message"),
+    [
+        ("sex: {f: m}\n", "head 'sex' is not trained; heads are species, count"),
+        ("species: {yellow: warm}\n", "has no class 'yellow'; its classes are blue, green, red"),
+        ("species: {red: green, green: blue}\n", "green"),
+        ("species: {red: '', green: '', blue: ''}\n", "'species' has no class"),
+    ],
+)
+def test_a_mapping_that_does_not_fit_is_refused(
+    dataset: Path, tmp_path: Path, mapping: str, message: str
+) -> None:
+    with pytest.raises(Exception, match=message):
+        train.run(config(dataset, tmp_path, mapping))
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_rule_needs_a_mapping(dataset: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="unmapped needs mapping_uri"):
+        train_config(dataset, tmp_path).replaced(unmapped="drop")
+
+
+def test_another_mapping_is_another_model(dataset: Path, tmp_path: Path) -> None:
+    train.run(config(dataset, tmp_path, MAPPING))
+    with pytest.raises(ConfigError, match="another configuration"):
+        train.run(config(dataset, tmp_path, "species: {red: hot, green: cold}\n"))
