@@ -249,7 +249,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """Seed of the first weights, the order of images and the augmentation."""
     workers: int = Field(1, gt=0)
     """Number of training processes, on one or many nodes."""
-    gpu_per_worker: float = Field(0, ge=0)
+    gpu_per_worker: Annotated[
+        float | None, Field(ge=0), Shown("1, where there is one for each worker")
+    ] = None
     """GPUs per worker: 0 or 1."""
     cpu_per_worker: float = Field(1, gt=0)
     """CPUs that Ray reserves for each worker."""
@@ -284,6 +286,11 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
         if self.monitor not in known:
             raise ValueError(f"monitor is {self.monitor}; metrics are {', '.join(known)}")
         return self
+
+    @property
+    def gpus(self) -> float:
+        """GPUs per worker; 0 while it is not decided."""
+        return self.gpu_per_worker or 0
 
     @property
     def monitor_mode(self) -> Direction:

@@ -34,7 +34,7 @@ from ray.tune.search import BasicVariantGenerator
 from ctc_ray.config.base import merge, to_yaml
 from ctc_ray.config.choices import Direction
 from ctc_ray.config.search import Dimension, parse_space, train_config
-from ctc_ray.config.training import TuneConfig
+from ctc_ray.config.training import MONITORED, TuneConfig
 from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
@@ -44,6 +44,7 @@ from ctc_ray.runs.manifest import Manifest, is_complete
 from ctc_ray.runs.output_folder import open_run
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.cluster.errors import ray_work
+from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
 from ctc_ray.stages.train import stage as train
 
 logger = logging.getLogger(__name__)
@@ -110,7 +111,8 @@ def _check_trials(
     inputs: dict[str, str] = {}
     for trial in tried or [train_config(config, {})]:
         dataset = train.check_dataset(trial)
-        train.check_workers(trial, more_cpus=n_trials * _CPU_PER_TRIAL)
+        on_gpus = train.with_gpus(trial, on_cluster=is_on_cluster())
+        train.check_workers(on_gpus, more_cpus=n_trials * _CPU_PER_TRIAL)
         train.check_model(trial, dataset)
         inputs |= train.inputs_of(trial)
     return dataset, inputs
@@ -118,8 +120,7 @@ def _check_trials(
 
 def _check_metric(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> None:
     heads = train_config(config, {}).heads
-    per_head = ("accuracy", "macro_f1", "top5", "loss")
-    known = ["val_loss", *(f"val_{name}_{head}" for head in heads for name in per_head)]
+    known = ["val_loss", *(f"val_{name}_{head}" for head in heads for name in MONITORED)]
     if config.metric not in known:
         raise ConfigError(f"metric: {config.metric!r} is not known; metrics are {', '.join(known)}")
     weights = [name for name in dimensions if name.startswith("loss_weights")]

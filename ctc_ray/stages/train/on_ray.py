@@ -84,8 +84,8 @@ def _trainer(
     n_trainings: int,
 ) -> TorchTrainer:
     resources = {"CPU": config.cpu_per_worker}
-    if config.gpu_per_worker:
-        resources["GPU"] = config.gpu_per_worker
+    if config.gpus:
+        resources["GPU"] = config.gpus
     return TorchTrainer(
         _work,
         train_loop_config={
@@ -97,7 +97,7 @@ def _trainer(
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=config.workers,
-            use_gpu=config.gpu_per_worker > 0,
+            use_gpu=config.gpus > 0,
             resources_per_worker=resources,
         ),
         run_config=ray.train.RunConfig(

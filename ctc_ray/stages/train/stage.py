@@ -8,6 +8,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ctc_ray.config.training import TrainConfig
@@ -44,12 +45,14 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
         ),
     )
     dataset = check_dataset(config)
-    is_local = config.workers == 1 and not (config.gpu_per_worker or callbacks or is_on_cluster())
+    inputs = inputs_of(config)
+    fields = {**config.result_fields(), "inputs": inputs}
+    on_cluster = is_on_cluster()
+    is_local = config.workers == 1 and not (config.gpus or callbacks or on_cluster)
+    config = with_gpus(config, on_cluster=on_cluster)
     if not is_local:
         check_workers(config)
     check_model(config, dataset)
-    inputs = inputs_of(config)
-    fields = {**config.result_fields(), "inputs": inputs}
     with open_run(config.output_uri, "bundle", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
             return run
@@ -59,17 +62,33 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
             from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
 
             train_on_ray(config, dataset, run.claim, callbacks, n_trainings=n_trainings)
-        return _finish(config, run, inputs)
+        return _finish(config, run, fields)
+
+
+def with_gpus(config: TrainConfig, *, on_cluster: bool) -> TrainConfig:
+    """The configuration with one GPU per worker, if it leaves that open and so many are there.
+
+    A cluster that would start nodes with GPUs when they are asked for has none yet: ask for them.
+    """
+    if config.gpu_per_worker is not None:
+        return config
+    n_gpus = float(torch.cuda.device_count())
+    if on_cluster:
+        from ctc_ray.stages.cluster.connect import connect, there  # Ray takes seconds to import
+
+        connect()
+        n_gpus = there().get("GPU", 0)
+    return config.replaced(gpu_per_worker=1 if n_gpus >= config.workers else 0)
 
 
 def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
-    """Train with one worker on the CPUs of this process."""
+    """Train with one worker in this process, on its CPUs or its GPU."""
     session = Session(
         rank=0,
         n_workers=1,
         n_workers_here=1,
         n_trainings=1,
-        device="cpu",
+        device="cuda" if config.gpus else "cpu",
         wrap=lambda model: model,
         report=lambda _: None,
         show=lambda line: logger.info("%s", line),
@@ -133,9 +152,9 @@ def check_workers(config: TrainConfig, *, more_cpus: float = 0) -> None:
 
     require(
         f"--workers {config.workers}, --cpu-per-worker {config.cpu_per_worker:g}, "
-        f"--gpu-per-worker {config.gpu_per_worker:g}",
+        f"--gpu-per-worker {config.gpus:g}",
         cpus=config.workers * config.cpu_per_worker,
-        gpus=config.workers * config.gpu_per_worker,
+        gpus=config.workers * config.gpus,
         n_workers=config.workers,
         more_cpus=more_cpus,
     )
@@ -194,14 +213,14 @@ def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
             )
 
 
-def _finish(config: TrainConfig, run: Run, inputs: dict[str, str]) -> Manifest:
+def _finish(config: TrainConfig, run: Run, fields: dict[str, Any]) -> Manifest:
     bundle = load_bundle(config.output_uri)
     metrics = bundle.provenance.metrics
     heads = bundle.label_space.heads
     manifest = Manifest(
         kind="bundle",
-        config=config.result_fields(),
-        inputs=inputs,
+        config={name: value for name, value in fields.items() if name != "inputs"},
+        inputs=fields["inputs"],
         classes=bundle.label_space.to_json(),
         bundle=BundleRecord(image_size=bundle.image_size, keep_aspect=bundle.keep_aspect),
         summary={

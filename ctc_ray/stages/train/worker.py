@@ -51,7 +51,7 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
         OutputInUseError: another command has taken over the output.
     """
     storage.set_owner(claim.token)
-    if not config.gpu_per_worker:
+    if not config.gpus:
         torch.set_num_threads(n_threads(config, session))
     job = TrainingJob(
         config,

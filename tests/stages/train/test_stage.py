@@ -243,6 +243,31 @@ def test_threads_are_a_workers_share_of_the_cpus_that_there_are(
     assert worker.n_threads(config, session) == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "there", "workers", "expected"),
+    [
+        (None, 0, 1, 0),
+        (None, 1, 1, 1),
+        (None, 1, 2, 0),
+        (None, 4, 2, 1),
+        (0, 4, 2, 0),
+        (1, 0, 1, 1),
+    ],
+)
+def test_gpus_that_are_there_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+    asked: float | None,
+    there: int,
+    workers: int,
+    expected: float,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
+    config = TrainConfig(
+        dataset_uri="d", output_uri="o", heads=("a",), gpu_per_worker=asked, workers=workers
+    )
+    assert train.with_gpus(config, on_cluster=False).gpus == expected
+
+
 def test_an_error_of_the_data_is_not_tried_again_by_workers_on_ray(
     local_ray: None, dataset: Path, tmp_path: Path
 ) -> None:
