@@ -72,7 +72,7 @@ LIBRARIES: dict[str, set[str]] = {
 EXCEPTIONS: dict[str, set[str]] = {
     "images/augment.py": {"torch"},
     "stages/cluster": {"ray"},
-    "stages/train": {"ray", "torch"},
+    "stages/train": {"ray", "tensorboardX", "torch"},
     "stages/tune.py": {"ray"},
     "stages/predict": {"torch"},
     "stages/show": {"PIL"},

@@ -6,7 +6,7 @@ if it had never stopped.
 
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -302,6 +302,11 @@ class TrainingJob:
         return found.mean, found.std
 
     @property
+    def history(self) -> Sequence[Mapping[str, float]]:
+        """The metrics of each epoch that is finished."""
+        return self._history
+
+    @property
     def n_epochs(self) -> int:
         """Epochs that are finished."""
         return len(self._history)
@@ -358,8 +363,7 @@ class TrainingJob:
     def end(self) -> FinalMetrics:
         """Make the model that is kept, and measure it; every worker must call this."""
         self._measured.load_state_dict(self._best)
-        share = self._config.model.wise_ft
-        if share < 1:
+        if (share := self._config.model.wise_ft) < 1:
             backbone = self._measured.backbone
             backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
         calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)

@@ -20,6 +20,7 @@ from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.machine import n_cpus
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.train.job import TrainingJob
+from ctc_ray.stages.train.tensorboard import EVENTS_FILE, events_of
 
 _CHECKPOINTS = "checkpoints"
 _CHECKPOINT = re.compile(r"epoch-([0-9]+)[.]pt")
@@ -95,10 +96,11 @@ def n_threads(config: TrainConfig, session: Session) -> int:
 
 
 def _write_checkpoint(output_uri: str, job: TrainingJob) -> None:
-    """Write the state after this epoch, then delete the states after earlier ones."""
+    """Write the state after this epoch and the curves; delete the states after earlier ones."""
     folder = storage.join(output_uri, WORK_FOLDER, _CHECKPOINTS)
     uri = storage.join(folder, f"epoch-{job.n_epochs:05d}.pt")
     storage.write_bytes(uri, job.state())
+    storage.write_bytes(storage.join(output_uri, EVENTS_FILE), events_of(job.history))
     for _, other in _checkpoints(output_uri)[:-1]:
         storage.delete_file(other)
 

@@ -1,0 +1,57 @@
+"""The history of a training as a file of TensorBoard's; the same history gives the same bytes.
+
+`tensorboard --logdir MODEL` shows it. A file of a store must be copied first: TensorBoard reads
+s3:// only with a library of its own.
+"""
+
+import io
+import struct
+from collections.abc import Mapping, Sequence
+
+from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.summary_pb2 import Summary
+
+EVENTS_FILE = "tensorboard/events.out.tfevents.0.ctc"
+_MASK = 0xA282EAD8  # of TFRecord's checksums
+
+
+def events_of(history: Sequence[Mapping[str, float]]) -> bytes:
+    """The events: a scalar per column and epoch, e.g. `species/val_accuracy`.
+
+    There are no times: epoch k has the time of k seconds.
+
+    Args:
+        history: one row per epoch, with its number, from 1, as `epoch`.
+    """
+    content = io.BytesIO()
+    _write(content, Event(wall_time=0.0, file_version="brain.Event:2"))
+    for row in history:
+        epoch = int(row["epoch"])
+        values = [
+            Summary.Value(tag=_tag(name), simple_value=value)
+            for name, value in row.items()
+            if name != "epoch" and "_n_" not in name
+        ]
+        _write(content, Event(wall_time=epoch, step=epoch, summary=Summary(value=values)))
+    return content.getvalue()
+
+
+def _tag(column: str) -> str:
+    """Groups the columns of a head: `val_accuracy_species` is `species/val_accuracy`."""
+    for metric in ("balanced_accuracy", "accuracy", "macro_f1", "top5", "loss"):
+        for split in ("train", "val"):
+            prefix = f"{split}_{metric}_"
+            if column.startswith(prefix):
+                return f"{column[len(prefix) :]}/{split}_{metric}"
+    return f"training/{column}"
+
+
+def _write(content: io.BytesIO, event: Event) -> None:
+    """One record: its length and its bytes, each with a checksum."""
+    data = event.SerializeToString(deterministic=True)
+    for part in (struct.pack("<Q", len(data)), data):
+        content.write(part)
+        checksum = crc32c(part)
+        masked = (((checksum >> 15) | (checksum << 17)) + _MASK) & 0xFFFFFFFF
+        content.write(struct.pack("<I", masked))
