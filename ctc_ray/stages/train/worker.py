@@ -81,6 +81,7 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
     final = job.end()
     if session.rank == 0:
         claim.require_owner()
+        _write_curves(config.output_uri, job)  # a run may have been killed just before
         job.write_bundle(final)
 
 
@@ -100,9 +101,13 @@ def _write_checkpoint(output_uri: str, job: TrainingJob) -> None:
     folder = storage.join(output_uri, WORK_FOLDER, _CHECKPOINTS)
     uri = storage.join(folder, f"epoch-{job.n_epochs:05d}.pt")
     storage.write_bytes(uri, job.state())
-    storage.write_bytes(storage.join(output_uri, EVENTS_FILE), events_of(job.history))
+    _write_curves(output_uri, job)
     for _, other in _checkpoints(output_uri)[:-1]:
         storage.delete_file(other)
+
+
+def _write_curves(output_uri: str, job: TrainingJob) -> None:
+    storage.write_bytes(storage.join(output_uri, EVENTS_FILE), events_of(job.history))
 
 
 def _load_checkpoint(output_uri: str, job: TrainingJob) -> None:
