@@ -30,20 +30,15 @@ class KilledInEveryUnit:
 
 
 @dataclass(frozen=True)
-class DeadlyWorker:
-    """A worker whose process is killed when it has a deadly image, or too many images at once."""
+class WrappedWorker:
+    """A worker that does what another one does; its subclasses do something else besides."""
 
     worker: UnitWorker
-    deadly: frozenset[str]
-    most_images: int
 
     def read(self, unit: Unit) -> pa.Table:
         return self.worker.read(unit)
 
     def answer(self, rows: pa.Table) -> pa.Table:
-        names = {uri.rpartition("/")[2] for uri in rows["image_uri"].to_pylist()}
-        if names & self.deadly or rows.num_rows > self.most_images:
-            os.kill(os.getpid(), signal.SIGKILL)
         return self.worker.answer(rows)
 
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
@@ -51,6 +46,20 @@ class DeadlyWorker:
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
         return self.worker.output(unit, answers)
+
+
+@dataclass(frozen=True)
+class DeadlyWorker(WrappedWorker):
+    """A worker whose process is killed when it has a deadly image, or too many images at once."""
+
+    deadly: frozenset[str]
+    most_images: int
+
+    def answer(self, rows: pa.Table) -> pa.Table:
+        names = {uri.rpartition("/")[2] for uri in rows["image_uri"].to_pylist()}
+        if names & self.deadly or rows.num_rows > self.most_images:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.worker.answer(rows)
 
 
 @dataclass(frozen=True)

@@ -11,36 +11,26 @@ from pathlib import Path
 
 import pyarrow as pa
 import ray
+from deadly import WrappedWorker
 from ray.util.state import list_actors
 
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.runs.executor import Executor, Job, UnitResult
-from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
+from ctc_ray.runs.unit_worker import UnitWorker
 from ctc_ray.runs.units import Unit
-from ctc_ray.schemas import Failure
 from ctc_ray.stages.cluster.executor import RayExecutor
 from ctc_ray.stages.predict import stage as predict
 
 
 @dataclass(frozen=True)
-class SlowWorker:
+class SlowWorker(WrappedWorker):
     """A worker that waits before each unit."""
 
-    worker: UnitWorker
     seconds: float
 
     def read(self, unit: Unit) -> pa.Table:
         time.sleep(self.seconds)
         return self.worker.read(unit)
-
-    def answer(self, rows: pa.Table) -> pa.Table:
-        return self.worker.answer(rows)
-
-    def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
-        return self.worker.fail(rows, failure)
-
-    def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
-        return self.worker.output(unit, answers)
 
 
 @dataclass(frozen=True)

@@ -255,11 +255,11 @@ def _work(make_worker: Callable[[], UnitWorker], asked: IO[bytes], answers: IO[b
             worker = worker or make_worker()
             answer = worker.answer(rows)
         except Exception as error:  # noqa: BLE001  # for the parent
-            answer = _plain(error)
+            answer = picklable(error)
         _send(answer, answers)
 
 
-def _plain(error: Exception) -> Exception:
+def picklable(error: Exception) -> Exception:
     """The error as an object that another process can read."""
     try:
         pickle.loads(pickle.dumps(error))  # our own bytes

@@ -17,6 +17,7 @@ from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.retries import UnusableStoreError
 from ctc_ray.runs.claim import Claim
+from ctc_ray.runs.crashes import picklable
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.cluster.connect import connect
@@ -132,7 +133,7 @@ def _work(settings: dict[str, Any]) -> None:
         train_worker(config, dataset, settings["claim"], session)
     except Exception as error:
         if _would_come_again(error):
-            ray.get(mailbox.fail.remote(pickle.dumps(_plain(error))))
+            ray.get(mailbox.fail.remote(pickle.dumps(picklable(error))))
         raise
 
 
@@ -143,12 +144,3 @@ def _would_come_again(error: Exception) -> bool:
     if isinstance(error, OSError | RayError):
         return False
     return not (isinstance(error, RuntimeError) and _LOST_PEER.search(str(error)))
-
-
-def _plain(error: Exception) -> Exception:
-    """The error as an object that another process can read."""
-    try:
-        pickle.loads(pickle.dumps(error))  # our own bytes
-    except Exception:  # noqa: BLE001  # whatever its class does when it is read
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
