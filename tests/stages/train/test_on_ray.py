@@ -6,7 +6,8 @@ import pytest
 
 from ctc_ray.errors import ConfigError, DivergedError, SchemaError
 from ctc_ray.files.retries import UnusableStoreError
-from ctc_ray.stages.train.on_ray import _plain, _would_come_again
+from ctc_ray.runs.crashes import picklable
+from ctc_ray.stages.train.on_ray import _would_come_again
 
 
 @pytest.mark.parametrize(
@@ -45,5 +46,5 @@ def test_an_error_that_cannot_be_pickled_keeps_its_text() -> None:
     class LocalError(Exception):
         pass
 
-    assert isinstance(_plain(ConfigError("a")), ConfigError)
-    assert str(pickle.loads(pickle.dumps(_plain(LocalError("why"))))) == "LocalError: why"
+    assert isinstance(picklable(ConfigError("a")), ConfigError)
+    assert str(pickle.loads(pickle.dumps(picklable(LocalError("why"))))) == "LocalError: why"
