@@ -125,16 +125,18 @@ def footer_digest(uri: str) -> str:
     The footer holds the place, size and counts of every column of every row group.
 
     Raises:
-        FileNotFoundError, SchemaError: see `open_parquet`.
+        FileNotFoundError: there is no such file.
+        SchemaError: it is no Parquet file.
     """
-    open_parquet(uri).close()  # it is one
     with storage.open_file(uri) as file:
 
         def read() -> bytes:
             size = file.size()
-            file.seek(size - _AFTER_FOOTER)
-            length = int.from_bytes(file.read(4), "little")
-            file.seek(max(0, size - _AFTER_FOOTER - length))
+            file.seek(max(0, size - _AFTER_FOOTER))
+            length, magic = int.from_bytes(file.read(4), "little"), file.read(4)
+            if magic != b"PAR1" or length + _AFTER_FOOTER > size:
+                raise SchemaError(f"{uri}: no Parquet file, or damaged at its end")
+            file.seek(size - _AFTER_FOOTER - length)
             return bytes(file.read(length))
 
         return hashlib.sha256(storage.operation("read", uri, read)).hexdigest()

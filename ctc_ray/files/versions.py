@@ -3,11 +3,14 @@
 That is the ETag of an object, and size and time of a file on a disk.
 """
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import local_files, object_store, storage
+
+_FILES_PER_TASK = 256  # a future for each of millions of files would take gigabytes
 
 
 def read_with_version(uri: str) -> tuple[bytes, str]:
@@ -40,7 +43,9 @@ def versions_of(uris: Sequence[str | None], *, n_threads: int) -> list[str | Non
                 return listed[_folder(uri)].get(uri.rpartition("/")[2])
             return None if uri is None else _local(uri)
 
-        return list(pool.map(find, uris, chunksize=1))
+        parts = [uris[i : i + _FILES_PER_TASK] for i in range(0, len(uris), _FILES_PER_TASK)]
+        found = pool.map(lambda part: [find(uri) for uri in part], parts)
+        return list(itertools.chain.from_iterable(found))
 
 
 def _folder(uri: str) -> str:

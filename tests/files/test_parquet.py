@@ -1,5 +1,7 @@
 import errno
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -133,3 +135,24 @@ def test_a_disk_that_fails_is_no_damaged_file(tmp_path, monkeypatch):
 def _written(uri: str, content: bytearray) -> str:
     storage.write_bytes(uri, bytes(content))
     return uri
+
+
+def test_the_digest_of_a_footer_is_that_of_a_copy_and_changes_with_the_content(
+    tmp_path: Path,
+) -> None:
+    for name, values in (("a", [1, 2, 3]), ("other", [1, 2, 4])):
+        parquet.write_table(str(tmp_path / name), pa.table({"x": values}))
+    shutil.copy(tmp_path / "a", tmp_path / "copy")
+    a, copy, other = (
+        parquet.footer_digest(str(tmp_path / name)) for name in ("a", "copy", "other")
+    )
+    assert a == copy != other
+    for name, content in (
+        ("short", b"PAR1"),
+        ("text", b"no table at all"),
+        ("cut", (tmp_path / "a").read_bytes()[:-3]),
+        ("long", b"PAR1" + b"\xff\xff\xff\x7fPAR1"),
+    ):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SchemaError, match="no Parquet file, or damaged at its end"):
+            parquet.footer_digest(str(tmp_path / name))

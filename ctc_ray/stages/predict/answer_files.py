@@ -12,7 +12,7 @@ from ctc_ray.files import parquet, storage
 
 _PART = re.compile(r"[^/]+/part-([0-9]{5,})\.parquet")
 NOT_NOTED = "not noted"
-"""In place of the version of a file that an earlier version of this program has read."""
+"""The version of a file that was scored before versions were recorded: not known."""
 IMAGES, EVENTS, VERSIONS = "images", "events", "_versions"  # folders below the output
 
 
@@ -64,7 +64,7 @@ def keep_events(output_uri: str, name: str, events: pa.Array) -> None:
     for uri in uris:
         if not storage.exists(uri):  # of an earlier version of this program, or killed just here
             continue
-        rows = parquet.read_table(uri)
+        rows = images if uri == uris[-1] else parquet.read_table(uri)
         chosen = (
             pc.is_in(rows["image_id"], value_set=ids)
             if "image_id" in rows.column_names
