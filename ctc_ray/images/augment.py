@@ -165,7 +165,7 @@ def _without_rectangle(rgb_HWC: Pixels, erased: Erased) -> Pixels:
 
 
 def change_batch(images_BCHW: Tensor, colours: Sequence[LinearColours]) -> Tensor:
-    """As `change_colours`, for a batch of uint8 images on any device, without waiting for it."""
+    """As `change_colours`, for a batch of uint8 images on any device."""
     device = images_BCHW.device
     matrices = torch.tensor(np.stack([one.matrix() for one in colours]), dtype=torch.float32)
     of_mean = torch.tensor([one.of_mean for one in colours], dtype=torch.float32)

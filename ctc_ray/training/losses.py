@@ -16,20 +16,12 @@ from ctc_ray.training.batches import IGNORE_INDEX
 
 
 @dataclass(frozen=True)
-class HeadLoss:
-    """Sum of the losses of a head's labelled rows, and the sum of the weights of these rows."""
-
-    total: Tensor
-    weight: Tensor
-
-
-@dataclass(frozen=True)
 class HeadLossSettings:
     """How the loss of one head is computed; the defaults give the plain cross entropy."""
 
     class_weights_K: Tensor | None = None  # noqa: N815  # shape letters
     """Weight of a row by its class; None: 1."""
-    adjustment_K: Tensor | None = None  # noqa: N815
+    adjustment_K: Tensor | None = None  # noqa: N815  # shape letters
     """Added to the logits during training; None: nothing."""
     label_smoothing: float = 0.0
     focal_gamma: float = 0.0
@@ -115,8 +107,8 @@ def loss_settings(
     return LossSettings(config.loss_weights, heads, workers)
 
 
-def head_loss(logits_BK: Tensor, labels_B: Tensor, settings: HeadLossSettings = _PLAIN) -> HeadLoss:
-    """The loss of one head, summed over the rows that have a label.
+def head_loss(logits_BK: Tensor, labels_B: Tensor, settings: HeadLossSettings = _PLAIN) -> Tensor:
+    """The loss of one head (), summed over the rows that have a label.
 
     A row without a label changes neither the loss nor the gradient. Without any label the loss is
     0, with a gradient of 0 (torch's mean would be NaN).
@@ -127,7 +119,7 @@ def head_loss(logits_BK: Tensor, labels_B: Tensor, settings: HeadLossSettings = 
     if settings.adjustment_K is not None:
         logits_BK = logits_BK + settings.adjustment_K
     if not settings.focal_gamma:
-        total = F.cross_entropy(
+        return F.cross_entropy(
             logits_BK,
             labels_B,
             weight=settings.class_weights_K,
@@ -135,7 +127,6 @@ def head_loss(logits_BK: Tensor, labels_B: Tensor, settings: HeadLossSettings = 
             reduction="sum",
             label_smoothing=settings.label_smoothing,
         )
-        return HeadLoss(total, label_weight(labels_B, settings))
     losses_B = F.cross_entropy(
         logits_BK,
         labels_B,
@@ -147,13 +138,7 @@ def head_loss(logits_BK: Tensor, labels_B: Tensor, settings: HeadLossSettings = 
     known_B = torch.where(labels_B == IGNORE_INDEX, 0, labels_B)
     log_p_B = logits_BK.log_softmax(dim=1).gather(1, known_B[:, None]).squeeze(1)
     missed_B = -torch.expm1(log_p_B.clamp(max=-1e-7))  # 1 - p; its power has no slope at 0
-    total = (weights_B * missed_B.pow(settings.focal_gamma) * losses_B).sum()
-    return HeadLoss(total, weights_B.sum())
-
-
-def label_weight(labels_B: Tensor, settings: HeadLossSettings = _PLAIN) -> Tensor:
-    """The sum of the weights of the labelled rows: their number, without class weights."""
-    return _row_weights(labels_B, settings).sum()
+    return (weights_B * missed_B.pow(settings.focal_gamma) * losses_B).sum()
 
 
 def _row_weights(labels_B: Tensor, settings: HeadLossSettings) -> Tensor:
@@ -171,7 +156,7 @@ def label_weights(targets: Sequence[Target], settings: LossSettings) -> dict[str
     """
     heads = list(targets[0].labels)
     parts = [
-        [target.share * label_weight(target.labels[h], settings.of(h)) for h in heads]
+        [target.share * _row_weights(target.labels[h], settings.of(h)).sum() for h in heads]
         for target in targets
     ]
     sums = torch.stack([torch.stack(part) for part in parts]).double().sum(dim=0)
@@ -201,7 +186,7 @@ def multi_head_loss(
     terms = []
     for head, logits_BK in logits.items():
         totals = [
-            target.share * head_loss(logits_BK, target.labels[head], settings.of(head)).total
+            target.share * head_loss(logits_BK, target.labels[head], settings.of(head))
             for target in targets
         ]
         total, weight = torch.stack(totals).sum(), weights_of_step[head]

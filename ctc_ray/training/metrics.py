@@ -67,7 +67,7 @@ class MetricCounts:
             for head, part_BK in logits.items():
                 logits_BK = part_BK.float()
                 self._update_head(head, logits_BK, labels[head])
-                self.losses[head] += head_loss(logits_BK, labels[head]).total.double()
+                self.losses[head] += head_loss(logits_BK, labels[head]).double()
 
     def _update_head(self, head: str, logits_BK: Tensor, labels_B: Tensor) -> None:
         # rows without label count 0: to leave them out would wait for the GPU

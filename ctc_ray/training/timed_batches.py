@@ -10,7 +10,7 @@ EVERY_S = 30.0
 
 
 class TimedBatches:
-    """Iterates over batches once; every half minute it tells how far it is."""
+    """Iterates over batches once, and reports progress every 30 seconds."""
 
     def __init__(
         self,

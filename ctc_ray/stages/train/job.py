@@ -19,6 +19,7 @@ from ctc_ray.console.progress import clock
 from ctc_ray.errors import DivergedError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
+from ctc_ray.images.augment import augment_batch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import ThreeFloats, weight_blocks
 from ctc_ray.models.bundle import (
@@ -32,7 +33,7 @@ from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import augment, decode, is_cpu
+from ctc_ray.stages.train.pixels import decode, is_cpu
 from ctc_ray.stages.train.weights import (
     between,
     copy,
@@ -76,18 +77,18 @@ class TrainingJob:
         counts = {h: [n_images[h].get(c, 0) for c in labels.classes[h]] for h in labels.heads}
         workers = Workers(n_workers, sum_over_workers) if n_workers > 1 else None
         self._settings = EpochSettings(
-            labels,
-            loss_settings(config, counts, device, workers),
-            device,
-            config.seed,
-            rank,
-            config.accumulate,
-            config.optimizer.clip_norm,
-            partial(augment, settings=config.augment, linear=not is_cpu(device)),
-            config.precision,
-            gradient_scaler(config.precision, device),
-            config.augment.mix,
-            config.augment.mix_alpha,
+            label_space=labels,
+            loss=loss_settings(config, counts, device, workers),
+            device=device,
+            seed=config.seed,
+            rank=rank,
+            accumulate=config.accumulate,
+            clip_norm=config.optimizer.clip_norm,
+            augment=partial(augment_batch, settings=config.augment, linear=not is_cpu(device)),
+            precision=config.precision,
+            scaler=gradient_scaler(config.precision, device),
+            mix=config.augment.mix,
+            mix_alpha=config.augment.mix_alpha,
         )
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
@@ -125,8 +126,8 @@ class TrainingJob:
             self._model, config.optimizer, weight_blocks(self._model.backbone)
         )
         self._ema = moving_average(self._model, config.model.ema_decay)
-        if self._ema is not None:
-            self._optimizer.register_step_post_hook(self._average)
+        if (ema := self._ema) is not None:
+            self._optimizer.register_step_post_hook(lambda *_: ema.update_parameters(self._model))
         scale = n_workers * config.accumulate if config.optimizer.scale_with_workers else 1
         self._learning_rate = LearningRateSchedule(
             config.schedule,
@@ -152,10 +153,6 @@ class TrainingJob:
         if is_frozen != self._model.freeze_backbone or self._wrapped is self._model:
             self._model.freeze(is_frozen=is_frozen)
             self._wrapped = self._wrap(self._model)  # it counts on gradients of the same weights
-
-    def _average(self, *_: object) -> None:
-        if self._ema is not None:
-            self._ema.update_parameters(self._model)
 
     @property
     def _measured(self) -> MultiHeadModel:

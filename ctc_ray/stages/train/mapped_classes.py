@@ -6,12 +6,13 @@ A helper of `ctc train --mapping-uri`.
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
+from functools import partial
 
 from ctc_ray.config.choices import UnmappedRule
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.selection.class_mapping import read_mapping
+from ctc_ray.selection.class_mapping import ClassMapping, read_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -27,20 +28,14 @@ def renaming(config: TrainConfig) -> Renaming | None:
     """
     if config.mapping_uri is None:
         return None
-    mapping = read_mapping(config.mapping_uri)
-    keeps = _keeps(config.unmapped)
-
-    def rename(head: str, name: str) -> str | None:
-        names = mapping.get(head)
-        if names is None:  # the mapping says nothing about this head
-            return name
-        return names.get(name, name if keeps else None)
-
-    return rename
+    return partial(_rename, read_mapping(config.mapping_uri), config.unmapped)
 
 
-def _keeps(rule: UnmappedRule) -> bool:
-    return rule == "keep"
+def _rename(mapping: ClassMapping, unmapped: UnmappedRule, head: str, name: str) -> str | None:
+    names = mapping.get(head)
+    if names is None:  # the mapping says nothing about this head
+        return name
+    return names.get(name, name if unmapped == "keep" else None)
 
 
 def with_classes(dataset: Manifest, config: TrainConfig) -> Manifest:
@@ -49,10 +44,10 @@ def with_classes(dataset: Manifest, config: TrainConfig) -> Manifest:
     Raises:
         ConfigError: the mapping names another head or class.
     """
-    rename = renaming(config)
-    if rename is None or config.mapping_uri is None:
+    if config.mapping_uri is None:
         return dataset
     mapping = read_mapping(config.mapping_uri)
+    rename = partial(_rename, mapping, config.unmapped)
     for head, names in mapping.items():
         if head not in config.heads:
             raise ConfigError(

@@ -1,15 +1,12 @@
 """How a worker makes the pixels that a model sees of the JPEGs of a shard."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from ctc_ray.config.training import AugmentConfig
 from ctc_ray.errors import SchemaError
-from ctc_ray.images.augment import augment_batch, augment_image, params_of
+from ctc_ray.images.augment import augment_image, params_of
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE
 from ctc_ray.schemas import Failure
@@ -47,13 +44,6 @@ def decode(
     if isinstance(image, Failure):
         raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
     return image if params is None else augment_image(image, params, linear=linear)
-
-
-def augment(
-    images_BCHW: Tensor, seeds: Sequence[int], *, settings: AugmentConfig, linear: bool
-) -> Tensor:
-    """What is still to be done to a batch on its device; see `augment_batch`."""
-    return augment_batch(images_BCHW, seeds, settings, linear=linear)
 
 
 def is_cpu(device: torch.device | str) -> bool:
