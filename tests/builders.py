@@ -255,7 +255,7 @@ def create_all(me: int, folder_uri: str, barrier: Any) -> list[bool]:
 
 
 def taken_at(jpeg: bytes, text: str) -> bytes:
-    """The same image with a time in its EXIF data."""
+    """The JPEG with this capture time in its EXIF data."""
     exif, out = Image.Exif(), io.BytesIO()
     exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = text
     Image.open(io.BytesIO(jpeg)).save(out, "JPEG", exif=exif)

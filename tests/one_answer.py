@@ -21,7 +21,7 @@ Probs = npt.NDArray[np.float32]
 
 
 def photographs(folder: Path) -> list[Path]:
-    """Of many sizes."""
+    """Up to `N_PHOTOS` JPEGs below the folder, of many sizes."""
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg"))
     return found[:: max(1, len(found) // N_PHOTOS)][:N_PHOTOS]
 

@@ -55,7 +55,7 @@ class Bundle:
     """Head -> what its logits are divided by before the softmax; 1 if absent."""
 
     def uncalibrated(self) -> "Bundle":
-        """The same model, whose probabilities are the softmax of its logits."""
+        """The bundle without temperatures: its probabilities are the softmax of the logits."""
         return replace(self, temperatures={})
 
     @property

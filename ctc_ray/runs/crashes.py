@@ -125,7 +125,7 @@ def _require_hope(name: str, n_crashed: int, n_answered: int, child: "_Child") -
 
 @dataclass(frozen=True)
 class _Ended:
-    """In place of an answer: the process that worked on it has ended."""
+    """Returned instead of an answer when the process that worked on the rows has died."""
 
     how: str
 

@@ -31,7 +31,7 @@ class UnitWorker(Protocol):
         """What becomes of some rows of a unit, row by row; only here are images touched."""
 
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
-        """The same for rows whose images all have this failure; no image is touched."""
+        """The output rows of images that all have this failure; no image is read."""
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
         """The files of a unit, from what became of all its rows, in their order."""

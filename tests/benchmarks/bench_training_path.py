@@ -76,7 +76,7 @@ class Split:
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
     def own_pixels(self, geometry: Geometry) -> Tensor:
-        """The same as `ctc` samples them."""
+        """uint8 (N, C, S, S), sampled as `ctc train` samples."""
         pixels = [
             to_input(
                 raw, image_size=SIZE, keep_aspect=False, max_pixels=10**9, truncated="fail",

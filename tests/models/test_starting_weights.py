@@ -75,7 +75,7 @@ def test_a_folder_that_is_no_bundle_is_told(tmp_path: Path) -> None:
 
 
 def resnet_weights() -> dict[str, torch.Tensor]:
-    """Of a whole model: the backbone's, and those of a classifier that it does not have."""
+    """Weights of a ResNet with its classifier, which the backbone does not have."""
     return {**make_backbone(TINY).network.state_dict(), "fc.weight": torch.rand(7, 9)}
 
 

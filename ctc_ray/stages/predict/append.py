@@ -117,7 +117,7 @@ def require_unchanged(config: PredictConfig, fields: Mapping[str, Any], rows: pa
     if is_growing(uri) and not is_finished:
         raise ConfigError(f"{uri}: an append is not finished; run it again, with --append")
     if _settings(there, config.bundle_uri) != _settings(fields, config.bundle_uri):
-        return  # this is told where the run is opened
+        return  # `open_run` raises the error for this
     if not is_finished:
         if there != fields:
             raise ConfigError(

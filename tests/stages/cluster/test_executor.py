@@ -5,7 +5,7 @@ from ctc_ray.stages.cluster.executor import pool_sizes
 
 
 def job(**fields: float) -> Job:
-    return Job("out", None, lambda _: None, keeps_workers=True, **fields)  # type: ignore
+    return Job("out", None, lambda _: None, keeps_workers=True, **fields)
 
 
 @pytest.mark.parametrize(

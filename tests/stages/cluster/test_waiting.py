@@ -21,7 +21,7 @@ HEAD = NodeInfo("m7i", "head", "i-1", "10.0.0.1")
 def status(needed: list[tuple[dict[str, float], int]], **fields: object) -> ClusterStatus:
     bundles = [ResourceRequestByCount(bundle, count) for bundle, count in needed]
     demand = ResourceDemandSummary(ray_task_actor_demand=[RayTaskActorDemand(bundles)])
-    return ClusterStatus(active_nodes=[HEAD], resource_demands=demand, **fields)  # type: ignore
+    return ClusterStatus(active_nodes=[HEAD], resource_demands=demand, **fields)
 
 
 def failed(details: str) -> LaunchRequest:

@@ -364,7 +364,7 @@ def test_a_file_that_is_away_keeps_its_answer(model: Path, photos: Path, tmp_pat
         (photos / name).unlink()
     put(photos, "new.jpg", seed=5)
     new = [f"e{n // 2}" for n in range(len(names))]
-    write(table, [*zip(new, names, strict=True), ["e0", "new.jpg"]])  # type: ignore[list-item]
+    write(table, [*zip(new, names, strict=True), ["e0", "new.jpg"]])
     with pytest.raises(ConfigError, match="1 new images, 0 replaced, 6 gone"):
         run(made)
     assert run(made, append=True).failures == {}
