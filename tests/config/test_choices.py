@@ -22,7 +22,7 @@ TAKEN_APART = {
     "UndatedRule": ["splits/by_time.py"],
     "MachineLabels": ["inventory/sources/camtrap_labels.py"],
     "RarestClass": ["selection/balance.py"],
-    "UnmappedRule": [],  # one of two: stages/train/mapped_classes.py
+    "UnmappedRule": ["stages/train/mapped_classes.py"],
     "Preset": [],  # a table: config/presets.py
     "OptimizerName": ["training/optimizer.py"],
     "ScheduleName": ["training/optimizer.py"],

@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import assert_never
 
 from ctc_ray.config.choices import UnmappedRule
 from ctc_ray.config.training import TrainConfig
@@ -32,10 +33,17 @@ def renaming(config: TrainConfig) -> Renaming | None:
 
 
 def _rename(mapping: ClassMapping, unmapped: UnmappedRule, head: str, name: str) -> str | None:
-    names = mapping.get(head)
-    if names is None:  # the mapping says nothing about this head
+    if head not in mapping:
         return name
-    return names.get(name, name if unmapped == "keep" else None)
+    if name in mapping[head]:
+        return mapping[head][name]
+    match unmapped:
+        case "keep":
+            return name
+        case "drop":
+            return None
+        case _:
+            assert_never(unmapped)
 
 
 def with_classes(dataset: Manifest, config: TrainConfig) -> Manifest:
