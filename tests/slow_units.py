@@ -1,6 +1,7 @@
 """Units that take their time, and the nodes where they are done; a module that workers import."""
 
 import json
+import os
 import sys
 import threading
 import time
@@ -24,31 +25,38 @@ from ctc_ray.stages.predict import stage as predict
 
 @dataclass(frozen=True)
 class SlowWorker(WrappedWorker):
-    """A worker that waits before each unit."""
+    """A worker that waits a second before each unit, and five while no other one has worked.
 
-    seconds: float
+    Ray Data asks for nodes by the rate of the units that are done: none may wait for long.
+    """
+
+    marks: Path
 
     def read(self, unit: Unit) -> pa.Table:
-        time.sleep(self.seconds)
+        (self.marks / str(os.getpid())).touch()
+        latest = time.monotonic() + 5
+        time.sleep(1)
+        while len(list(self.marks.iterdir())) < 2 and time.monotonic() < latest:
+            time.sleep(0.2)
         return self.worker.read(unit)
 
 
 @dataclass(frozen=True)
 class WithSlowUnits:
-    """An executor whose workers are slow."""
+    """An executor whose workers are slow; each leaves its mark in a folder."""
 
     executor: Executor
-    seconds: float
+    marks: Path
 
     def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
         make_worker = partial(self._make_worker, job.make_worker)
         return self.executor.run(units, replace(job, make_worker=make_worker))
 
     def _make_worker(self, make: Callable[[int], UnitWorker], n_threads: int) -> UnitWorker:
-        return SlowWorker(make(n_threads), self.seconds)
+        return SlowWorker(make(n_threads), self.marks)
 
 
-def main(bundle: str, images: str, output: str) -> None:
+def main(bundle: str, images: str, output: str, marks: str) -> None:
     """Predict, and print how many workers were at work at a time, and on how many nodes."""
     most = {"workers": 0, "nodes": 0}
     ended = threading.Event()
@@ -65,7 +73,7 @@ def main(bundle: str, images: str, output: str) -> None:
     config = PredictConfig(
         bundle_uri=bundle, output_uri=output, images_uri=images, images_per_unit=1
     )
-    made = predict.run(config, executor=WithSlowUnits(RayExecutor(), 1.0))
+    made = predict.run(config, executor=WithSlowUnits(RayExecutor(), Path(marks)))
     ended.set()
     watcher.join()
     sys.stdout.write(json.dumps({**most, "rows": made.rows_out}) + "\n")

@@ -16,7 +16,7 @@ import slow_units
 from builders import photograph, untrained_bundle
 from own_ray import CHECKOUT, Cluster, own_ray
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(500)]
 
 NO_COMMANDS = (
     *("initialization_commands", "setup_commands", "head_setup_commands", "cluster_synced_files"),
@@ -76,7 +76,7 @@ def run(cluster: Cluster, *argv: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=400,
     )
 
 
@@ -86,7 +86,10 @@ def test_predict_ends_with_as_many_workers_as_nodes_came(cluster: Cluster, tmp_p
     for number in range(60):
         (images / f"{number:02d}.jpg").write_bytes(photograph("red", seed=number))
     bundle = untrained_bundle(tmp_path / "model")
-    done = run(cluster, slow_units.__file__, str(bundle), str(images), str(tmp_path / "out"))
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    places = (str(place) for place in (bundle, images, tmp_path / "out", marks))
+    done = run(cluster, slow_units.__file__, *places)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {"workers": 2, "nodes": 2, "rows": 60}
 
