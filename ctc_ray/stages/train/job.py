@@ -15,13 +15,12 @@ from torch import Tensor, nn
 
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import AugmentConfig, TrainConfig
-from ctc_ray.console.progress import clock
 from ctc_ray.errors import DivergedError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.backbones import ThreeFloats, weight_blocks
+from ctc_ray.models.backbones import weight_blocks
 from ctc_ray.models.bundle import (
     HISTORY_FILE,
     METRICS_FILE,
@@ -30,8 +29,15 @@ from ctc_ray.models.bundle import (
     save_bundle,
 )
 from ctc_ray.models.multi_head import MultiHeadModel
-from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
+from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
+from ctc_ray.stages.train import telling
+from ctc_ray.stages.train.first_model import (
+    Normalisation,
+    make_model,
+    normalisation_of,
+    with_heads_of,
+)
 from ctc_ray.stages.train.mapped_classes import renaming
 from ctc_ray.stages.train.pixels import decode, is_cpu
 from ctc_ray.stages.train.weights import (
@@ -101,24 +107,10 @@ class TrainingJob:
             image_size=config.model.image_size,
         )
         self._image_size = backbone.image_size
-        mean, std = backbone.mean, backbone.std
-        if start is not None and start.normalisation is not None:
-            mean, std = start.normalisation
-        elif not config.model.pretrained:
-            mean, std = self._statistics()
-        self._model = MultiHeadModel(
-            backbone,
-            labels,
-            mean=mean,
-            std=std,
-            dropout=config.model.dropout,
-            freeze_backbone=config.model.freeze_backbone,
-        ).to(device)
-        self.told: list[str] = []
+        normalisation = normalisation_of(config, backbone, start, self._statistics)
+        self._model = make_model(config, labels, backbone, normalisation).to(device)
+        self.told = with_heads_of(start, self._model, config)
         """What the weights to begin with have given, in lines for the user."""
-        if start is not None:
-            loaded = load_heads(self._model, start)
-            self.told = list(report(start, loaded, config.model.keep_aspect))
         self._wrapped: nn.Module = self._model
         self._wrap: Callable[[nn.Module], nn.Module] = lambda model: model
         self._start = copy(self._model.backbone.state_dict()) if config.model.wise_ft < 1 else {}
@@ -166,32 +158,34 @@ class TrainingJob:
 
     def about(self) -> str:
         """What is trained, on what, in words."""
-        config, plan = self._config, self._epoch_plan(0)
-        sizes = batch_sizes(plan.n_items, config.batch_size)
-        heads = ", ".join(
-            f"{head} ({self._settings.label_space.n_classes(head)} classes)"
-            for head in config.heads
-        )
-        device = "CPU" if is_cpu(self._settings.device) else torch.cuda.get_device_name()
-        workers = f"{self._n_workers} worker{'' if self._n_workers == 1 else 's'}"
-        n_val = sum(group.n_images for group in self._groups["val"])
-        return (
-            f"train: {heads}; {config.model.backbone} at {self._image_size} pixels; "
-            f"{self._n_workers * plan.n_items:,} images per epoch, {n_val:,} to validate; "
-            f"{workers} on {device}, {len(sizes):,} batches of {max(sizes)}"
+        return telling.about(
+            self._config,
+            self._settings,
+            self._epoch_plan(0).n_items,
+            image_size=self._image_size,
+            n_workers=self._n_workers,
+            n_val=self._n_val,
         )
 
     def ending(self) -> str:
         """Why there are no more epochs, and which one is kept."""
-        config, best = self._config, self._stopping.best_epoch
-        patience = config.early_stopping_patience
-        why = (
-            f"{config.monitor} has not become better for {patience} epochs"
-            if self._stopping.should_stop and len(self._history) < config.max_epochs
-            else f"all {config.max_epochs} epochs are done"
+        return telling.ending(self._config, self._stopping, self._history)
+
+    def line(self, metrics: dict[str, float]) -> str:
+        """An epoch in words."""
+        n_images = self._n_workers * self._epoch_plan(len(self._history) - 1).n_items + self._n_val
+        return telling.epoch_line(
+            self._config,
+            metrics,
+            epoch=len(self._history),
+            images_s=n_images / metrics["seconds"],
+            waited=self.waited_s / metrics["seconds"],
         )
-        value = self._history[best][config.monitor]
-        return f"{why}; epoch {best + 1} is kept, with {config.monitor} {value:.4f}"
+
+    @property
+    def _n_val(self) -> int:
+        """Images of the validation split."""
+        return sum(group.n_images for group in self._groups["val"])
 
     def next_epoch(self, tell: Callable[[str], None] = lambda _: None) -> dict[str, float]:
         """Train and evaluate once; the metrics, the same on every worker.
@@ -290,7 +284,7 @@ class TrainingJob:
             self._config.decode_threads,
         )
 
-    def _statistics(self) -> tuple[ThreeFloats, ThreeFloats]:
+    def _statistics(self) -> Normalisation:
         """Mean and deviation of training images: the same for every worker, run and restart."""
         plan = plan_epoch(
             self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
@@ -338,24 +332,6 @@ class TrainingJob:
         self._settings.scaler.load_state_dict(state["scaler"])
         if self._ema is not None:
             self._ema.load_state_dict(state["ema"])
-
-    def line(self, metrics: dict[str, float]) -> str:
-        """An epoch in words: losses, accuracies, rate, time to go if no epoch is saved."""
-        heads = ", ".join(
-            f"{head} {metrics[f'val_accuracy_{head}']:.3f}"
-            for head in self._config.heads
-            if f"val_accuracy_{head}" in metrics
-        )
-        epoch, n_epochs = len(self._history), self._config.max_epochs
-        n_images = self._n_workers * self._epoch_plan(epoch - 1).n_items
-        n_images += sum(group.n_images for group in self._groups["val"])
-        return (
-            f"epoch {epoch}/{n_epochs}: loss {metrics['train_loss']:.3f}, "
-            f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
-            f"{n_images / metrics['seconds']:.0f} images/s, "
-            f"{self.waited_s / metrics['seconds']:.0%} waiting for images, "
-            f"{clock((n_epochs - epoch) * metrics['seconds'])} to go"
-        )
 
     def end(self) -> FinalMetrics:
         """Make the model that is kept, and measure it; every worker must call this."""

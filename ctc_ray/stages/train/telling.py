@@ -1,0 +1,81 @@
+"""What a training tells the user, in words: what it is, each epoch, and why it ends."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.console.progress import clock
+from ctc_ray.stages.train.pixels import is_cpu
+from ctc_ray.training.loop import EpochSettings
+from ctc_ray.training.optimizer import EarlyStopping
+from ctc_ray.training.plans import batch_sizes
+
+
+def about(
+    config: TrainConfig,
+    settings: EpochSettings,
+    n_items: int,
+    *,
+    image_size: int,
+    n_workers: int,
+    n_val: int,
+) -> str:
+    """What is trained, on what.
+
+    Args:
+        n_items: images per epoch and worker.
+        n_val: images of the validation split.
+    """
+    sizes = batch_sizes(n_items, config.batch_size)
+    heads = ", ".join(
+        f"{head} ({settings.label_space.n_classes(head)} classes)" for head in config.heads
+    )
+    device = "CPU" if is_cpu(settings.device) else torch.cuda.get_device_name()
+    workers = f"{n_workers} worker{'' if n_workers == 1 else 's'}"
+    return (
+        f"train: {heads}; {config.model.backbone} at {image_size} pixels; "
+        f"{n_workers * n_items:,} images per epoch, {n_val:,} to validate; "
+        f"{workers} on {device}, {len(sizes):,} batches of {max(sizes)}"
+    )
+
+
+def epoch_line(
+    config: TrainConfig,
+    metrics: Mapping[str, float],
+    *,
+    epoch: int,
+    images_s: float,
+    waited: float,
+) -> str:
+    """A finished epoch: losses, accuracies, rate, time to go if no epoch is saved.
+
+    Args:
+        epoch: its number, from 1.
+        images_s: images per second, of training and validation.
+        waited: share of the time in which there was no batch.
+    """
+    heads = ", ".join(
+        f"{head} {metrics[f'val_accuracy_{head}']:.3f}"
+        for head in config.heads
+        if f"val_accuracy_{head}" in metrics
+    )
+    return (
+        f"epoch {epoch}/{config.max_epochs}: loss {metrics['train_loss']:.3f}, "
+        f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
+        f"{images_s:.0f} images/s, {waited:.0%} waiting for images, "
+        f"{clock((config.max_epochs - epoch) * metrics['seconds'])} to go"
+    )
+
+
+def ending(
+    config: TrainConfig, stopping: EarlyStopping, history: Sequence[Mapping[str, float]]
+) -> str:
+    """Why there are no more epochs, and which one is kept."""
+    why = (
+        f"{config.monitor} has not become better for {config.early_stopping_patience} epochs"
+        if stopping.should_stop and len(history) < config.max_epochs
+        else f"all {config.max_epochs} epochs are done"
+    )
+    value = history[stopping.best_epoch][config.monitor]
+    return f"{why}; epoch {stopping.best_epoch + 1} is kept, with {config.monitor} {value:.4f}"
