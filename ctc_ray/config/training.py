@@ -193,11 +193,11 @@ class TrainConfig(StageConfig):
 ctc train --dataset-uri dataset --output-uri model --heads species count \\
     --model.backbone resnet18 --model.pretrained true"""
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {
-        "decode_threads",
-        "cpu_per_worker",
+        *("workers", "gpu_per_worker", "cpu_per_worker", "decode_threads"),
+        *("max_epochs", "early_stopping_patience", "checkpoint_minutes"),
     }
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
-        "Options": (),
+        "Options": ("max_epochs", "early_stopping_patience"),
         "Workers": ("workers", "gpu_per_worker", "cpu_per_worker", "decode_threads"),
     }
 
@@ -232,7 +232,7 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """Batches of each worker per update of the weights: their gradients are those of one large
     batch, missing labels included."""
     max_epochs: int = Field(30, gt=0)
-    """Largest number of epochs."""
+    """Largest number of epochs. A larger number makes a finished training go on."""
     early_stopping_patience: int = Field(10, ge=0)
     """Stop after this many epochs in which --monitor has not become better. 0: never stop early."""
     monitor: Annotated[str, Shown(value="METRIC")] = "val_loss"
@@ -247,8 +247,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     CPUs, float16 on older GPUs. The weights stay float32."""
     seed: int = Field(0, ge=0)
     """Seed of the first weights, the order of images and the augmentation."""
-    workers: int = Field(1, gt=0)
-    """Number of training processes, on one or many nodes."""
+    workers: Annotated[int | str, Shown(value="N|MIN:MAX")] = 1
+    """Number of training processes, on one or many nodes. 2:8: from 2 to 8, as many as the cluster
+    has room for; a training goes on with fewer or more when nodes go and come."""
     gpu_per_worker: Annotated[
         float | None, Field(ge=0), Shown("1, where there is one for each worker")
     ] = None
@@ -257,6 +258,21 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """CPUs that Ray reserves for each worker."""
     decode_threads: int = Field(2, gt=0)
     """Threads per worker that decode images."""
+    checkpoint_minutes: float = Field(10.0, ge=0)
+    """Minutes between two checkpoints within an epoch, beside the one after each epoch: what a
+    killed training has to do again, at most. 0: after each epoch only."""
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _numbers_of_workers(cls, value: Any) -> Any:
+        least, colon, most = str(value).partition(":")
+        try:
+            low, high = int(least), int(most if colon else least)
+        except ValueError:
+            low, high = 0, 0
+        if isinstance(value, bool) or not 0 < low <= high:
+            raise ValueError("expected a number such as 4, or a range such as 2:8")
+        return low if low == high else f"{low}:{high}"
 
     @model_validator(mode="before")
     @classmethod
@@ -286,6 +302,12 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
         if self.monitor not in known:
             raise ValueError(f"monitor is {self.monitor}; metrics are {', '.join(known)}")
         return self
+
+    @property
+    def workers_range(self) -> tuple[int, int]:
+        """The smallest and the largest number of workers."""
+        least, _, most = str(self.workers).partition(":")
+        return int(least), int(most or least)
 
     @property
     def gpus(self) -> float:

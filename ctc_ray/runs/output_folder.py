@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,13 +59,20 @@ class Run:
 
 @contextlib.contextmanager
 def open_run(
-    output_uri: str, kind: Kind, fields: Mapping[str, Any], *, overwrite: bool
+    output_uri: str,
+    kind: Kind,
+    fields: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    has_more: Callable[[], bool] = lambda: False,
 ) -> Iterator[Run | Manifest]:
     """Open the output folder for a run: new, resumed, or finished already.
 
     Args:
         kind: what the run makes; data of another kind are never overwritten.
         fields: what determines the result; a run with other fields is refused.
+        has_more: asked if the output is complete: whether this run shall go on with it all the
+            same. Until it finishes, the output is not complete.
 
     Yields:
         The manifest if the output is complete already, else the run that now owns the folder.
@@ -78,8 +85,8 @@ def open_run(
     if overwrite:
         _require_no_input(output_uri, fields)
         _require_free(output_uri, kind, None)
-    elif (finished := finished_run(output_uri, kind, fields)) is not None:
-        yield finished
+    elif _found_manifest(output_uri, kind, fields) is not None and not has_more():
+        yield complete_already(output_uri, kind)
         return
     with claimed(output_uri, MADE_BY[kind]) as claim:
         if overwrite:
@@ -87,6 +94,9 @@ def open_run(
             _clear(output_uri)
         # Another run may have begun, or even finished, before this one had its claim.
         finished = _found_manifest(output_uri, kind, fields)
+        if finished is not None and has_more():
+            storage.delete_file(storage.join(output_uri, MANIFEST_NAME))
+            finished = None
         if finished is None:
             _write_work(output_uri, kind, fields)
         yield finished or Run(output_uri, claim)

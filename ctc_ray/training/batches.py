@@ -7,9 +7,9 @@ windows of row groups as JPEGs, and a few batches as pixels.
 B batch, C channels, H height, W width.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 import numpy as np
@@ -27,7 +27,13 @@ from ctc_ray.files import parquet
 from ctc_ray.files.prefetch import prefetch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
-from ctc_ray.training.plans import GROUPS_PER_WINDOW, EpochPlan, ItemRange, batch_sizes
+from ctc_ray.training.plans import (
+    GROUPS_PER_WINDOW,
+    EpochPlan,
+    ItemRange,
+    PlanPart,
+    batch_sizes,
+)
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
@@ -74,42 +80,83 @@ class _Item:
     codes: tuple[int, ...]
 
 
-def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
+def read_batches(
+    plan: EpochPlan, settings: LoaderSettings, *, first_batch: int = 0
+) -> Iterator[Batch]:
     """The batches of a plan, in its order; closing the iterator ends its threads.
+
+    Args:
+        first_batch: number of the first batch that is wanted; those before it are not read.
 
     Raises:
         SchemaError: a shard is damaged, or has other columns or counts than the manifest.
         LabelError: a label is not a class of its head.
     """
+    return read_parts([PlanPart(plan, 0, plan.n_items)], settings, first_batch=first_batch)
+
+
+def read_parts(
+    parts: Sequence[PlanPart], settings: LoaderSettings, *, first_batch: int = 0
+) -> Iterator[Batch]:
+    """As `read_batches`, for parts of several plans of one epoch, one after the other."""
+    sizes = batch_sizes(sum(part.stop - part.start for part in parts), settings.batch_size)
     with (
         ThreadPoolExecutor(1, "read-shards") as reader,
         ThreadPoolExecutor(settings.decode_threads, "decode") as decoders,
         ThreadPoolExecutor(1, "make-batches") as maker,
     ):
-        windows = prefetch(_read_windows(plan, settings), reader, n_ahead=1)
+        windows = prefetch(
+            _read_windows(_without_first(parts, sum(sizes[:first_batch])), settings),
+            reader,
+            n_ahead=1,
+        )
         items = (item for window in windows for item in _items(window))
         batches = (
-            _make_batch(plan, settings, [next(items) for _ in range(size)], decoders)
-            for size in batch_sizes(plan.n_items, settings.batch_size)
+            _make_batch(parts[0].plan, settings, [next(items) for _ in range(size)], decoders)
+            for size in sizes[first_batch:]
         )
         yield from prefetch(batches, maker, n_ahead=_BATCHES_AHEAD)
 
 
-def _read_windows(plan: EpochPlan, settings: LoaderSettings) -> Iterator[_Window]:
+def _without_first(parts: Sequence[PlanPart], n_items: int) -> Iterator[PlanPart]:
+    for part in parts:
+        start = min(part.stop, part.start + n_items)
+        n_items -= start - part.start
+        yield PlanPart(part.plan, start, part.stop)
+
+
+def _read_windows(parts: Iterable[PlanPart], settings: LoaderSettings) -> Iterator[_Window]:
+    """The windows of the parts; each has only those rows in its order that are wanted."""
+    for part in parts:
+        begin = 0
+        for number, ranges in enumerate(_windows(part.plan)):
+            end = begin + sum(one.stop - one.start for one in ranges)
+            if part.start < end and begin < part.stop:
+                window = _read_window(part.plan, number, ranges, settings)
+                wanted = slice(max(0, part.start - begin), part.stop - begin)
+                yield replace(window, order=window.order[wanted])
+            begin = end
+
+
+def _windows(plan: EpochPlan) -> Iterator[Sequence[ItemRange]]:
+    for first in range(0, len(plan.ranges), GROUPS_PER_WINDOW):
+        yield plan.ranges[first : first + GROUPS_PER_WINDOW]
+
+
+def _read_window(
+    plan: EpochPlan, number: int, ranges: Sequence[ItemRange], settings: LoaderSettings
+) -> _Window:
     label_space = settings.label_space
-    for number, first in enumerate(range(0, len(plan.ranges), GROUPS_PER_WINDOW)):
-        ranges = plan.ranges[first : first + GROUPS_PER_WINDOW]
-        rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
-        codes = {
-            head: label_space.encode(head, _labels(rows, head, settings), missing=IGNORE_INDEX)
-            for head in label_space.heads
-        }
-        order = np.arange(rows.num_rows)
-        if plan.is_shuffled:
-            order = np.random.default_rng([plan.seed, plan.epoch, plan.rank, number]).permutation(
-                rows.num_rows
-            )
-        yield _Window(rows, codes, order)
+    rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
+    codes = {
+        head: label_space.encode(head, _labels(rows, head, settings), missing=IGNORE_INDEX)
+        for head in label_space.heads
+    }
+    order = np.arange(rows.num_rows)
+    if plan.is_shuffled:
+        seed = [plan.seed, plan.epoch, plan.rank, number]
+        order = np.random.default_rng(seed).permutation(rows.num_rows)
+    return _Window(rows, codes, order)
 
 
 def _labels(rows: pa.Table, head: str, settings: LoaderSettings) -> pa.Array | pa.ChunkedArray:

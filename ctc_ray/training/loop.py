@@ -71,6 +71,20 @@ class ChannelStatistics:
     std: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class Updates:
+    """The updates of the weights that an epoch still has to do."""
+
+    learning_rate: Callable[[int], float] | None = None
+    """Of an update of the epoch, from 0; None: the optimiser keeps its own."""
+    first: int = 0
+    """Number of the first one in the epoch."""
+    counts: MetricCounts | None = None
+    """Of the updates before it; they are added to."""
+    after: Callable[[int, MetricCounts], None] = lambda *_: None
+    """Called after each, with the number of updates done in the epoch, and their counts."""
+
+
 def train_epoch(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -78,30 +92,29 @@ def train_epoch(
     settings: EpochSettings,
     *,
     epoch: int,
-    learning_rate: Callable[[int], float] | None = None,
+    updates: Updates = Updates(),  # it cannot be changed
 ) -> MetricCounts:
     """Train on every batch once, and count the predictions made meanwhile.
 
-    Random numbers of the model (dropout) depend on seed, rank and epoch alone, so a resumed run
-    repeats an epoch exactly. The function seeds torch's global generator for this.
+    Random numbers of the model (dropout) depend on seed, rank, epoch and update alone, so a resumed
+    run repeats an update exactly. The function seeds torch's global generator for this.
 
     Args:
         model: takes uint8 images (B, C, H, W), returns logits per head; may be wrapped for
             distributed training.
         epoch: number of the epoch, from 0.
-        learning_rate: of an update, from 0; None: the optimiser keeps its own.
 
     Raises:
         DivergedError: the loss of a step is not a finite number; the weights are of no use.
     """
-    torch.manual_seed(stable_hash(f"rank {settings.rank}", settings.seed, epoch))
-    counts = _counts(settings)
+    counts = updates.counts or new_counts(settings)
     model.train()
     check = _FiniteLoss(epoch, optimizer)
     scaler = settings.scaler
-    for step, parts in enumerate(_in_steps(batches, settings.accumulate)):
-        if learning_rate is not None:
-            set_learning_rate(optimizer, learning_rate(step))
+    for step, parts in enumerate(_in_steps(batches, settings.accumulate), updates.first):
+        torch.manual_seed(stable_hash(f"rank {settings.rank}/{step}", settings.seed, epoch))
+        if updates.learning_rate is not None:
+            set_learning_rate(optimizer, updates.learning_rate(step))
         optimizer.zero_grad(set_to_none=True)
         prepared = [_prepared(batch, settings) for batch in parts]
         weights = label_weights(
@@ -123,6 +136,7 @@ def train_epoch(
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
         scaler.step(optimizer)
         scaler.update()
+        updates.after(step + 1, counts)
     check.end()
     return counts
 
@@ -192,7 +206,7 @@ def evaluate(
             batches.
         calibration: counts them, too.
     """
-    counts = _counts(settings)
+    counts = new_counts(settings)
     model.eval()
     with torch.inference_mode():
         for batch in batches:
@@ -231,7 +245,8 @@ def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, 
     return red, green, blue
 
 
-def _counts(settings: EpochSettings) -> MetricCounts:
+def new_counts(settings: EpochSettings) -> MetricCounts:
+    """Counts that start at zero."""
     weights = settings.loss.head_weights
     return MetricCounts(settings.label_space, weights=weights, device=settings.device)
 

@@ -92,11 +92,17 @@ class MetricCounts:
             sum_tensor: returns the sum over all workers of a float64 vector, and is called once.
                 Counts stay exact, because a float64 is exact up to 2**53.
         """
-        packed = torch.cat([tensor.double().reshape(-1) for tensor in self._tensors()])
-        summed = sum_tensor(packed)
+        self.unpack(sum_tensor(self.packed()))
+
+    def packed(self) -> Tensor:
+        """All counts as one float64 vector."""
+        return torch.cat([tensor.double().reshape(-1) for tensor in self._tensors()])
+
+    def unpack(self, packed: Tensor) -> None:
+        """Replace the counts by those that `packed` has returned, or a sum of such vectors."""
         start = 0
         for tensor in self._tensors():
-            values = summed[start : start + tensor.numel()].reshape(tensor.shape)
+            values = packed[start : start + tensor.numel()].reshape(tensor.shape)
             tensor.copy_(values.round() if tensor.dtype == torch.int64 else values)
             start += tensor.numel()
 

@@ -179,8 +179,13 @@ class EarlyStopping:
         self._patience = patience
         self.best = math.inf
         self.best_epoch = -1
+        self.last_epoch = -1
         self.is_best = False
-        self.should_stop = False
+
+    @property
+    def should_stop(self) -> bool:
+        """Whether it has not become better for too long."""
+        return 0 < self._patience <= self.last_epoch - self.best_epoch
 
     def step(self, epoch: int, value: float) -> None:
         """Record the monitored value of an epoch.
@@ -192,7 +197,7 @@ class EarlyStopping:
         self.is_best = value < self.best
         if self.is_best:
             self.best, self.best_epoch = value, epoch
-        self.should_stop = 0 < self._patience <= epoch - self.best_epoch
+        self.last_epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
         """The state that a later process needs to resume."""
@@ -200,7 +205,7 @@ class EarlyStopping:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "is_best": self.is_best,
-            "should_stop": self.should_stop,
+            "last_epoch": self.last_epoch,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -208,4 +213,4 @@ class EarlyStopping:
         self.best = state["best"]
         self.best_epoch = state["best_epoch"]
         self.is_best = state["is_best"]
-        self.should_stop = state["should_stop"]
+        self.last_epoch = state["last_epoch"]

@@ -70,6 +70,15 @@ class EpochPlan:
         return sum(part.stop - part.start for part in self.ranges)
 
 
+@dataclass(frozen=True)
+class PlanPart:
+    """The items [start, stop) of a plan, in the order in which they are read."""
+
+    plan: EpochPlan
+    start: int
+    stop: int
+
+
 def list_row_groups(dataset_uri: str, shards: Sequence[ShardRecord], split: str) -> list[RowGroup]:
     """The row groups of a split with at least one usable image, in the order of the manifest.
 

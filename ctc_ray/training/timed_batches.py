@@ -25,7 +25,8 @@ class TimedBatches:
         Args:
             n_images: in all batches.
         """
-        self._batches, self._n_images, self._tell, self._every_s = batches, n_images, tell, every_s
+        self._batches, self._tell, self._every_s = batches, tell, every_s
+        self.n_images = n_images
         self.waited_s = 0.0
         """Time in which there was no batch."""
 
@@ -48,7 +49,7 @@ class TimedBatches:
     def _line(self, n_done: int, seconds: float) -> str:
         rate = n_done / seconds
         return (
-            f"{n_done:,} of {self._n_images:,} images, {rate:.0f} images/s, "
+            f"{n_done:,} of {self.n_images:,} images, {rate:.0f} images/s, "
             f"{self.waited_s / seconds:.0%} of the time waiting for images, "
-            f"{clock((self._n_images - n_done) / rate)} to go"
+            f"{clock((self.n_images - n_done) / rate)} to go"
         )

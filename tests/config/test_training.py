@@ -2,7 +2,7 @@ import pytest
 
 from ctc_ray.config.base import build
 from ctc_ray.config.training import TrainConfig, TuneConfig
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import ConfigError, UsageError
 
 
 def config(**values) -> TrainConfig:
@@ -71,10 +71,22 @@ def test_values_out_of_range_are_refused(values, message):
         config(**values)
 
 
-def test_threads_are_not_part_of_the_work_but_workers_are():
+def test_what_says_where_and_how_long_a_training_runs_is_not_part_of_the_work():
     work = config().result_fields()
-    assert config(decode_threads=9, cpu_per_worker=3).result_fields() == work
-    assert config(workers=2).result_fields() != work  # other batches, so other weights
+    assert config(decode_threads=9, cpu_per_worker=3, workers="2:8").result_fields() == work
+    assert config(max_epochs=99, early_stopping_patience=3).result_fields() == work
+    assert config(batch_size=7).result_fields() != work
+
+
+def test_a_range_of_workers_is_two_numbers():
+    assert [config(workers=given).workers for given in (3, "3", "3:3", "2:8")] == [3, 3, 3, "2:8"]
+    assert [config(workers=given).workers_range for given in (3, "2:8")] == [(3, 3), (2, 8)]
+
+
+@pytest.mark.parametrize("given", [0, -1, "0:2", "3:2", "2:", ":2", "many", "1.5", True, "1:2:3"])
+def test_other_numbers_of_workers_are_refused(given: object):
+    with pytest.raises(UsageError, match="a number such as 4, or a range such as 2:8"):
+        config(workers=given)
 
 
 def test_a_search_needs_a_space_and_a_train_configuration():

@@ -12,7 +12,7 @@ from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
 from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches
-from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
+from ctc_ray.training.loop import EpochSettings, Updates, channel_mean_std, evaluate, train_epoch
 from ctc_ray.training.losses import LossSettings
 from ctc_ray.training.optimizer import (
     EarlyStopping,
@@ -70,7 +70,7 @@ class Run:
             self.optimizer,
             self.settings,
             epoch=number,
-            learning_rate=lambda update: self.rate.at(number, update, 3),
+            updates=Updates(lambda update: self.rate.at(number, update, 3)),
         )
         return self.check(number)
 

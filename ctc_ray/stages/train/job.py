@@ -1,7 +1,7 @@
 """One worker's training job: model, data and state, put together from the nouns.
 
-The state after an epoch is all that the next one depends on, so a job that is loaded continues as
-if it had never stopped.
+The state after an epoch, or within one, is all that the rest depends on, so a job that is loaded
+continues as if it had never stopped.
 """
 
 import io
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ctc_ray.columns.seeds import stable_hash
-from ctc_ray.config.training import AugmentConfig, TrainConfig
+from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import DivergedError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
@@ -32,14 +32,15 @@ from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.stages.train import telling
+from ctc_ray.stages.train.data import TrainingData
 from ctc_ray.stages.train.first_model import (
-    Normalisation,
     make_model,
     normalisation_of,
     with_heads_of,
 )
-from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import decode, is_cpu
+from ctc_ray.stages.train.in_epoch import InEpoch
+from ctc_ray.stages.train.pauses import Pauses
+from ctc_ray.stages.train.pixels import is_cpu
 from ctc_ray.stages.train.weights import (
     between,
     copy,
@@ -47,18 +48,20 @@ from ctc_ray.stages.train.weights import (
     moving_average,
     sum_over_workers,
 )
-from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.calibration import CalibrationCounts
-from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
+from ctc_ray.training.epoch_shares import n_items
+from ctc_ray.training.loop import (
+    EpochSettings,
+    Updates,
+    evaluate,
+    new_counts,
+    train_epoch,
+)
 from ctc_ray.training.losses import Workers, loss_settings
 from ctc_ray.training.metrics import FinalMetrics, MetricCounts
 from ctc_ray.training.optimizer import EarlyStopping, LearningRateSchedule, make_optimizer
 from ctc_ray.training.plans import (
-    EpochPlan,
     batch_sizes,
-    list_row_groups,
-    plan_epoch,
-    plan_evaluation,
 )
 from ctc_ray.training.timed_batches import TimedBatches
 
@@ -76,7 +79,6 @@ class TrainingJob:
         device: torch.device | str,
     ) -> None:
         self._config, self._dataset = config, dataset
-        self._rename = renaming(config)
         self._rank, self._n_workers = rank, n_workers
         labels = LabelSpace.from_json(dataset.classes).select(config.heads)
         n_images = dataset.labels["train"]
@@ -96,10 +98,6 @@ class TrainingJob:
             mix=config.augment.mix,
             mix_alpha=config.augment.mix_alpha,
         )
-        self._groups = {
-            split: list_row_groups(config.dataset_uri, dataset.shards, split)
-            for split in ("train", "val")
-        }
         torch.manual_seed(stable_hash("weights", config.seed, 0))
         backbone, start = backbone_to_begin_with(
             config.model.backbone,
@@ -107,7 +105,10 @@ class TrainingJob:
             image_size=config.model.image_size,
         )
         self._image_size = backbone.image_size
-        normalisation = normalisation_of(config, backbone, start, self._statistics)
+        self._data = TrainingData(
+            config, dataset, labels, image_size=self._image_size, device=device
+        )
+        normalisation = normalisation_of(config, backbone, start, self._data.statistics)
         self._model = make_model(config, labels, backbone, normalisation).to(device)
         self.told = with_heads_of(start, self._model, config)
         """What the weights to begin with have given, in lines for the user."""
@@ -130,6 +131,8 @@ class TrainingJob:
         self._history: list[dict[str, float]] = []
         self.waited_s = 0.0
         """How long the training of the last epoch has waited for images."""
+        self._n_trained = 0  # images of the last epoch, of all workers, since a state was loaded
+        self._in_epoch: InEpoch | None = None
         self._best: dict[str, Tensor] = {}
 
     def wrap(self, for_many_workers: Callable[[nn.Module], nn.Module]) -> None:
@@ -161,10 +164,10 @@ class TrainingJob:
         return telling.about(
             self._config,
             self._settings,
-            self._epoch_plan(0).n_items,
+            self._n_items(0),
             image_size=self._image_size,
             n_workers=self._n_workers,
-            n_val=self._n_val,
+            n_val=self._data.n_val,
         )
 
     def ending(self) -> str:
@@ -173,57 +176,92 @@ class TrainingJob:
 
     def line(self, metrics: dict[str, float]) -> str:
         """An epoch in words."""
-        n_images = self._n_workers * self._epoch_plan(len(self._history) - 1).n_items + self._n_val
         return telling.epoch_line(
             self._config,
             metrics,
             epoch=len(self._history),
-            images_s=n_images / metrics["seconds"],
+            images_s=(self._n_trained + self._data.n_val) / metrics["seconds"],
             waited=self.waited_s / metrics["seconds"],
         )
 
-    @property
-    def _n_val(self) -> int:
-        """Images of the validation split."""
-        return sum(group.n_images for group in self._groups["val"])
-
-    def next_epoch(self, tell: Callable[[str], None] = lambda _: None) -> dict[str, float]:
-        """Train and evaluate once; the metrics, the same on every worker.
+    def next_epoch(
+        self,
+        tell: Callable[[str], None] = lambda _: None,
+        *,
+        is_wanted: Callable[[], bool] = lambda: False,
+        save: Callable[["TrainingJob"], None] = lambda _: None,
+    ) -> dict[str, float]:
+        """Train and evaluate once, or do the rest of the epoch that a loaded state has begun.
 
         Args:
             tell: takes lines for the user in the middle of a long epoch.
+            is_wanted: asked on every worker about every ten seconds, after the same update of the
+                weights; whether the first worker shall save the state now.
+            save: called on the first worker, if it is.
+
+        Returns:
+            The metrics, the same on every worker.
         """
         self._freeze()
-        epoch, plan = len(self._history), self._epoch_plan(len(self._history))
-        n_batches = len(batch_sizes(plan.n_items, self._config.batch_size))
-        n_updates = -(-n_batches // self._config.accumulate)
+        config, epoch = self._config, len(self._history)
+        self._in_epoch = self._in_epoch or InEpoch.begin(self._n_items(epoch), self._n_workers)
+        begun = self._in_epoch = self._in_epoch.for_workers(
+            self._n_workers, batch_size=config.batch_size, accumulate=config.accumulate
+        )
+        share = begun.shares[self._rank]
+        sizes = batch_sizes(n_items(share), config.batch_size)
+        n_updates = begun.n_before - (-len(sizes) // config.accumulate)
+        first_batch = (begun.n_updates - begun.n_before) * config.accumulate
         rate = partial(self._learning_rate.at, epoch, n_updates=n_updates)
         metrics = {"epoch": epoch + 1, "learning_rate": rate(0)}
-        of_epoch = f"epoch {epoch + 1}/{self._config.max_epochs}: "
+        of_epoch = f"epoch {epoch + 1}/{config.max_epochs}: "
         batches = TimedBatches(
-            read_batches(plan, self._loader_settings(self._config.augment)),
-            plan.n_items,
+            self._data.batches(share, epoch, first_batch=first_batch),
+            sum(sizes[first_batch:]),
             lambda line: tell(of_epoch + line),
         )
+        counts = new_counts(self._settings)
+        if begun.counts_WN is not None:
+            counts.unpack(begun.counts_WN[self._rank])
+        pauses = Pauses(
+            self._sum, is_first=self._rank == 0, device=torch.device(self._settings.device)
+        )
+
+        def after_update(n_done: int, counts: MetricCounts) -> None:
+            if n_done < n_updates and pauses.is_now() and pauses.agree(is_wanted):
+                self._in_epoch = begun.after(
+                    n_done, counts, rank=self._rank, sum_over_workers=self._sum
+                )
+                if self._rank == 0:
+                    save(self)
+
         trained = train_epoch(
             self._wrapped,
             batches,
             self._optimizer,
             self._settings,
             epoch=epoch,
-            learning_rate=rate,
+            updates=Updates(rate, begun.n_updates, counts, after_update),
         )
         self._share_statistics()
-        for prefix, counts in (("train", trained), ("val", self._evaluate())):
-            metrics |= {f"{prefix}_{name}": v for name, v in self._summed(counts).items()}
+        for prefix, found in (("train", trained), ("val", self._evaluate())):
+            metrics |= {f"{prefix}_{name}": v for name, v in self._summed(found).items()}
         self._after(epoch, metrics)
-        self.waited_s = batches.waited_s
+        self._in_epoch = None
+        self.waited_s, self._n_trained = batches.waited_s, self._n_workers * batches.n_images
         return metrics
+
+    def _n_items(self, epoch: int) -> int:
+        """Images that each worker reads in an epoch."""
+        return self._data.plan(epoch, rank=self._rank, n_workers=self._n_workers).n_items
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        """The sum over all workers; each must call this."""
+        return sum_over_workers(tensor) if self._n_workers > 1 else tensor
 
     def _evaluate(self, calibration: CalibrationCounts | None = None) -> MetricCounts:
         """Counts of this worker's share of the validation split."""
-        plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
-        batches = read_batches(plan, self._loader_settings())
+        batches = self._data.to_validate(rank=self._rank, n_workers=self._n_workers)
         return evaluate(self._measured, batches, self._settings, calibration=calibration)
 
     def _share_statistics(self) -> None:
@@ -253,44 +291,8 @@ class TrainingJob:
         self._history.append(dict(metrics))
 
     def _summed(self, counts: MetricCounts) -> dict[str, float]:
-        if self._n_workers > 1:
-            counts.all_reduce(sum_over_workers)
+        counts.all_reduce(self._sum)
         return counts.compute()
-
-    def _epoch_plan(self, epoch: int) -> EpochPlan:
-        return plan_epoch(
-            self._groups["train"],
-            image_choice=self._config.image_choice,
-            seed=self._config.seed,
-            epoch=epoch,
-            rank=self._rank,
-            world_size=self._n_workers,
-        )
-
-    def _loader_settings(self, augment: AugmentConfig | None = None) -> LoaderSettings:
-        """How images are decoded: changed at random, or (None) as for evaluation."""
-        size, keep_aspect = self._image_size, self._config.model.keep_aspect
-        return LoaderSettings(
-            self._settings.label_space,
-            partial(
-                decode,
-                image_size=size,
-                keep_aspect=keep_aspect,
-                settings=augment,
-                linear=is_cpu(self._settings.device),
-            ),
-            self._config.batch_size,
-            self._rename,
-            self._config.decode_threads,
-        )
-
-    def _statistics(self) -> Normalisation:
-        """Mean and deviation of training images: the same for every worker, run and restart."""
-        plan = plan_epoch(
-            self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
-        )
-        found = channel_mean_std(read_batches(plan, self._loader_settings()))
-        return found.mean, found.std
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
@@ -302,8 +304,19 @@ class TrainingJob:
         """Epochs that are finished."""
         return len(self._history)
 
+    def place(self) -> str:
+        """How far the training is, in words."""
+        if self.n_updates:
+            return f"in epoch {self.n_epochs + 1}, after {self.n_updates} updates of the weights"
+        return f"after epoch {self.n_epochs}"
+
+    @property
+    def n_updates(self) -> int:
+        """Updates of the weights since the last finished epoch, in a state to save or loaded."""
+        return 0 if self._in_epoch is None else self._in_epoch.n_updates
+
     def state(self) -> bytes:
-        """The state after the last epoch: all that the next epoch depends on."""
+        """All that the rest of the training depends on."""
         state = {
             "model": self._model.state_dict(),
             "best": self._best,
@@ -311,6 +324,7 @@ class TrainingJob:
             "learning_rate": self._learning_rate.state_dict(),
             "stopping": self._stopping.state_dict(),
             "history": self._history,
+            "in_epoch": None if self._in_epoch is None else self._in_epoch.state(),
             "scaler": self._settings.scaler.state_dict(),
             "ema": None if self._ema is None else self._ema.state_dict(),
         }
@@ -329,6 +343,8 @@ class TrainingJob:
         self._learning_rate.load_state_dict(state["learning_rate"])
         self._stopping.load_state_dict(state["stopping"])
         self._history = state["history"]
+        begun = state["in_epoch"]
+        self._in_epoch = None if begun is None else InEpoch.from_state(begun)
         self._settings.scaler.load_state_dict(state["scaler"])
         if self._ema is not None:
             self._ema.load_state_dict(state["ema"])
@@ -341,8 +357,7 @@ class TrainingJob:
             backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
         calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
         counts = self._evaluate(calibration)
-        if self._n_workers > 1:
-            calibration.all_reduce(sum_over_workers)
+        calibration.all_reduce(self._sum)
         return FinalMetrics(
             epoch=self._stopping.best_epoch + 1,
             metrics=self._summed(counts),

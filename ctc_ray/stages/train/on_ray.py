@@ -84,6 +84,7 @@ def _trainer(
     callbacks: Sequence[Any],
     n_trainings: int,
 ) -> TorchTrainer:
+    least, most = config.workers_range
     resources = {"CPU": config.cpu_per_worker}
     if config.gpus:
         resources["GPU"] = config.gpus
@@ -95,9 +96,10 @@ def _trainer(
             "claim": claim,
             "mailbox": relay.mailbox,
             "n_trainings": n_trainings,
+            "keeps_last": not callbacks,
         },
         scaling_config=ray.train.ScalingConfig(
-            num_workers=config.workers,
+            num_workers=most if least == most else (least, most),
             use_gpu=config.gpus > 0,
             resources_per_worker=resources,
         ),
@@ -124,6 +126,8 @@ def _work(settings: dict[str, Any]) -> None:
         wrap=prepare_model,
         report=ray.train.report,
         show=lambda line: mailbox.put.remote(line),
+        keeps_last=settings["keeps_last"],
+        is_leaving=lambda: ray.train.get_preemption_info() is not None,
     )
     config = TrainConfig.model_validate(settings["config"])
     dataset = Manifest.model_validate(settings["dataset"])

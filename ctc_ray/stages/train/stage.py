@@ -5,7 +5,9 @@ out: a bundle (weights, labels, pre-processing, provenance, card), history.csv, 
 """
 
 import logging
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, r
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
+from ctc_ray.stages.train.checkpoints import LAST_FILE
 from ctc_ray.stages.train.mapped_classes import with_classes
 from ctc_ray.stages.train.worker import Session, train_worker
 from ctc_ray.training.plans import list_row_groups
@@ -48,12 +51,18 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
     inputs = inputs_of(config)
     fields = {**config.result_fields(), "inputs": inputs}
     on_cluster = is_on_cluster()
-    is_local = config.workers == 1 and not (config.gpus or callbacks or on_cluster)
+    is_local = config.workers_range == (1, 1) and not (config.gpus or callbacks or on_cluster)
     config = with_gpus(config, on_cluster=on_cluster)
     if not is_local:
         check_workers(config)
     check_model(config, dataset)
-    with open_run(config.output_uri, "bundle", fields, overwrite=config.overwrite) as run:
+    with open_run(
+        config.output_uri,
+        "bundle",
+        fields,
+        overwrite=config.overwrite,
+        has_more=partial(_has_more, config),
+    ) as run:
         if isinstance(run, Manifest):
             return run
         if is_local:
@@ -63,6 +72,23 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
 
             train_on_ray(config, dataset, run.claim, callbacks, n_trainings=n_trainings)
         return _finish(config, run, fields)
+
+
+def _has_more(config: TrainConfig) -> bool:
+    """Whether a finished training shall go on: with more epochs, or with more patience.
+
+    Raises:
+        ConfigError: it shall, and its last state is not there any more.
+    """
+    done = load_bundle(config.output_uri).provenance.config
+    patience, old = config.early_stopping_patience, done["early_stopping_patience"]
+    is_more = config.max_epochs > done["max_epochs"] or (patience or math.inf) > (old or math.inf)
+    if is_more and not storage.is_file(storage.join(config.output_uri, LAST_FILE)):
+        raise ConfigError(
+            f"{config.output_uri}: {LAST_FILE} is not there, so the finished training cannot go "
+            "on; begin a new one from it with --model.pretrained, in another --output-uri"
+        )
+    return is_more
 
 
 def with_gpus(config: TrainConfig, *, on_cluster: bool) -> TrainConfig:
@@ -78,7 +104,7 @@ def with_gpus(config: TrainConfig, *, on_cluster: bool) -> TrainConfig:
 
         connect()
         n_gpus = there().get("GPU", 0)
-    return config.replaced(gpu_per_worker=1 if n_gpus >= config.workers else 0)
+    return config.replaced(gpu_per_worker=1 if n_gpus >= config.workers_range[0] else 0)
 
 
 def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
@@ -150,12 +176,13 @@ def check_workers(config: TrainConfig, *, more_cpus: float = 0) -> None:
     """
     from ctc_ray.stages.cluster.connect import require  # Ray takes seconds to import
 
+    least = config.workers_range[0]
     require(
         f"--workers {config.workers}, --cpu-per-worker {config.cpu_per_worker:g}, "
         f"--gpu-per-worker {config.gpus:g}",
-        cpus=config.workers * config.cpu_per_worker,
-        gpus=config.workers * config.gpus,
-        n_workers=config.workers,
+        cpus=least * config.cpu_per_worker,
+        gpus=least * config.gpus,
+        n_workers=least,
         more_cpus=more_cpus,
     )
 
@@ -186,7 +213,7 @@ def _why_one_image(config: TrainConfig, dataset: Manifest) -> str:
         return "batch_size 1"
     groups = list_row_groups(config.dataset_uri, dataset.shards, "train")
     n_items = sum(group.n_items(config.image_choice) for group in groups)
-    if n_items > config.workers:
+    if n_items > config.workers_range[1]:
         return ""
     what = "training images" if config.image_choice == "all" else "events with a training image"
     return f"{n_items} {what} on {config.workers} workers give 1 per batch"

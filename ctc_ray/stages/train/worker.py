@@ -1,11 +1,9 @@
 """What one training worker does, in this process or on Ray: epochs, checkpoints, the bundle.
 
-Every epoch ends in a checkpoint below `_work/`, so a killed run resumes with the next epoch. Each
-worker reads its own share of the shards as a function of (seed, epoch, rank): on one CPU worker the
-weights are equal whether the run was killed or not.
+Each worker reads its own share of the shards as a function of (seed, epoch, rank): with the same
+number of workers on CPUs, the weights are equal whether the run was killed or not.
 """
 
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,14 +14,11 @@ from torch import nn
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.files import storage
 from ctc_ray.runs.claim import Claim
-from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.machine import n_cpus
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.stages.train.checkpoints import LAST_FILE, Checkpoints, read_checkpoint
 from ctc_ray.stages.train.job import TrainingJob
 from ctc_ray.stages.train.tensorboard import EVENTS_FILE, events_of
-
-_CHECKPOINTS = "checkpoints"
-_CHECKPOINT = re.compile(r"epoch-([0-9]+)[.]pt")
 
 
 @dataclass(frozen=True)
@@ -43,6 +38,10 @@ class Session:
     """Called by every worker with the metrics of an epoch; waits for all of them."""
     show: Callable[[str], None]
     """Shows a line to the user."""
+    keeps_last: bool = True
+    """Whether the state after the last epoch is kept, so that more epochs may follow."""
+    is_leaving: Callable[[], bool] = lambda: False
+    """Whether a node is about to be taken away; every worker asks after the same updates."""
 
 
 def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: Session) -> None:
@@ -64,25 +63,39 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
     show = session.show if session.rank == 0 else lambda _: None
     for line in (job.about(), *job.told):
         show(line)
-    _load_checkpoint(config.output_uri, job)
-    if job.n_epochs:
-        show(f"resuming after epoch {job.n_epochs}")
+    if (state := read_checkpoint(config.output_uri)) is not None:
+        job.load_state(state)
+    if job.n_epochs or job.n_updates:
+        show(f"resuming {job.place()}")
     job.wrap(session.wrap)
-    while not job.is_done:
-        began = time.perf_counter()
-        metrics = job.next_epoch(show)
-        metrics["seconds"] = round(time.perf_counter() - began, 2)
-        if session.rank == 0:
-            claim.require_owner()
-            session.show(job.line(metrics))
-            _write_checkpoint(config.output_uri, job)
-        session.report(metrics)
+    with Checkpoints(config.output_uri, claim, minutes=config.checkpoint_minutes) as checkpoints:
+        while not job.is_done:
+            _do_epoch(job, checkpoints, session, show)
     show(job.ending())
+    if session.rank == 0 and session.keeps_last:
+        storage.write_bytes(storage.join(config.output_uri, LAST_FILE), job.state())
     final = job.end()
     if session.rank == 0:
         claim.require_owner()
         _write_curves(config.output_uri, job)  # a run may have been killed just before
         job.write_bundle(final)
+
+
+def _do_epoch(
+    job: TrainingJob, checkpoints: Checkpoints, session: Session, show: Callable[[str], None]
+) -> None:
+    def is_wanted() -> bool:
+        return session.is_leaving() or checkpoints.is_due()
+
+    began = time.perf_counter()
+    metrics = job.next_epoch(show, is_wanted=is_wanted, save=checkpoints.save)
+    metrics["seconds"] = round(time.perf_counter() - began, 2)
+    show(job.line(metrics))
+    if session.rank == 0:
+        checkpoints.save(job)
+        checkpoints.wait()
+        _write_curves(checkpoints.output_uri, job)
+    session.report(metrics)
 
 
 def n_threads(config: TrainConfig, session: Session) -> int:
@@ -96,29 +109,5 @@ def n_threads(config: TrainConfig, session: Session) -> int:
     return max(1, n_cpus() // (session.n_workers_here * session.n_trainings))
 
 
-def _write_checkpoint(output_uri: str, job: TrainingJob) -> None:
-    """Write the state after this epoch and the curves; delete the states after earlier ones."""
-    folder = storage.join(output_uri, WORK_FOLDER, _CHECKPOINTS)
-    uri = storage.join(folder, f"epoch-{job.n_epochs:05d}.pt")
-    storage.write_bytes(uri, job.state())
-    _write_curves(output_uri, job)
-    for _, other in _checkpoints(output_uri)[:-1]:
-        storage.delete_file(other)
-
-
 def _write_curves(output_uri: str, job: TrainingJob) -> None:
     storage.write_bytes(storage.join(output_uri, EVENTS_FILE), events_of(job.history))
-
-
-def _load_checkpoint(output_uri: str, job: TrainingJob) -> None:
-    found = _checkpoints(output_uri)
-    if found:
-        job.load_state(storage.read_bytes(found[-1][1]))
-
-
-def _checkpoints(output_uri: str) -> list[tuple[int, str]]:
-    """Finished epochs and the URI of the state after them, ascending."""
-    folder = storage.join(output_uri, WORK_FOLDER, _CHECKPOINTS)
-    uris = storage.list_files(folder) if storage.is_folder(folder) else ()
-    found = [(_CHECKPOINT.fullmatch(uri.rpartition("/")[2]), uri) for uri in uris]
-    return sorted((int(match[1]), uri) for match, uri in found if match is not None)

@@ -13,6 +13,7 @@ import ctc_ray
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.models.bundle import load_bundle, save_bundle
 from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.stages.train import pauses
 from ctc_ray.stages.train.job import TrainingJob
 
 
@@ -75,6 +76,31 @@ def test_job_that_was_saved_and_loaded_ends_with_the_same_weights(
     assert whole.end() == parts.end()
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_job_that_goes_on_within_an_epoch_ends_with_the_same_weights(
+    dataset: Path, tmp_path: Path, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pauses, "_FIRST_AFTER", 1)
+    monkeypatch.setattr(pauses, "_EVERY_S", 0)
+    fields = {"max_epochs": 2, "batch_size": 5, **VARIANTS[variant]}
+    states = []
+    whole = job(dataset, tmp_path, **fields)
+    while not whole.is_done:
+        whole.next_epoch(is_wanted=lambda: True, save=lambda at: states.append(at.state()))
+    final = whole.end()
+    assert len(states) >= 4
+    for state in (states[0], states[-2], states[-1]):
+        rest = job(dataset, tmp_path, **fields)
+        rest.load_state(state)
+        assert rest.n_updates > 0
+        while not rest.is_done:
+            rest.next_epoch()
+        assert rest._history == whole._history
+        assert rest.end() == final
+        for name, tensor in weights(whole).items():
+            assert torch.equal(tensor, weights(rest)[name]), name
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

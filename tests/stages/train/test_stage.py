@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
+from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, DivergedError, LabelError
 from ctc_ray.files import parquet
 from ctc_ray.models.bundle import load_bundle
@@ -303,3 +304,50 @@ def test_a_bundle_to_start_from_brings_its_pixels_its_size_and_its_heads(
         assert new.provenance.metrics[name] == pytest.approx(value, abs=1e-6), name
     assert "head species: its weights, too" in caplog.text
     assert f"weights of {bundle}: the backbone, its input of" in caplog.text
+
+
+def test_a_finished_training_goes_on_with_more_epochs_as_if_it_had_not_ended(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fields = {"max_epochs": 2, "schedule": {"name": "constant", "warmup_epochs": 0}}
+    config = train_config(dataset, tmp_path / "longer").replaced(**fields)
+    train.run(config)
+    logs.set_up()
+    train.run(config.replaced(max_epochs=4))
+    told = capsys.readouterr().err
+    assert "resuming after epoch 2" in told
+    assert "all 4 epochs are done" in told
+    train.run(config.replaced(max_epochs=4, output_uri=str(tmp_path / "whole")))
+    weights = [
+        (tmp_path / name / "weights.safetensors").read_bytes() for name in ("longer", "whole")
+    ]
+    assert weights[0] == weights[1]
+    assert len((tmp_path / "longer" / "history.csv").read_text().splitlines()) == 1 + 4
+    train.run(config.replaced(max_epochs=3))  # no more to do
+    assert "is complete already" in capsys.readouterr().err
+
+
+def test_a_finished_training_without_its_last_state_cannot_go_on(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "out").replaced(max_epochs=1)
+    train.run(config)
+    (tmp_path / "out" / "last-checkpoint.pt").unlink()
+    before = bytes_below(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"last-checkpoint.pt is not there.*--model.pretrained"):
+        train.run(config.replaced(max_epochs=2))
+    assert bytes_below(tmp_path / "out") == before
+
+
+def test_more_patience_lets_a_training_go_on_that_has_stopped_early(
+    dataset: Path, tmp_path: Path
+) -> None:
+    config = train_config(dataset, tmp_path / "out").replaced(
+        max_epochs=5, early_stopping_patience=1, optimizer={"learning_rate": 1e-12}
+    )
+    train.run(config)
+    history = tmp_path / "out" / "history.csv"
+    n_epochs = len(history.read_text().splitlines()) - 1
+    assert n_epochs < 5
+    train.run(config.replaced(early_stopping_patience=0))
+    assert len(history.read_text().splitlines()) - 1 == 5

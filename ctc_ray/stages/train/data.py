@@ -1,0 +1,108 @@
+"""The images of a training, as one of its workers reads them."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+
+from ctc_ray.config.training import AugmentConfig, TrainConfig
+from ctc_ray.labels import LabelSpace
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.stages.train.first_model import Normalisation
+from ctc_ray.stages.train.mapped_classes import renaming
+from ctc_ray.stages.train.pixels import decode, is_cpu
+from ctc_ray.training.batches import Batch, LoaderSettings, read_batches, read_parts
+from ctc_ray.training.epoch_shares import Share
+from ctc_ray.training.loop import channel_mean_std
+from ctc_ray.training.plans import (
+    EpochPlan,
+    PlanPart,
+    list_row_groups,
+    plan_epoch,
+    plan_evaluation,
+)
+
+
+class TrainingData:
+    """The training and the validation split of a dataset."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Manifest,
+        labels: LabelSpace,
+        *,
+        image_size: int,
+        device: torch.device | str,
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            image_size: width and height of the images.
+            device: where the network computes; on a GPU, it changes the colours.
+        """
+        self._config, self._labels = config, labels
+        self._image_size, self._device = image_size, device
+        self._rename = renaming(config)
+        self._groups = {
+            split: list_row_groups(config.dataset_uri, dataset.shards, split)
+            for split in ("train", "val")
+        }
+
+    @property
+    def n_val(self) -> int:
+        """Images of the validation split."""
+        return sum(group.n_images for group in self._groups["val"])
+
+    def plan(self, epoch: int, *, rank: int, n_workers: int) -> EpochPlan:
+        """What a worker reads in an epoch, from 0."""
+        return plan_epoch(
+            self._groups["train"],
+            image_choice=self._config.image_choice,
+            seed=self._config.seed,
+            epoch=epoch,
+            rank=rank,
+            world_size=n_workers,
+        )
+
+    def batches(self, share: Share, epoch: int, *, first_batch: int) -> Iterator[Batch]:
+        """The batches of a share of an epoch, from 0, changed at random; see `read_parts`."""
+        parts = [
+            PlanPart(
+                self.plan(epoch, rank=stretch.rank, n_workers=stretch.n_workers),
+                stretch.start,
+                stretch.stop,
+            )
+            for stretch in share
+        ]
+        settings = self._loader_settings(self._config.augment)
+        return read_parts(parts, settings, first_batch=first_batch)
+
+    def to_validate(self, *, rank: int, n_workers: int) -> Iterator[Batch]:
+        """The batches of a worker's share of the validation split."""
+        plan = plan_evaluation(self._groups["val"], rank=rank, world_size=n_workers)
+        return read_batches(plan, self._loader_settings())
+
+    def statistics(self) -> Normalisation:
+        """Mean and deviation of training images: the same for every worker, run and restart."""
+        plan = plan_epoch(
+            self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
+        )
+        found = channel_mean_std(read_batches(plan, self._loader_settings()))
+        return found.mean, found.std
+
+    def _loader_settings(self, augment: AugmentConfig | None = None) -> LoaderSettings:
+        """How images are decoded: changed at random, or (None) as for evaluation."""
+        return LoaderSettings(
+            self._labels,
+            partial(
+                decode,
+                image_size=self._image_size,
+                keep_aspect=self._config.model.keep_aspect,
+                settings=augment,
+                linear=is_cpu(self._device),
+            ),
+            self._config.batch_size,
+            self._rename,
+            self._config.decode_threads,
+        )
