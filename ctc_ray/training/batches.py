@@ -27,7 +27,7 @@ from ctc_ray.files import parquet
 from ctc_ray.files.prefetch import prefetch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
-from ctc_ray.training.plans import GROUPS_PER_WINDOW, EpochPlan, ItemRange, batch_sizes
+from ctc_ray.training.plans import EpochPlan, ItemRange, batch_sizes
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
@@ -74,31 +74,44 @@ class _Item:
     codes: tuple[int, ...]
 
 
-def read_batches(plan: EpochPlan, settings: LoaderSettings) -> Iterator[Batch]:
+def read_batches(
+    plan: EpochPlan, settings: LoaderSettings, *, first_batch: int = 0
+) -> Iterator[Batch]:
     """The batches of a plan, in its order; closing the iterator ends its threads.
+
+    Args:
+        first_batch: number of the batch to begin with, from 0. Windows that earlier batches alone
+            use are not read, and no image of an earlier batch is decoded.
 
     Raises:
         SchemaError: a shard is damaged, or has other columns or counts than the manifest.
         LabelError: a label is not a class of its head.
     """
+    sizes = batch_sizes(plan.n_items, settings.batch_size)
+    first_item = sum(sizes[:first_batch])
     with (
         ThreadPoolExecutor(1, "read-shards") as reader,
         ThreadPoolExecutor(settings.decode_threads, "decode") as decoders,
         ThreadPoolExecutor(1, "make-batches") as maker,
     ):
-        windows = prefetch(_read_windows(plan, settings), reader, n_ahead=1)
+        windows = prefetch(_read_windows(plan, settings, first_item), reader, n_ahead=1)
         items = (item for window in windows for item in _items(window))
         batches = (
             _make_batch(plan, settings, [next(items) for _ in range(size)], decoders)
-            for size in batch_sizes(plan.n_items, settings.batch_size)
+            for size in sizes[first_batch:]
         )
         yield from prefetch(batches, maker, n_ahead=_BATCHES_AHEAD)
 
 
-def _read_windows(plan: EpochPlan, settings: LoaderSettings) -> Iterator[_Window]:
+def _read_windows(plan: EpochPlan, settings: LoaderSettings, first_item: int) -> Iterator[_Window]:
+    """The windows of a plan without the items before `first_item`."""
     label_space = settings.label_space
-    for number, first in enumerate(range(0, len(plan.ranges), GROUPS_PER_WINDOW)):
-        ranges = plan.ranges[first : first + GROUPS_PER_WINDOW]
+    n_skipped = first_item
+    for number, ranges in enumerate(plan.windows):
+        n_items = sum(part.n_items for part in ranges)
+        if n_skipped >= n_items:
+            n_skipped -= n_items
+            continue
         rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
         codes = {
             head: label_space.encode(head, _labels(rows, head, settings), missing=IGNORE_INDEX)
@@ -109,7 +122,8 @@ def _read_windows(plan: EpochPlan, settings: LoaderSettings) -> Iterator[_Window
             order = np.random.default_rng([plan.seed, plan.epoch, plan.rank, number]).permutation(
                 rows.num_rows
             )
-        yield _Window(rows, codes, order)
+        yield _Window(rows, codes, order[n_skipped:])
+        n_skipped = 0
 
 
 def _labels(rows: pa.Table, head: str, settings: LoaderSettings) -> pa.Array | pa.ChunkedArray:
