@@ -1,15 +1,17 @@
 """Read batches of images and labels from the shards of a dataset.
 
-Threads read row groups and decode images a few batches ahead of the training. The order and choice
-of images and their seeds depend on the plan alone, not on the threads. Memory holds at most two
-windows of row groups as JPEGs, and a few batches as pixels.
+Threads read row groups and decode images ahead of the training. The order and choice of images and
+their seeds depend on the plan alone, not on the threads. Memory holds the chosen images of at most
+two windows of row groups as JPEGs, the row groups that are just being read, and a few batches as
+pixels.
 
 B batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import assert_never
 
 import numpy as np
@@ -23,8 +25,8 @@ from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.choices import ImageChoice
 from ctc_ray.errors import SchemaError
-from ctc_ray.files import parquet
 from ctc_ray.files.prefetch import prefetch
+from ctc_ray.files.row_groups import RowGroupReader
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
 from ctc_ray.training.plans import EpochPlan, ItemRange, batch_sizes
@@ -34,6 +36,7 @@ IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
 
 _BATCHES_AHEAD = 2
+_READ_THREADS = 8  # a request of 30 ms and 4 MB is then no longer noticed
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class LoaderSettings:
     rename: Callable[[str, str], str | None] | None = None
     """Head and class in the shards -> class of the label space, or None; None: they are equal."""
     decode_threads: int = 2
+    row_groups: RowGroupReader = field(default_factory=RowGroupReader)
+    """Reads the shards; those who share it share the footers that it keeps."""
 
 
 @dataclass(frozen=True)
@@ -90,11 +95,13 @@ def read_batches(
     sizes = batch_sizes(plan.n_items, settings.batch_size)
     first_item = sum(sizes[:first_batch])
     with (
-        ThreadPoolExecutor(1, "read-shards") as reader,
+        ThreadPoolExecutor(_READ_THREADS, "read-shards") as readers,
+        ThreadPoolExecutor(1, "make-windows") as window_maker,
         ThreadPoolExecutor(settings.decode_threads, "decode") as decoders,
         ThreadPoolExecutor(1, "make-batches") as maker,
     ):
-        windows = prefetch(_read_windows(plan, settings, first_item), reader, n_ahead=1)
+        made = _read_windows(plan, settings, first_item, readers)
+        windows = prefetch(made, window_maker, n_ahead=1)
         items = (item for window in windows for item in _items(window))
         batches = (
             _make_batch(plan, settings, [next(items) for _ in range(size)], decoders)
@@ -103,7 +110,9 @@ def read_batches(
         yield from prefetch(batches, maker, n_ahead=_BATCHES_AHEAD)
 
 
-def _read_windows(plan: EpochPlan, settings: LoaderSettings, first_item: int) -> Iterator[_Window]:
+def _read_windows(
+    plan: EpochPlan, settings: LoaderSettings, first_item: int, readers: ThreadPoolExecutor
+) -> Iterator[_Window]:
     """The windows of a plan without the items before `first_item`."""
     label_space = settings.label_space
     n_skipped = first_item
@@ -112,7 +121,8 @@ def _read_windows(plan: EpochPlan, settings: LoaderSettings, first_item: int) ->
         if n_skipped >= n_items:
             n_skipped -= n_items
             continue
-        rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
+        read = partial(_read_range, plan=plan, settings=settings)
+        rows = pa.concat_tables(readers.map(read, ranges))
         codes = {
             head: label_space.encode(head, _labels(rows, head, settings), missing=IGNORE_INDEX)
             for head in label_space.heads
@@ -135,24 +145,25 @@ def _labels(rows: pa.Table, head: str, settings: LoaderSettings) -> pa.Array | p
     return pa.array(names, pa.string()).take(encoded.indices)
 
 
-def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Table:
-    """The rows of the range's items, in the order of the file."""
-    columns = ["image_id", "capture_event_id", "failure", "jpeg", *map(label_column, heads)]
-    with parquet.open_parquet(part.row_group.uri) as file:
-        missing = [name for name in columns if name not in file.schema_arrow.names]
-        if missing:
-            raise SchemaError(f"{part.row_group.uri}: column {missing[0]!r} not found")
-        uri, index = part.row_group.uri, part.row_group.index
-        rows = parquet.read_row_group(file, uri, index, columns)
-    rows = rows.filter(pc.is_null(rows["failure"]))
-    chosen = choose_images(rows, plan.image_choice, seed=plan.seed, epoch=plan.epoch)
+def _read_range(part: ItemRange, plan: EpochPlan, settings: LoaderSettings) -> pa.Table:
+    """The rows of the range's items, in the order of the file.
+
+    All images of the row group are read, for they lie together; those that are not chosen are
+    dropped here, before the next one is read.
+    """
+    uri, index = part.row_group.uri, part.row_group.index
+    kept = ["image_id", *map(label_column, settings.label_space.heads), "jpeg"]
+    rows = settings.row_groups.read(uri, index, [*kept, "capture_event_id", "failure"])
+    usable = np.flatnonzero(pc.is_null(rows["failure"]).to_numpy())
+    events = rows.select(["capture_event_id"]).take(usable)
+    chosen = choose_images(events, plan.image_choice, seed=plan.seed, epoch=plan.epoch)
     n_expected = part.row_group.n_items(plan.image_choice)
     if len(chosen) != n_expected:
         raise SchemaError(
-            f"{part.row_group.uri}: row group {part.row_group.index} holds {len(chosen)} usable "
-            f"items, the manifest says {n_expected}; create the dataset again"
+            f"{uri}: row group {index} holds {len(chosen)} usable items, the manifest says "
+            f"{n_expected}; create the dataset again"
         )
-    return rows.take(chosen[part.start : part.stop]).drop_columns(["failure", "capture_event_id"])
+    return rows.select(kept).take(usable[chosen[part.start : part.stop]])
 
 
 def choose_images(

@@ -19,6 +19,7 @@ from ctc_ray.console.progress import clock
 from ctc_ray.errors import DivergedError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records
+from ctc_ray.files.row_groups import RowGroupReader
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import ThreeFloats, weight_blocks
@@ -90,6 +91,7 @@ class TrainingJob:
             mix=config.augment.mix,
             mix_alpha=config.augment.mix_alpha,
         )
+        self._row_groups = RowGroupReader()
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
             for split in ("train", "val")
@@ -288,6 +290,7 @@ class TrainingJob:
             self._config.batch_size,
             self._rename,
             self._config.decode_threads,
+            self._row_groups,
         )
 
     def _statistics(self) -> tuple[ThreeFloats, ThreeFloats]:
