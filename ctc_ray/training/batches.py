@@ -30,11 +30,13 @@ from ctc_ray.files.row_groups import RowGroupReader
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
 from ctc_ray.training.plans import EpochPlan, ItemRange, batch_sizes
+from ctc_ray.training.sampling import ClassSampling, draw, occurrences
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
 Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
 
+_N_IMAGES = "n_images"  # column of a window: usable images of the item
 _BATCHES_AHEAD = 2
 _READ_THREADS = 8  # a request of 30 ms and 4 MB is then no longer noticed
 
@@ -61,6 +63,8 @@ class LoaderSettings:
     decode_threads: int = 2
     row_groups: RowGroupReader = field(default_factory=RowGroupReader)
     """Reads the shards; those who share it share the footers that it keeps."""
+    sampling: ClassSampling | None = None
+    """How often the items of a shuffled plan are used; None: each once."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,8 @@ class _Window:
     rows: pa.Table
     codes: Mapping[str, npt.NDArray[np.int64]]
     order: npt.NDArray[np.int64]
+    uses: npt.NDArray[np.int64]
+    """Of each item of `order`: how often the window has used its row before."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +83,7 @@ class _Item:
     image_id: str
     jpeg: bytes
     codes: tuple[int, ...]
+    use: int  # 0: the first in this window
 
 
 def read_batches(
@@ -127,13 +134,26 @@ def _read_windows(
             head: label_space.encode(head, _labels(rows, head, settings), missing=IGNORE_INDEX)
             for head in label_space.heads
         }
-        order = np.arange(rows.num_rows)
-        if plan.is_shuffled:
-            order = np.random.default_rng([plan.seed, plan.epoch, plan.rank, number]).permutation(
-                rows.num_rows
-            )
-        yield _Window(rows, codes, order[n_skipped:])
+        order = _order(rows, codes, plan, number, settings.sampling)
+        uses = np.zeros_like(order) if settings.sampling is None else occurrences(order)
+        yield _Window(rows, codes, order[n_skipped:], uses[n_skipped:])
         n_skipped = 0
+
+
+def _order(
+    rows: pa.Table,
+    codes: Mapping[str, npt.NDArray[np.int64]],
+    plan: EpochPlan,
+    number: int,
+    sampling: ClassSampling | None,
+) -> npt.NDArray[np.int64]:
+    """The rows of a window in the order of their use; as many as there are, drawn or each once."""
+    if not plan.is_shuffled:
+        return np.arange(rows.num_rows)
+    rng = np.random.default_rng([plan.seed, plan.epoch, plan.rank, number])
+    if sampling is None:
+        return rng.permutation(rows.num_rows)
+    return draw(sampling.of_items(codes[sampling.head], rows[_N_IMAGES].to_numpy()), rng)
 
 
 def _labels(rows: pa.Table, head: str, settings: LoaderSettings) -> pa.Array | pa.ChunkedArray:
@@ -163,7 +183,9 @@ def _read_range(part: ItemRange, plan: EpochPlan, settings: LoaderSettings) -> p
             f"{uri}: row group {index} holds {len(chosen)} usable items, the manifest says "
             f"{n_expected}; create the dataset again"
         )
-    return rows.select(kept).take(usable[chosen[part.start : part.stop]])
+    n_images = pa.array(_n_images(events, plan.image_choice)[part.start : part.stop])
+    found = rows.select(kept).take(usable[chosen[part.start : part.stop]])
+    return found.append_column(_N_IMAGES, n_images)
 
 
 def choose_images(
@@ -187,6 +209,17 @@ def choose_images(
             assert_never(image_choice)
 
 
+def _n_images(usable: pa.Table, image_choice: ImageChoice) -> npt.NDArray[np.int64]:
+    """The images of which each row of `choose_images` is one: itself, or those of its event."""
+    match image_choice:
+        case "all":
+            return np.ones(usable.num_rows, np.int64)
+        case "first" | "random":
+            return np.diff(run_starts(usable["capture_event_id"]), append=usable.num_rows)
+        case _:
+            assert_never(image_choice)
+
+
 def _one_per_event(events: pa.ChunkedArray, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Index of one row of each capture event, ascending."""
     starts = run_starts(events)
@@ -199,15 +232,16 @@ def _one_per_event(events: pa.ChunkedArray, *, seed: int, epoch: int) -> npt.NDA
 def _items(window: _Window) -> Iterator[_Item]:
     image_ids = window.rows["image_id"].combine_chunks()
     jpegs = window.rows["jpeg"]
-    for row in window.order.tolist():
+    for row, use in zip(window.order.tolist(), window.uses.tolist(), strict=True):
         codes = tuple(int(codes[row]) for codes in window.codes.values())
-        yield _Item(image_ids[row].as_py(), jpegs[row].as_py(), codes)
+        yield _Item(image_ids[row].as_py(), jpegs[row].as_py(), codes, use)
 
 
 def _make_batch(
     plan: EpochPlan, settings: LoaderSettings, items: Sequence[_Item], decoders: ThreadPoolExecutor
 ) -> Batch:
-    seeds = tuple(stable_hash(item.image_id, plan.seed, plan.epoch) for item in items)
+    names = (f"{item.image_id}/{item.use}" if item.use else item.image_id for item in items)
+    seeds = tuple(stable_hash(name, plan.seed, plan.epoch) for name in names)
     jpegs = [item.jpeg for item in items]
     images_BHWC = np.stack(list(decoders.map(settings.decode, jpegs, seeds)))
     codes = np.array([item.codes for item in items], np.int64)

@@ -34,7 +34,7 @@ from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import decode, is_cpu
+from ctc_ray.stages.train.pixels import decoder, is_cpu
 from ctc_ray.stages.train.weights import (
     between,
     copy,
@@ -55,6 +55,7 @@ from ctc_ray.training.plans import (
     plan_epoch,
     plan_evaluation,
 )
+from ctc_ray.training.sampling import class_sampling
 from ctc_ray.training.timed_batches import TimedBatches
 
 
@@ -92,6 +93,8 @@ class TrainingJob:
             mix_alpha=config.augment.mix_alpha,
         )
         self._row_groups = RowGroupReader()
+        sampled = config.sampling_head or config.heads[0]
+        self._sampling = class_sampling(config.sampling, sampled, counts[sampled])
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
             for split in ("train", "val")
@@ -276,21 +279,15 @@ class TrainingJob:
         )
 
     def _loader_settings(self, augment: AugmentConfig | None = None) -> LoaderSettings:
-        """How images are decoded: changed at random, or (None) as for evaluation."""
-        size, keep_aspect = self._image_size, self._config.model.keep_aspect
+        """How images are sampled and decoded: changed at random, or (None) as for evaluation."""
         return LoaderSettings(
             self._settings.label_space,
-            partial(
-                decode,
-                image_size=size,
-                keep_aspect=keep_aspect,
-                settings=augment,
-                linear=is_cpu(self._settings.device),
-            ),
+            decoder(self._config, augment, self._image_size, self._settings.device),
             self._config.batch_size,
             self._rename,
             self._config.decode_threads,
             self._row_groups,
+            self._sampling if augment else None,
         )
 
     def _statistics(self) -> tuple[ThreeFloats, ThreeFloats]:
