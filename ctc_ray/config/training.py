@@ -15,6 +15,7 @@ from ctc_ray.config.choices import (
     OptimizerName,
     Precision,
     Preset,
+    Sampling,
     ScheduleName,
     UnmappedRule,
 )
@@ -242,6 +243,13 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     image_choice: ImageChoice = "random"
     """Images used per capture event and epoch. random: one (as in camera-trap-classifier). first:
     its first usable image. all: every image."""
+    sampling: Sampling = "none"
+    """How often an epoch uses the images of a class. none: each once. balanced: all classes equally
+    often. square-root: in proportion to the square root of their numbers of images. Images of rare
+    classes are used several times, changed differently; those of frequent classes now and then."""
+    sampling_head: Annotated[str | None, Shown("the first of --heads")] = None
+    """Used with --sampling: the head whose classes count. Images without a label of it keep their
+    share."""
     precision: Precision = "float32"
     """Numbers that the network computes with in training: bfloat16 is faster on newer GPUs and
     CPUs, float16 on older GPUs. The weights stay float32."""
@@ -294,6 +302,16 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     def _unmapped_needs_a_mapping(self) -> Self:
         if self.unmapped != "keep" and self.mapping_uri is None:
             raise ValueError("unmapped needs mapping_uri")
+        return self
+
+    @model_validator(mode="after")
+    def _sampling_has_a_head(self) -> Self:
+        if self.sampling_head is not None and self.sampling == "none":
+            raise ValueError("sampling_head needs sampling balanced or square-root")
+        if self.sampling_head not in (None, *self.heads):
+            raise ValueError(
+                f"sampling_head is {self.sampling_head}; heads are {', '.join(self.heads)}"
+            )
         return self
 
     @model_validator(mode="after")

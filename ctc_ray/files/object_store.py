@@ -225,12 +225,23 @@ def is_object(uri: str) -> bool:
 class ObjectFile(io.RawIOBase):
     """An object as a file that is read here and there; its end comes with its size."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, size: int | None = None) -> None:
+        """One request, or none if the size is known.
+
+        Args:
+            size: of the object in bytes.
+        """
         self._uri = uri
-        self._size, self._end = request(
-            uri, lambda store, key: _part(store, key, {"suffix": _END_BYTES})
-        )
+        end = b""
+        if size is None:
+            size, end = request(uri, lambda store, key: _part(store, key, {"suffix": _END_BYTES}))
+        self.size = size
+        self._held = [(size - len(end), end)]
         self._at = 0
+
+    def hold(self, start: int, n_bytes: int) -> None:
+        """Read a part now, by one request or none; later reads inside it need no request."""
+        self._held.append((start, self._read_at(start, n_bytes)))
 
     def readable(self) -> bool:
         """True."""
@@ -246,23 +257,28 @@ class ObjectFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Move to an offset from the start, from here, or from the end."""
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
         self._at = max(0, base + offset)
         return self._at
 
     def read(self, size: int | None = -1, /) -> bytes:
         """So many bytes, fewer only at the end; one request, or none."""
-        rest = max(0, self._size - self._at)
+        rest = max(0, self.size - self._at)
         n_bytes = rest if size is None or size < 0 else min(size, rest)
-        start, in_end = self._at, self._at - (self._size - len(self._end))
+        start = self._at
         self._at += n_bytes
-        if in_end >= 0 or not n_bytes:
-            return self._end[in_end : in_end + n_bytes] if n_bytes else b""
+        return self._read_at(start, n_bytes)
+
+    def _read_at(self, start: int, n_bytes: int) -> bytes:
+        for held_from, held in self._held:
+            begin = start - held_from
+            if begin >= 0 and begin + n_bytes <= len(held):
+                return held[begin : begin + n_bytes]
 
         def fetch(store: Store, key: str) -> bytes:
             return bytes(store.get_range(key, start=start, length=n_bytes))
 
-        return request(self._uri, fetch)
+        return request(self._uri, fetch) if n_bytes else b""
 
 
 def _part(store: Store, key: str, extent: tuple[int, int] | SuffixRange) -> tuple[int, bytes]:

@@ -98,11 +98,19 @@ def row_group_bytes(
     return sink.getvalue()
 
 
-def open_parquet(uri: str, *, read_dictionary: Sequence[str] = ()) -> pq.ParquetFile:
+def open_parquet(
+    uri: str,
+    *,
+    read_dictionary: Sequence[str] = (),
+    source: pa.NativeFile | None = None,
+    metadata: pq.FileMetaData | None = None,
+) -> pq.ParquetFile:
     """A Parquet file, opened: footer read, rows not yet.
 
     Args:
         read_dictionary: columns to read as dictionaries, as the file stores them.
+        source: the file, if it is open already.
+        metadata: the file's footer, if it is known.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -111,7 +119,8 @@ def open_parquet(uri: str, *, read_dictionary: Sequence[str] = ()) -> pq.Parquet
     try:
         # Neighbouring columns of an object are read by one request.
         return pq.ParquetFile(
-            storage.open_file(uri),
+            storage.open_file(uri) if source is None else source,
+            metadata=metadata,
             read_dictionary=read_dictionary,
             pre_buffer=storage.is_remote(uri),
         )

@@ -1,15 +1,17 @@
 """Read batches of images and labels from the shards of a dataset.
 
-Threads read row groups and decode images a few batches ahead of the training. The order and choice
-of images and their seeds depend on the plan alone, not on the threads. Memory holds at most two
-windows of row groups as JPEGs, and a few batches as pixels.
+Threads read row groups and decode images ahead of the training. The order and choice of images and
+their seeds depend on the plan alone, not on the threads. Memory holds the chosen images of at most
+two windows of row groups as JPEGs, the row groups that are just being read, and a few batches as
+pixels.
 
 B batch, C channels, H height, W width.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import assert_never
 
 import numpy as np
@@ -23,23 +25,20 @@ from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.choices import ImageChoice
 from ctc_ray.errors import SchemaError
-from ctc_ray.files import parquet
 from ctc_ray.files.prefetch import prefetch
+from ctc_ray.files.row_groups import RowGroupReader
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column
-from ctc_ray.training.plans import (
-    GROUPS_PER_WINDOW,
-    EpochPlan,
-    ItemRange,
-    PlanPart,
-    batch_sizes,
-)
+from ctc_ray.training.plans import EpochPlan, ItemRange, PlanPart, batch_sizes
+from ctc_ray.training.sampling import ClassSampling, draw, occurrences
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
 Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
 
+_N_IMAGES = "n_images"  # column of a window: usable images of the item
 _BATCHES_AHEAD = 2
+_READ_THREADS = 8  # a request of 30 ms and 4 MB is then no longer noticed
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,10 @@ class LoaderSettings:
     rename: Callable[[str, str], str | None] | None = None
     """Head and class in the shards -> class of the label space, or None; None: they are equal."""
     decode_threads: int = 2
+    row_groups: RowGroupReader = field(default_factory=RowGroupReader)
+    """Reads the shards; those who share it share the footers that it keeps."""
+    sampling: ClassSampling | None = None
+    """How often the items of a shuffled plan are used; None: each once."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,8 @@ class _Window:
     rows: pa.Table
     codes: Mapping[str, npt.NDArray[np.int64]]
     order: npt.NDArray[np.int64]
+    uses: npt.NDArray[np.int64]
+    """Of each item of `order`: how often the window has used its row before."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class _Item:
     image_id: str
     jpeg: bytes
     codes: tuple[int, ...]
+    use: int  # 0: the first in this window
 
 
 def read_batches(
@@ -86,7 +92,8 @@ def read_batches(
     """The batches of a plan, in its order; closing the iterator ends its threads.
 
     Args:
-        first_batch: number of the first batch that is wanted; those before it are not read.
+        first_batch: number of the batch to begin with, from 0. Windows that earlier batches alone
+            use are not read, and no image of an earlier batch is decoded.
 
     Raises:
         SchemaError: a shard is damaged, or has other columns or counts than the manifest.
@@ -100,16 +107,14 @@ def read_parts(
 ) -> Iterator[Batch]:
     """As `read_batches`, for parts of several plans of one epoch, one after the other."""
     sizes = batch_sizes(sum(part.stop - part.start for part in parts), settings.batch_size)
+    wanted = _without_first(parts, sum(sizes[:first_batch]))
     with (
-        ThreadPoolExecutor(1, "read-shards") as reader,
+        ThreadPoolExecutor(_READ_THREADS, "read-shards") as readers,
+        ThreadPoolExecutor(1, "make-windows") as window_maker,
         ThreadPoolExecutor(settings.decode_threads, "decode") as decoders,
         ThreadPoolExecutor(1, "make-batches") as maker,
     ):
-        windows = prefetch(
-            _read_windows(_without_first(parts, sum(sizes[:first_batch])), settings),
-            reader,
-            n_ahead=1,
-        )
+        windows = prefetch(_read_windows(wanted, settings, readers), window_maker, n_ahead=1)
         items = (item for window in windows for item in _items(window))
         batches = (
             _make_batch(parts[0].plan, settings, [next(items) for _ in range(size)], decoders)
@@ -125,38 +130,50 @@ def _without_first(parts: Sequence[PlanPart], n_items: int) -> Iterator[PlanPart
         yield PlanPart(part.plan, start, part.stop)
 
 
-def _read_windows(parts: Iterable[PlanPart], settings: LoaderSettings) -> Iterator[_Window]:
-    """The windows of the parts; each has only those rows in its order that are wanted."""
+def _read_windows(
+    parts: Iterable[PlanPart], settings: LoaderSettings, readers: ThreadPoolExecutor
+) -> Iterator[_Window]:
+    """The windows of the parts; only those items are in their order that are wanted."""
     for part in parts:
         begin = 0
-        for number, ranges in enumerate(_windows(part.plan)):
-            end = begin + sum(one.stop - one.start for one in ranges)
+        for number, ranges in enumerate(part.plan.windows):
+            end = begin + sum(one.n_items for one in ranges)
             if part.start < end and begin < part.stop:
-                window = _read_window(part.plan, number, ranges, settings)
+                window = _read_window(part.plan, number, settings, readers)
                 wanted = slice(max(0, part.start - begin), part.stop - begin)
-                yield replace(window, order=window.order[wanted])
+                yield replace(window, order=window.order[wanted], uses=window.uses[wanted])
             begin = end
 
 
-def _windows(plan: EpochPlan) -> Iterator[Sequence[ItemRange]]:
-    for first in range(0, len(plan.ranges), GROUPS_PER_WINDOW):
-        yield plan.ranges[first : first + GROUPS_PER_WINDOW]
-
-
 def _read_window(
-    plan: EpochPlan, number: int, ranges: Sequence[ItemRange], settings: LoaderSettings
+    plan: EpochPlan, number: int, settings: LoaderSettings, readers: ThreadPoolExecutor
 ) -> _Window:
     label_space = settings.label_space
-    rows = pa.concat_tables([_read_range(part, plan, label_space.heads) for part in ranges])
+    read = partial(_read_range, plan=plan, settings=settings)
+    rows = pa.concat_tables(readers.map(read, plan.windows[number]))
     codes = {
         head: label_space.encode(head, _labels(rows, head, settings), missing=IGNORE_INDEX)
         for head in label_space.heads
     }
-    order = np.arange(rows.num_rows)
-    if plan.is_shuffled:
-        seed = [plan.seed, plan.epoch, plan.rank, number]
-        order = np.random.default_rng(seed).permutation(rows.num_rows)
-    return _Window(rows, codes, order)
+    order = _order(rows, codes, plan, number, settings.sampling)
+    uses = np.zeros_like(order) if settings.sampling is None else occurrences(order)
+    return _Window(rows, codes, order, uses)
+
+
+def _order(
+    rows: pa.Table,
+    codes: Mapping[str, npt.NDArray[np.int64]],
+    plan: EpochPlan,
+    number: int,
+    sampling: ClassSampling | None,
+) -> npt.NDArray[np.int64]:
+    """The rows of a window in the order of their use; as many as there are, drawn or each once."""
+    if not plan.is_shuffled:
+        return np.arange(rows.num_rows)
+    rng = np.random.default_rng([plan.seed, plan.epoch, plan.rank, number])
+    if sampling is None:
+        return rng.permutation(rows.num_rows)
+    return draw(sampling.of_items(codes[sampling.head], rows[_N_IMAGES].to_numpy()), rng)
 
 
 def _labels(rows: pa.Table, head: str, settings: LoaderSettings) -> pa.Array | pa.ChunkedArray:
@@ -168,24 +185,27 @@ def _labels(rows: pa.Table, head: str, settings: LoaderSettings) -> pa.Array | p
     return pa.array(names, pa.string()).take(encoded.indices)
 
 
-def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Table:
-    """The rows of the range's items, in the order of the file."""
-    columns = ["image_id", "capture_event_id", "failure", "jpeg", *map(label_column, heads)]
-    with parquet.open_parquet(part.row_group.uri) as file:
-        missing = [name for name in columns if name not in file.schema_arrow.names]
-        if missing:
-            raise SchemaError(f"{part.row_group.uri}: column {missing[0]!r} not found")
-        uri, index = part.row_group.uri, part.row_group.index
-        rows = parquet.read_row_group(file, uri, index, columns)
-    rows = rows.filter(pc.is_null(rows["failure"]))
-    chosen = choose_images(rows, plan.image_choice, seed=plan.seed, epoch=plan.epoch)
+def _read_range(part: ItemRange, plan: EpochPlan, settings: LoaderSettings) -> pa.Table:
+    """The rows of the range's items, in the order of the file.
+
+    All images of the row group are read, for they lie together; those that are not chosen are
+    dropped here, before the next one is read.
+    """
+    uri, index = part.row_group.uri, part.row_group.index
+    kept = ["image_id", *map(label_column, settings.label_space.heads), "jpeg"]
+    rows = settings.row_groups.read(uri, index, [*kept, "capture_event_id", "failure"])
+    usable = np.flatnonzero(pc.is_null(rows["failure"]).to_numpy())
+    events = rows.select(["capture_event_id"]).take(usable)
+    chosen = choose_images(events, plan.image_choice, seed=plan.seed, epoch=plan.epoch)
     n_expected = part.row_group.n_items(plan.image_choice)
     if len(chosen) != n_expected:
         raise SchemaError(
-            f"{part.row_group.uri}: row group {part.row_group.index} holds {len(chosen)} usable "
-            f"items, the manifest says {n_expected}; create the dataset again"
+            f"{uri}: row group {index} holds {len(chosen)} usable items, the manifest says "
+            f"{n_expected}; create the dataset again"
         )
-    return rows.take(chosen[part.start : part.stop]).drop_columns(["failure", "capture_event_id"])
+    n_images = pa.array(_n_images(events, plan.image_choice)[part.start : part.stop])
+    found = rows.select(kept).take(usable[chosen[part.start : part.stop]])
+    return found.append_column(_N_IMAGES, n_images)
 
 
 def choose_images(
@@ -209,6 +229,17 @@ def choose_images(
             assert_never(image_choice)
 
 
+def _n_images(usable: pa.Table, image_choice: ImageChoice) -> npt.NDArray[np.int64]:
+    """The images of which each row of `choose_images` is one: itself, or those of its event."""
+    match image_choice:
+        case "all":
+            return np.ones(usable.num_rows, np.int64)
+        case "first" | "random":
+            return np.diff(run_starts(usable["capture_event_id"]), append=usable.num_rows)
+        case _:
+            assert_never(image_choice)
+
+
 def _one_per_event(events: pa.ChunkedArray, *, seed: int, epoch: int) -> npt.NDArray[np.int64]:
     """Index of one row of each capture event, ascending."""
     starts = run_starts(events)
@@ -221,15 +252,16 @@ def _one_per_event(events: pa.ChunkedArray, *, seed: int, epoch: int) -> npt.NDA
 def _items(window: _Window) -> Iterator[_Item]:
     image_ids = window.rows["image_id"].combine_chunks()
     jpegs = window.rows["jpeg"]
-    for row in window.order.tolist():
+    for row, use in zip(window.order.tolist(), window.uses.tolist(), strict=True):
         codes = tuple(int(codes[row]) for codes in window.codes.values())
-        yield _Item(image_ids[row].as_py(), jpegs[row].as_py(), codes)
+        yield _Item(image_ids[row].as_py(), jpegs[row].as_py(), codes, use)
 
 
 def _make_batch(
     plan: EpochPlan, settings: LoaderSettings, items: Sequence[_Item], decoders: ThreadPoolExecutor
 ) -> Batch:
-    seeds = tuple(stable_hash(item.image_id, plan.seed, plan.epoch) for item in items)
+    names = (f"{item.image_id}/{item.use}" if item.use else item.image_id for item in items)
+    seeds = tuple(stable_hash(name, plan.seed, plan.epoch) for name in names)
     jpegs = [item.jpeg for item in items]
     images_BHWC = np.stack(list(decoders.map(settings.decode, jpegs, seeds)))
     codes = np.array([item.codes for item in items], np.int64)

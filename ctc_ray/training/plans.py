@@ -49,6 +49,11 @@ class ItemRange:
     start: int
     stop: int
 
+    @property
+    def n_items(self) -> int:
+        """Number of items in the range."""
+        return self.stop - self.start
+
 
 @dataclass(frozen=True)
 class EpochPlan:
@@ -67,7 +72,13 @@ class EpochPlan:
     @property
     def n_items(self) -> int:
         """Number of images that the worker reads."""
-        return sum(part.stop - part.start for part in self.ranges)
+        return sum(part.n_items for part in self.ranges)
+
+    @property
+    def windows(self) -> list[tuple[ItemRange, ...]]:
+        """The ranges of each window, in the order of reading."""
+        starts = range(0, len(self.ranges), GROUPS_PER_WINDOW)
+        return [self.ranges[first : first + GROUPS_PER_WINDOW] for first in starts]
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ TAKEN_APART = {
     "OptimizerName": ["training/optimizer.py"],
     "ScheduleName": ["training/optimizer.py"],
     "ClassWeights": ["training/losses.py"],
+    "Sampling": ["training/sampling.py"],
     "ImageChoice": ["training/plans.py", "training/batches.py"],
     "Colour": ["images/augment.py"],
     "Mixing": ["training/mixing.py"],

@@ -53,6 +53,12 @@ def test_weights_are_given_to_heads_that_are_learnt():
     [
         ({"heads": ["a", "a"]}, "heads is .*twice"),
         ({"heads": []}, "heads is "),
+        ({"sampling": "even"}, "sampling is 'even'"),
+        (
+            {"sampling": "balanced", "sampling_head": "sex"},
+            "sampling_head is sex; heads are species, count",
+        ),
+        ({"sampling_head": "count"}, "sampling_head needs sampling balanced or square-root"),
         ({"augment": {"crop": 0.6}}, "augment.crop is 0.6"),
         ({"augment": {"rotate": 181}}, "augment.rotate is 181"),
         ({"augment": {"colour": "much"}}, "augment.colour is 'much'"),

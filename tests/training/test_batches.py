@@ -109,6 +109,38 @@ def test_same_plan_gives_the_same_batches_with_any_number_of_threads(
     assert one == flat(list(read_batches(plan, replace(settings, decode_threads=4))))
 
 
+@pytest.mark.parametrize("changes", [{}, {"image_choice": "all", "rank": 1, "world_size": 2}])
+def test_reading_from_any_batch_on_gives_the_same_batches_and_decodes_no_other_image(
+    make_dataset: MakeDataset, settings: LoaderSettings, decode: Decode, changes: dict[str, Any]
+) -> None:
+    plan = epoch(make_dataset(BURSTS, 1), **changes)  # 40 row groups: windows of 16, 16 and 8
+    whole = flat(list(read_batches(plan, settings)))
+    for first in range(len(whole) + 1):
+        decoded: list[int] = []
+
+        def remember(raw: bytes, seed: int, seeds: list[int] = decoded) -> npt.NDArray[np.uint8]:
+            seeds.append(seed)
+            return decode(raw, seed)
+
+        watched = replace(settings, decode=remember)
+        rest = flat(list(read_batches(plan, watched, first_batch=first)))
+        assert rest == whole[first:]
+        assert sorted(decoded) == sorted(seed for _, seeds, *_ in rest for seed in seeds)
+
+
+def test_windows_before_the_first_batch_are_not_read(
+    make_dataset: MakeDataset, settings: LoaderSettings
+) -> None:
+    plan = epoch(make_dataset([(f"e{i:02d}", [None]) for i in range(50)], 1))
+    kept = list(read_batches(plan, settings))[5:]  # items 36 and later; windows end at 16, 32, 48
+    gone = [
+        replace(part, row_group=replace(part.row_group, uri="no such file"))
+        for part in plan.ranges[:32]
+    ]
+    plan = replace(plan, ranges=(*gone, *plan.ranges[32:]))
+    assert flat(list(read_batches(plan, settings, first_batch=5))) == flat(kept)
+
+
 def test_order_and_seeds_change_from_epoch_to_epoch(
     make_dataset: MakeDataset, settings: LoaderSettings
 ) -> None:

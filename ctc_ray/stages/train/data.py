@@ -1,16 +1,16 @@
 """The images of a training, as one of its workers reads them."""
 
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from ctc_ray.config.training import AugmentConfig, TrainConfig
+from ctc_ray.files.row_groups import RowGroupReader
 from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.train.first_model import Normalisation
 from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import decode, is_cpu
+from ctc_ray.stages.train.pixels import decoder
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches, read_parts
 from ctc_ray.training.epoch_shares import Share
 from ctc_ray.training.loop import channel_mean_std
@@ -21,6 +21,7 @@ from ctc_ray.training.plans import (
     plan_epoch,
     plan_evaluation,
 )
+from ctc_ray.training.sampling import class_sampling
 
 
 class TrainingData:
@@ -31,6 +32,7 @@ class TrainingData:
         config: TrainConfig,
         dataset: Manifest,
         labels: LabelSpace,
+        counts: Mapping[str, Sequence[int]],
         *,
         image_size: int,
         device: torch.device | str,
@@ -38,12 +40,16 @@ class TrainingData:
         """Nothing is read yet.
 
         Args:
+            counts: head -> training images of each class.
             image_size: width and height of the images.
             device: where the network computes; on a GPU, it changes the colours.
         """
         self._config, self._labels = config, labels
         self._image_size, self._device = image_size, device
         self._rename = renaming(config)
+        self._row_groups = RowGroupReader()
+        sampled = config.sampling_head or config.heads[0]
+        self._sampling = class_sampling(config.sampling, sampled, counts[sampled])
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
             for split in ("train", "val")
@@ -92,17 +98,13 @@ class TrainingData:
         return found.mean, found.std
 
     def _loader_settings(self, augment: AugmentConfig | None = None) -> LoaderSettings:
-        """How images are decoded: changed at random, or (None) as for evaluation."""
+        """How images are sampled and decoded: changed at random, or (None) as for evaluation."""
         return LoaderSettings(
             self._labels,
-            partial(
-                decode,
-                image_size=self._image_size,
-                keep_aspect=self._config.model.keep_aspect,
-                settings=augment,
-                linear=is_cpu(self._device),
-            ),
+            decoder(self._config, augment, self._image_size, self._device),
             self._config.batch_size,
             self._rename,
             self._config.decode_threads,
+            self._row_groups,
+            self._sampling if augment else None,
         )

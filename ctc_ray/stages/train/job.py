@@ -106,7 +106,7 @@ class TrainingJob:
         )
         self._image_size = backbone.image_size
         self._data = TrainingData(
-            config, dataset, labels, image_size=self._image_size, device=device
+            config, dataset, labels, counts, image_size=self._image_size, device=device
         )
         normalisation = normalisation_of(config, backbone, start, self._data.statistics)
         self._model = make_model(config, labels, backbone, normalisation).to(device)

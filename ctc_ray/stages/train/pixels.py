@@ -1,10 +1,13 @@
 """How a worker makes the pixels that a model sees of the JPEGs of a shard."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from ctc_ray.config.training import AugmentConfig
+from ctc_ray.config.training import AugmentConfig, TrainConfig
 from ctc_ray.errors import SchemaError
 from ctc_ray.images.augment import augment_image, params_of
 from ctc_ray.images.resize import to_input
@@ -44,6 +47,22 @@ def decode(
     if isinstance(image, Failure):
         raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
     return image if params is None else augment_image(image, params, linear=linear)
+
+
+def decoder(
+    config: TrainConfig,
+    augment: AugmentConfig | None,
+    image_size: int,
+    device: torch.device | str,
+) -> Callable[[bytes, int], npt.NDArray[np.uint8]]:
+    """`decode` for a training on a device: changed at random, or (None) as for evaluation."""
+    return partial(
+        decode,
+        image_size=image_size,
+        keep_aspect=config.model.keep_aspect,
+        settings=augment,
+        linear=is_cpu(device),
+    )
 
 
 def is_cpu(device: torch.device | str) -> bool:

@@ -52,6 +52,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "optimizer": {"name": "rmsprop", "learning_rate": 0.001},
     },
     "bfloat16, first images": {"precision": "bfloat16", "image_choice": "first"},
+    "balanced classes": {"sampling": "balanced", "sampling_head": "count"},
     "plateau of a metric": {
         "monitor": "val_macro_f1_species",
         "schedule": {"name": "plateau", "patience": 0},

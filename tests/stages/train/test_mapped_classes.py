@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from builders import train_config
@@ -13,6 +14,8 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.train.job import TrainingJob
+from ctc_ray.training.batches import LoaderSettings, read_batches
 
 MAPPING = "species: {red: warm, green: cold}\n"
 
@@ -80,3 +83,25 @@ def test_another_mapping_is_another_model(dataset: Path, tmp_path: Path) -> None
     train.run(config(dataset, tmp_path, MAPPING))
     with pytest.raises(ConfigError, match="another configuration"):
         train.run(config(dataset, tmp_path, "species: {red: hot, green: cold}\n"))
+
+
+def test_classes_are_sampled_as_they_are_mapped_and_in_training_alone(
+    dataset: Path, tmp_path: Path
+) -> None:
+    """The whole training split is one window, so each class gets its share exactly."""
+    merged = "species: {green: cold, blue: cold}\n"
+    asked = config(dataset, tmp_path, merged, sampling="balanced", heads=("species",))
+    job = TrainingJob(asked, train.check_dataset(asked), rank=0, n_workers=1, device="cpu")
+
+    def shares(loader: LoaderSettings) -> list[float]:
+        seen = [
+            code for b in read_batches(job._epoch_plan(0), loader) for code in b.labels["species"]
+        ]
+        return np.bincount(np.array(seen)) / len(seen)
+
+    n = labels(dataset, "train")
+    share = n["red"] / (n["red"] + n["green"] + n["blue"])
+    usual, sampled = job._loader_settings(), job._loader_settings(asked.augment)
+    assert share < 0.3
+    assert shares(usual) == pytest.approx([1 - share, share])
+    assert shares(sampled) == pytest.approx([0.5, 0.5], abs=0.05)
