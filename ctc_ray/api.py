@@ -106,6 +106,7 @@ class LoadedBundle:
 
         Raises:
             TypeError: an image is of another kind.
+            ConfigError: the model takes stacks of the images of an event; use `ctc predict`.
             ConnectionError: an object store does not answer, so nothing is known about the image.
         """
         from ctc_ray.columns.threads import map_ahead
@@ -114,6 +115,7 @@ class LoadedBundle:
 
         if isinstance(images, str | bytes | os.PathLike):
             raise TypeError("images is one image; give a list of images")
+        self._bundle.require_single_images("predict of a list of images")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         decode = partial(_decode, self._bundle, max_pixels=max_pixels, truncated=truncated)

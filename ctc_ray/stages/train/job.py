@@ -34,7 +34,7 @@ from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with, load_heads, report
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import decoder, is_cpu
+from ctc_ray.stages.train.pixels import decoder, is_cpu, stacker
 from ctc_ray.stages.train.weights import (
     between,
     copy,
@@ -86,15 +86,14 @@ class TrainingJob:
             rank=rank,
             accumulate=config.accumulate,
             clip_norm=config.optimizer.clip_norm,
-            augment=partial(augment_batch, settings=config.augment, linear=not is_cpu(device)),
+            augment=partial(augment_batch, settings=config.changes, linear=not is_cpu(device)),
             precision=config.precision,
             scaler=gradient_scaler(config.precision, device),
             mix=config.augment.mix,
             mix_alpha=config.augment.mix_alpha,
         )
         self._row_groups = RowGroupReader()
-        sampled = config.sampling_head or config.heads[0]
-        self._sampling = class_sampling(config.sampling, sampled, counts[sampled])
+        self._sampling = class_sampling(config.sampling, config.sampled_head, counts)
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
             for split in ("train", "val")
@@ -179,7 +178,7 @@ class TrainingJob:
         )
         device = "CPU" if is_cpu(self._settings.device) else torch.cuda.get_device_name()
         workers = f"{self._n_workers} worker{'' if self._n_workers == 1 else 's'}"
-        n_val = sum(group.n_images for group in self._groups["val"])
+        n_val = sum(group.n_items(self._config.evaluated) for group in self._groups["val"])
         return (
             f"train: {heads}; {config.model.backbone} at {self._image_size} pixels; "
             f"{self._n_workers * plan.n_items:,} images per epoch, {n_val:,} to validate; "
@@ -212,7 +211,7 @@ class TrainingJob:
         metrics = {"epoch": epoch + 1, "learning_rate": rate(0)}
         of_epoch = f"epoch {epoch + 1}/{self._config.max_epochs}: "
         batches = TimedBatches(
-            read_batches(plan, self._loader_settings(self._config.augment)),
+            read_batches(plan, self._loader_settings(self._config.changes)),
             plan.n_items,
             lambda line: tell(of_epoch + line),
         )
@@ -233,7 +232,9 @@ class TrainingJob:
 
     def _evaluate(self, calibration: CalibrationCounts | None = None) -> MetricCounts:
         """Counts of this worker's share of the validation split."""
-        plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
+        plan = plan_evaluation(
+            self._groups["val"], self._config.evaluated, rank=self._rank, world_size=self._n_workers
+        )
         batches = read_batches(plan, self._loader_settings())
         return evaluate(self._measured, batches, self._settings, calibration=calibration)
 
@@ -288,13 +289,13 @@ class TrainingJob:
             self._config.decode_threads,
             self._row_groups,
             self._sampling if augment else None,
+            stacker(self._config),
         )
 
     def _statistics(self) -> tuple[ThreeFloats, ThreeFloats]:
         """Mean and deviation of training images: the same for every worker, run and restart."""
-        plan = plan_epoch(
-            self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
-        )
+        groups, choice = self._groups["train"], self._config.one_per_event
+        plan = plan_epoch(groups, image_choice=choice, seed=self._config.seed, epoch=0)
         found = channel_mean_std(read_batches(plan, self._loader_settings()))
         return found.mean, found.std
 
@@ -348,7 +349,7 @@ class TrainingJob:
         )
         epoch, n_epochs = len(self._history), self._config.max_epochs
         n_images = self._n_workers * self._epoch_plan(epoch - 1).n_items
-        n_images += sum(group.n_images for group in self._groups["val"])
+        n_images += sum(group.n_items(self._config.evaluated) for group in self._groups["val"])
         return (
             f"epoch {epoch}/{n_epochs}: loss {metrics['train_loss']:.3f}, "
             f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
@@ -389,6 +390,7 @@ class TrainingJob:
             config.model.keep_aspect,
             provenance,
             {head: found.temperature for head, found in final.calibrations.items()},
+            config.is_stack,
         )
         history = csv_of_records(self._history)
         storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)
