@@ -39,7 +39,7 @@ Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
 
 _N_IMAGES = "n_images"  # column of a window: usable images of the item
 _BATCHES_AHEAD = 2
-_READ_THREADS = 8  # a request of 30 ms and 4 MB is then no longer noticed
+_READ_THREADS = 8  # hide the latency of a store: see tests/benchmarks/README.md
 
 
 @dataclass(frozen=True)
