@@ -47,8 +47,8 @@ if TYPE_CHECKING:
         OptimizerConfig,
         ScheduleConfig,
         TrainConfig,
-        TuneConfig,
     )
+    from ctc_ray.config.tuning import TuneConfig
     from ctc_ray.console.summaries import Summary
     from ctc_ray.errors import (
         ConfigError,
@@ -160,8 +160,8 @@ _HOMES = {
         "OptimizerConfig",
         "ScheduleConfig",
         "TrainConfig",
-        "TuneConfig",
     ),
+    "ctc_ray.config.tuning": ("TuneConfig",),
     "ctc_ray.console.summaries": ("Summary",),
     "ctc_ray.errors": (
         "ConfigError",

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from ctc_ray.config.inventory import InventoryConfig
     from ctc_ray.config.prediction import ExportConfig, PredictConfig
     from ctc_ray.config.show import ShowConfig
-    from ctc_ray.config.training import TrainConfig, TuneConfig
+    from ctc_ray.config.training import TrainConfig
+    from ctc_ray.config.tuning import TuneConfig
     from ctc_ray.console.summaries import Summary
     from ctc_ray.models.bundle import Bundle
     from ctc_ray.predictions.by_head import Predictions
@@ -106,6 +107,7 @@ class LoadedBundle:
 
         Raises:
             TypeError: an image is of another kind.
+            ConfigError: the model takes stacks of the images of an event; use `ctc predict`.
             ConnectionError: an object store does not answer, so nothing is known about the image.
         """
         from ctc_ray.columns.threads import map_ahead
@@ -114,6 +116,7 @@ class LoadedBundle:
 
         if isinstance(images, str | bytes | os.PathLike):
             raise TypeError("images is one image; give a list of images")
+        self._bundle.require_single_images("predict of a list of images")
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         decode = partial(_decode, self._bundle, max_pixels=max_pixels, truncated=truncated)

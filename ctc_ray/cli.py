@@ -34,7 +34,8 @@ from ctc_ray.config.mistakes import describe
 from ctc_ray.config.options import REQUIRED, Option, option_groups, usage
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
-from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.console import interrupts, logs
 from ctc_ray.console.help_page import HelpPage
 from ctc_ray.errors import CtcError, UsageError

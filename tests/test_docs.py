@@ -26,7 +26,7 @@ import ctc_ray
 from ctc_ray import cli, schemas
 from ctc_ray.config.base import Config, read_yaml
 from ctc_ray.config.search import parse_space
-from ctc_ray.config.training import TuneConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.runs import records
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import Failure

@@ -11,7 +11,8 @@ from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.search import parse_space
-from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
 
 JOBS = Path(__file__).resolve().parents[1] / "jobs"
 MODELS: dict[str, type[StageConfig]] = {

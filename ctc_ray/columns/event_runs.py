@@ -7,6 +7,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+IMAGES_PER_STACK = 3
+"""Images of an event that a stack holds: one per channel."""
+
 
 def cut_by_events(
     event_ids: pa.Array | pa.ChunkedArray, images_per_unit: int

@@ -42,7 +42,7 @@ Sampling = Literal["none", "balanced", "square-root"]
 Precision = Literal["float32", "bfloat16", "float16"]
 """Numbers that a network computes with in training."""
 
-ImageChoice = Literal["random", "first", "all"]
+ImageChoice = Literal["random", "first", "all", "stack"]
 """The images of a capture event that one epoch of training uses."""
 
 Colour = Literal["none", "standard", "little", "full_fast", "full_randomized"]

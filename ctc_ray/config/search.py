@@ -12,7 +12,8 @@ from typing import Any, assert_never, get_args
 
 from ctc_ray.config.base import build, merge
 from ctc_ray.config.choices import DimensionKind
-from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import UsageError
 
 _KINDS: tuple[DimensionKind, ...] = get_args(DimensionKind)

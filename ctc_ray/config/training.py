@@ -1,7 +1,7 @@
-"""Configuration of `ctc train` and `ctc tune`."""
+"""Configuration of `ctc train`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -242,7 +242,12 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     for example val_macro_f1_species."""
     image_choice: ImageChoice = "random"
     """Images used per capture event and epoch. random: one (as in camera-trap-classifier). first:
-    its first usable image. all: every image."""
+    its first usable image. all: every image. stack: up to three, in gray, as the channels of one
+    image, the last one repeated where there are fewer; validation and prediction do likewise, and
+    colours are not changed (as grayscale_stacking in camera-trap-classifier)."""
+    stack_first_3: bool = False
+    """Used with --image-choice stack: take the first three usable images of longer events.
+    Otherwise such an event is an error."""
     sampling: Sampling = "none"
     """How often an epoch uses the images of a class. none: each once. balanced: all classes equally
     often. square-root: in proportion to the square root of their numbers of images. Images of rare
@@ -321,6 +326,39 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
             raise ValueError(f"monitor is {self.monitor}; metrics are {', '.join(known)}")
         return self
 
+    @model_validator(mode="after")
+    def _first_3_of_stacks(self) -> Self:
+        if self.stack_first_3 and not self.is_stack:
+            raise ValueError("stack_first_3 needs image_choice stack")
+        return self
+
+    @property
+    def is_stack(self) -> bool:
+        """Whether the model sees the images of an event as the channels of one."""
+        return self.image_choice == "stack"
+
+    @property
+    def evaluated(self) -> Literal["all", "stack"]:
+        """What validation answers for: each image, or each event."""
+        return "stack" if self.is_stack else "all"
+
+    @property
+    def one_per_event(self) -> Literal["random", "stack"]:
+        """The image of an event by which pixels are measured before the training."""
+        return "stack" if self.is_stack else "random"
+
+    @property
+    def sampled_head(self) -> str:
+        """The head whose classes `sampling` looks at."""
+        return self.sampling_head or self.heads[0]
+
+    @property
+    def changes(self) -> AugmentConfig:
+        """Random changes of training images: those of `augment`, but for colours of a stack."""
+        if self.is_stack:
+            return self.augment.model_copy(update={"colour": "none", "gray": 0.0})
+        return self.augment
+
     @property
     def workers_range(self) -> tuple[int, int]:
         """The smallest and the largest number of workers."""
@@ -336,36 +374,3 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     def monitor_mode(self) -> Direction:
         """Whether the smallest or the largest value of `monitor` is best."""
         return direction_of(self.monitor)
-
-
-class TuneConfig(StageConfig):
-    """Search for the training settings that give the best model."""
-
-    example: ClassVar[str] = "ctc tune --config tune.yaml"
-    operational: ClassVar[frozenset[str]] = StageConfig.operational | {
-        "concurrent_trials",
-    }
-
-    train: dict[str, Any]
-    """Settings of `ctc train`, without output_uri. Best given in the --config file."""
-    space: dict[str, Any] = Field(min_length=1)
-    """Settings to search and their values: {choice: […]}, {grid: […]}, {uniform: [low, high]},
-    {loguniform: [low, high]} or {randint: [low, high]}. Best given in the --config file."""
-    metric: Annotated[str, Shown(value="METRIC")] = "val_loss"
-    """Metric that compares trials: val_loss, or for example val_accuracy_species. The smallest loss
-    is best; for other metrics the largest value."""
-    trials: int = Field(10, gt=0)
-    """Number of trials. With grid: number of times that the whole grid is tried."""
-    concurrent_trials: int = Field(1, gt=0)
-    """Number of trials at the same time."""
-    grace_epochs: int = Field(1, gt=0)
-    """Epochs that every trial gets before it can be stopped (ASHA)."""
-    reduction_factor: int = Field(4, ge=2)
-    """At each stage of the search, one trial in this many continues (ASHA)."""
-    seed: int = Field(0, ge=0)
-    """Seed of the search."""
-
-    @property
-    def mode(self) -> Direction:
-        """Whether the smallest or the largest metric is best."""
-        return direction_of(self.metric)

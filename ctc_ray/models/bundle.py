@@ -53,6 +53,20 @@ class Bundle:
     provenance: Provenance
     temperatures: Mapping[str, float] = field(default_factory=dict)
     """Head -> what its logits are divided by before the softmax; 1 if absent."""
+    is_stack: bool = False
+    """Whether an input is up to three gray images of a capture event, as the channels of one."""
+
+    def require_single_images(self, what: str) -> None:
+        """Refuse what is done with single images.
+
+        Raises:
+            ConfigError: the model takes stacks.
+        """
+        if self.is_stack:
+            raise ConfigError(
+                f"{what}: this model takes stacks of an event's images (--image-choice stack); "
+                "`ctc predict` makes them"
+            )
 
     def uncalibrated(self) -> "Bundle":
         """The bundle without temperatures: its probabilities are the softmax of the logits."""
@@ -77,6 +91,7 @@ class _BundleFile(Config):
     std: tuple[float, float, float]
     dropout: float
     temperatures: dict[str, float] = {}  # noqa: RUF012  # pydantic copies it
+    is_stack: bool = False
     provenance: Provenance
 
 
@@ -94,6 +109,7 @@ def save_bundle(uri: str, bundle: Bundle) -> None:
         std=model.pixel_std,
         dropout=model.dropout.p,
         temperatures=dict(bundle.temperatures),
+        is_stack=bundle.is_stack,
         provenance=bundle.provenance,
     ).model_dump(mode="json")
     weights = {
@@ -137,6 +153,7 @@ def load_bundle(uri: str, *, device: str = "cpu") -> Bundle:
         keep_aspect=file.keep_aspect,
         provenance=file.provenance,
         temperatures=file.temperatures,
+        is_stack=file.is_stack,
     )
 
 

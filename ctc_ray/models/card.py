@@ -29,12 +29,13 @@ def _lines(description: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"A {description['backbone']} network with {len(description['classes'])} "
         f"output{'s' if len(description['classes']) > 1 else ''}, trained by ctc "
-        f"{description['ctc_version']}. It takes RGB images, "
+        f"{description['ctc_version']}. It takes {_what(is_stack=description['is_stack'])}, "
         f"{_how(description['image_size'], keep_aspect=description['keep_aspect'])}."
     )
     yield from ("", "## Use", "", "```sh")
     yield "ctc predict --bundle-uri THIS_FOLDER --images-uri IMAGES --output-uri PREDICTIONS"
-    yield "ctc export --bundle-uri THIS_FOLDER --output-uri MODEL_FILE --format onnx"
+    if not description["is_stack"]:
+        yield "ctc export --bundle-uri THIS_FOLDER --output-uri MODEL_FILE --format onnx"
     yield "```"
     yield from _class_lines(description["classes"], provenance["n_training_images"])
     yield from _metric_lines(provenance["metrics"])
@@ -45,6 +46,12 @@ def _lines(description: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "```json")
     yield json.dumps(provenance["config"], indent=2, ensure_ascii=False)
     yield "```"
+
+
+def _what(*, is_stack: bool) -> str:
+    if is_stack:
+        return "up to three gray images of a capture event as the channels of one image"
+    return "RGB images"
 
 
 def _how(image_size: int, *, keep_aspect: bool) -> str:

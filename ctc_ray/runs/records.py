@@ -62,3 +62,5 @@ class BundleRecord(Record):
     """Side of the square input, in pixels."""
     keep_aspect: bool
     """Whether the centre is cut out; otherwise the whole image is squeezed."""
+    is_stack: bool = False
+    """Whether an input is up to three gray images of a capture event, as the channels of one."""

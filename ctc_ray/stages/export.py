@@ -26,6 +26,7 @@ def run(config: ExportConfig) -> Manifest:
     )
     read_manifest(config.bundle_uri, "bundle")
     bundle = load_bundle(config.bundle_uri)
+    bundle.require_single_images("export")
     bundle = bundle.uncalibrated() if config.uncalibrated else bundle
     classes = bundle.label_space.to_json()
     inputs = {config.bundle_uri: bundle_fingerprint(config.bundle_uri)}

@@ -34,7 +34,8 @@ from ray.tune.search import BasicVariantGenerator
 from ctc_ray.config.base import merge, to_yaml
 from ctc_ray.config.choices import Direction
 from ctc_ray.config.search import Dimension, parse_space, train_config
-from ctc_ray.config.training import MONITORED, TuneConfig
+from ctc_ray.config.training import MONITORED
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.csv_text import csv_of_records

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from ctc_ray.columns.event_runs import run_starts
+from ctc_ray.columns.event_runs import IMAGES_PER_STACK, run_starts
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.choices import ImageChoice
 from ctc_ray.errors import SchemaError
@@ -34,11 +34,12 @@ from ctc_ray.training.sampling import ClassSampling, draw, occurrences
 
 IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
+Stack = Callable[[Sequence[npt.NDArray[np.uint8]]], npt.NDArray[np.uint8]]
 Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
 
 _N_IMAGES = "n_images"  # column of a window: usable images of the item
 _BATCHES_AHEAD = 2
-_READ_THREADS = 8  # a request of 30 ms and 4 MB is then no longer noticed
+_READ_THREADS = 8  # hide the latency of a store: see tests/benchmarks/README.md
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class LoaderSettings:
     """Reads the shards; those who share it share the footers that it keeps."""
     sampling: ClassSampling | None = None
     """How often the items of a shuffled plan are used; None: each once."""
+    stack: Stack | None = None
+    """Makes one image of the decoded frames of an event, for plans with image choice "stack"."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ class _Window:
 @dataclass(frozen=True)
 class _Item:
     image_id: str
-    jpeg: bytes
+    jpegs: tuple[bytes, ...]  # one, or the frames of a stack
     codes: tuple[int, ...]
     use: int  # 0: the first in this window
 
@@ -204,14 +207,28 @@ def _read_range(part: ItemRange, plan: EpochPlan, settings: LoaderSettings) -> p
             f"{n_expected}; create the dataset again"
         )
     n_images = pa.array(_n_images(events, plan.image_choice)[part.start : part.stop])
-    found = rows.select(kept).take(usable[chosen[part.start : part.stop]])
+    taken = slice(part.start, part.stop)
+    found = rows.select(kept).take(usable[chosen[taken]])
+    if plan.image_choice == "stack":
+        stops = np.append(chosen[1:], len(usable))
+        ranges = zip(chosen[taken].tolist(), stops[taken].tolist(), strict=True)
+        frames = [usable[start : min(start + IMAGES_PER_STACK, stop)] for start, stop in ranges]
+        found = found.set_column(len(kept) - 1, "jpeg", _lists(rows["jpeg"], frames))
     return found.append_column(_N_IMAGES, n_images)
+
+
+def _lists(values: pa.ChunkedArray, rows: Sequence[npt.NDArray[np.int64]]) -> pa.ListArray:
+    """For each list of rows the values there."""
+    ends = np.cumsum([0, *map(len, rows)], dtype=np.int32)
+    return pa.ListArray.from_arrays(ends, values.take(np.concatenate(rows)).combine_chunks())
 
 
 def choose_images(
     usable: pa.Table, image_choice: ImageChoice, *, seed: int, epoch: int
 ) -> npt.NDArray[np.int64]:
     """Indices of the rows to use, ascending: all rows, or one row per capture event.
+
+    For stacks it is the first row of each event.
 
     A hash of event, seed and epoch chooses the random image of an event.
 
@@ -221,7 +238,7 @@ def choose_images(
     match image_choice:
         case "all":
             return np.arange(usable.num_rows)
-        case "first":
+        case "first" | "stack":
             return run_starts(usable["capture_event_id"])
         case "random":
             return _one_per_event(usable["capture_event_id"], seed=seed, epoch=epoch)
@@ -234,7 +251,7 @@ def _n_images(usable: pa.Table, image_choice: ImageChoice) -> npt.NDArray[np.int
     match image_choice:
         case "all":
             return np.ones(usable.num_rows, np.int64)
-        case "first" | "random":
+        case "first" | "random" | "stack":
             return np.diff(run_starts(usable["capture_event_id"]), append=usable.num_rows)
         case _:
             assert_never(image_choice)
@@ -254,7 +271,9 @@ def _items(window: _Window) -> Iterator[_Item]:
     jpegs = window.rows["jpeg"]
     for row, use in zip(window.order.tolist(), window.uses.tolist(), strict=True):
         codes = tuple(int(codes[row]) for codes in window.codes.values())
-        yield _Item(image_ids[row].as_py(), jpegs[row].as_py(), codes, use)
+        jpeg = jpegs[row].as_py()
+        frames = (jpeg,) if isinstance(jpeg, bytes) else tuple(jpeg)
+        yield _Item(image_ids[row].as_py(), frames, codes, use)
 
 
 def _make_batch(
@@ -262,8 +281,8 @@ def _make_batch(
 ) -> Batch:
     names = (f"{item.image_id}/{item.use}" if item.use else item.image_id for item in items)
     seeds = tuple(stable_hash(name, plan.seed, plan.epoch) for name in names)
-    jpegs = [item.jpeg for item in items]
-    images_BHWC = np.stack(list(decoders.map(settings.decode, jpegs, seeds)))
+    frames = [item.jpegs for item in items]
+    images_BHWC = np.stack(list(decoders.map(partial(_pixels, settings), frames, seeds)))
     codes = np.array([item.codes for item in items], np.int64)
     return Batch(
         images_BCHW=torch.from_numpy(images_BHWC).permute(0, 3, 1, 2),
@@ -274,3 +293,9 @@ def _make_batch(
         seeds=seeds,
         image_ids=tuple(item.image_id for item in items),
     )
+
+
+def _pixels(settings: LoaderSettings, jpegs: Sequence[bytes], seed: int) -> npt.NDArray[np.uint8]:
+    """The image of an item; the frames of a stack are changed alike, by the same seed."""
+    images = [settings.decode(jpeg, seed) for jpeg in jpegs]
+    return images[0] if settings.stack is None else settings.stack(images)

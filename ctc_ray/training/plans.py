@@ -8,7 +8,7 @@ range of item numbers.
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class RowGroup:
     def n_items(self, image_choice: ImageChoice) -> int:
         """Number of items in the row group."""
         match image_choice:
-            case "random" | "first":
+            case "random" | "first" | "stack":
                 return self.n_events
             case "all":
                 return self.n_images
@@ -173,18 +173,22 @@ def _spread_order(n_groups: int, rng: np.random.Generator) -> list[int]:
 
 
 def plan_evaluation(
-    row_groups: Sequence[RowGroup], *, rank: int = 0, world_size: int = 1
+    row_groups: Sequence[RowGroup],
+    image_choice: Literal["all", "stack"] = "all",
+    *,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> EpochPlan:
-    """A worker's share of all usable images; exactly one worker reads each image.
+    """A worker's share of all usable images, or stacks; exactly one worker reads each.
 
-    The images are in the order of the row groups and of their rows. For rank and world_size see
+    They are in the order of the row groups and of their rows. For rank and world_size see
     `plan_epoch`.
     """
-    n_items = sum(group.n_images for group in row_groups)
+    n_items = sum(group.n_items(image_choice) for group in row_groups)
     first, last = n_items * rank // world_size, n_items * (rank + 1) // world_size
     return EpochPlan(
-        ranges=tuple(_item_ranges(row_groups, first, last, "all")),
-        image_choice="all",
+        ranges=tuple(_item_ranges(row_groups, first, last, image_choice)),
+        image_choice=image_choice,
         seed=0,
         epoch=0,
         rank=rank,

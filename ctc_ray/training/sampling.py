@@ -3,7 +3,7 @@
 K classes of a head, N items of a window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -34,15 +34,17 @@ class ClassSampling:
         return np.where(codes_N < 0, 1.0, self.weights_K[known_N]) * n_images_N
 
 
-def class_sampling(rule: Sampling, head: str, n_images_K: Sequence[int]) -> ClassSampling | None:
+def class_sampling(
+    rule: Sampling, head: str, n_images: Mapping[str, Sequence[int]]
+) -> ClassSampling | None:
     """How a rule samples the classes of a head; None: as often as they occur.
 
     Classes without an image are left out.
 
     Args:
-        n_images_K: usable training images of each class.
+        n_images: head -> usable training images of each of its classes.
     """
-    n_K = np.array(n_images_K, np.float64)
+    n_K = np.array(n_images[head], np.float64)
     match rule:
         case "none":
             return None

@@ -15,7 +15,8 @@ from ctc_ray.config.keys import known_keys, submodel
 from ctc_ray.config.options import HOW_TO_RUN, MAIN, REQUIRED, Option, option_groups, usage
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.config.show import ShowConfig
-from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
 
 MODELS: list[type[Config]] = [
     *(model for model in InventoryConfig.__subclasses__() if "example" in vars(model)),

@@ -1,7 +1,7 @@
 import pytest
 
 from ctc_ray.config.search import Dimension, nested, parse_space, train_config
-from ctc_ray.config.training import TuneConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
 
 

@@ -1,7 +1,8 @@
 import pytest
 
 from ctc_ray.config.base import build
-from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError, UsageError
 
 
@@ -58,6 +59,7 @@ def test_weights_are_given_to_heads_that_are_learnt():
             {"sampling": "balanced", "sampling_head": "sex"},
             "sampling_head is sex; heads are species, count",
         ),
+        ({"stack_first_3": True}, "stack_first_3 needs image_choice stack"),
         ({"sampling_head": "count"}, "sampling_head needs sampling balanced or square-root"),
         ({"augment": {"crop": 0.6}}, "augment.crop is 0.6"),
         ({"augment": {"rotate": 181}}, "augment.rotate is 181"),

@@ -10,6 +10,7 @@ def description(**provenance: Any) -> dict[str, Any]:
         "classes": {"species": ["cat", "d|og"]},
         "image_size": 64,
         "keep_aspect": False,
+        "is_stack": False,
         "temperatures": {"species": 1.7},
         "provenance": {
             "config": {"seed": 7},

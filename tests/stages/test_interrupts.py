@@ -19,7 +19,7 @@ from builders import dataset_config, inventory_config, train_config, write_event
 from ctc_ray.config.base import StageConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.config.training import TuneConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.runs.manifest import is_complete
 from ctc_ray.stages import tune
 from ctc_ray.stages.create_dataset import stage as create_dataset

@@ -27,7 +27,8 @@ from builders import (
 
 from ctc_ray.config.base import StageConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.config.training import ModelConfig, TuneConfig
+from ctc_ray.config.training import ModelConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.console import logs
 from ctc_ray.stages import tune
 from ctc_ray.stages.create_dataset import stage as create_dataset

@@ -15,7 +15,8 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from ctc_ray.config.base import build
 from ctc_ray.config.search import parse_space
-from ctc_ray.config.training import TrainConfig, TuneConfig
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages import tune

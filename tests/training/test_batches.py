@@ -255,3 +255,55 @@ def test_hash_is_the_same_on_every_machine() -> None:
 def test_the_first_image_of_an_event_is_the_same_in_every_epoch(epoch: int) -> None:
     rows = pa.table({"capture_event_id": ["a", "a", "b", "c", "c", "c"]})
     assert choose_images(rows, "first", seed=1, epoch=epoch).tolist() == [0, 2, 3]
+
+
+STACKED = [
+    ("a", [None]),
+    ("b", [None, "missing", None]),
+    ("c", ["missing"]),
+    ("d", [None] * 5),
+    *[(f"e{i:02d}", [None] * (1 + i % 3)) for i in range(40)],
+]
+
+
+def first_three(frames: Any) -> npt.NDArray[np.uint8]:
+    """Keeps which frames came, as the channels of one image; the last is repeated."""
+    channels = [frame[:, :, 0] for frame in frames]
+    assert len(channels) <= 3
+    return np.stack([*channels, *[channels[-1]] * (3 - len(channels))], axis=2)
+
+
+@pytest.mark.parametrize("is_evaluation", [False, True])
+def test_a_stack_is_made_of_the_first_three_usable_images_of_an_event_changed_alike(
+    make_dataset: MakeDataset, settings: LoaderSettings, decode: Decode, is_evaluation: bool
+) -> None:
+    groups = make_dataset(STACKED, 2)
+    plans = [plan_evaluation(groups, "stack", rank=rank, world_size=2) for rank in (0, 1)]
+    plans = plans if is_evaluation else [epoch(groups, image_choice="stack")]
+    used: dict[int, int] = {}
+
+    def counted(raw: bytes, seed: int) -> npt.NDArray[np.uint8]:
+        used[seed] = used.get(seed, 0) + 1
+        return decode(raw, seed)
+
+    loader = replace(settings, decode=counted, stack=first_three)
+    found: dict[str, tuple[int, npt.NDArray[np.uint8]]] = {}
+    for batch in (batch for plan in plans for batch in read_batches(plan, loader)):
+        for name, seed, image in zip(batch.image_ids, batch.seeds, batch.images_BCHW, strict=True):
+            assert name not in found
+            found[name] = seed, image.numpy()
+    usable = [(event, [k for k, f in enumerate(fs) if f is None]) for event, fs in STACKED]
+    expected = {f"{event}-{ks[0]}": (event, ks[:3]) for event, ks in usable if ks}
+    assert set(found) == set(expected)
+    if not is_evaluation:
+        assert list(found) != list(expected)
+    single = {
+        name: image[0].numpy()
+        for batch in read_batches(plan_evaluation(groups), settings)
+        for name, image in zip(batch.image_ids, batch.images_BCHW, strict=True)
+    }
+    for name, (event, ks) in expected.items():
+        frames = [single[f"{event}-{k}"] for k in [*ks, ks[-1], ks[-1]][:3]]
+        seed, image = found[name]
+        assert np.array_equal(image, np.stack(frames))
+        assert used[seed] == len(ks)

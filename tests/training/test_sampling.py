@@ -63,7 +63,9 @@ def n_images(uris: tuple[str, ...]) -> list[int]:
 
 
 def sampled_by(rule: Sampling, groups: list[RowGroup]) -> ClassSampling | None:
-    return class_sampling(rule, "species", n_images(tuple(group.uri for group in groups)))
+    return class_sampling(
+        rule, "species", {"species": n_images(tuple(group.uri for group in groups))}
+    )
 
 
 def epoch(

@@ -81,6 +81,7 @@ class _Scorer:
             rows,
             image_size=self.bundle.image_size,
             keep_aspect=self.bundle.keep_aspect,
+            is_stack=self.bundle.is_stack,
             n_threads=self.n_threads,
         )
         n_threads = 1 if self.on_gpu else self.n_threads

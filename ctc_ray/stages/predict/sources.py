@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.event_runs import IMAGES_PER_STACK, cut_at_starts, cut_by_events, run_starts
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
@@ -21,6 +22,7 @@ from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_
 from ctc_ray.files.prefetch import FileContent, prefetch_files
 from ctc_ray.files.versions import versions_of
 from ctc_ray.images.resize import to_input
+from ctc_ray.images.stacking import stack_frames
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
@@ -178,13 +180,15 @@ def decode_batches(
     *,
     image_size: int,
     keep_aspect: bool,
+    is_stack: bool,
     n_threads: int,
 ) -> Iterator[tuple[pa.Table, npt.NDArray[np.uint8]]]:
     """Batches of `batch_size` rows in their order, and the pixels of the decoded.
 
     The rows have their image's `failure`, and the `VERSION` of the file that was read.
 
-    Pixels are uint8 RGB (N, S, S, 3), one image per row without a failure.
+    Pixels are uint8 RGB (N, S, S, 3), one image per row without a failure: the row's own, or the
+    stack of the first usable images of its event. A batch of stacks holds whole events.
     """
 
     def decode(file: FileContent) -> tuple[npt.NDArray[np.uint8] | Failure, str | None]:
@@ -200,14 +204,34 @@ def decode_batches(
         return pixels, file.version
 
     images = map_ahead(decode, read_images_of(config, rows), n_threads=n_threads)
-    for start in range(0, rows.num_rows, config.batch_size):
-        part = rows.slice(start, config.batch_size)
+    cuts = (
+        cut_by_events(rows["capture_event_id"], config.batch_size)
+        if is_stack
+        else cut_at_starts(np.arange(rows.num_rows), rows.num_rows, config.batch_size)
+    )
+    for start, stop in cuts:
+        part = rows.slice(start, stop - start)
         decoded = list(itertools.islice(images, part.num_rows))
         failures = [item.value if isinstance(item, Failure) else None for item, _ in decoded]
         pixels = [item for item, _ in decoded if not isinstance(item, Failure)]
+        if is_stack:
+            usable = pa.array([failure is None for failure in failures], pa.bool_())
+            pixels = _stacks(part["capture_event_id"].filter(usable), pixels)
         empty = np.zeros((0, image_size, image_size, 3), np.uint8)
         versions = [version for _, version in decoded]
         part = part.select(image_columns(part))
         part = part.append_column("failure", pa.array(failures, pa.string()))
         part = part.append_column(VERSION, pa.array(versions, pa.string()))
         yield part, np.stack(pixels) if pixels else empty
+
+
+def _stacks(
+    event_ids: pa.ChunkedArray, pixels: list[npt.NDArray[np.uint8]]
+) -> list[npt.NDArray[np.uint8]]:
+    """For each image the stack of its event's first images."""
+    starts = run_starts(event_ids).tolist()
+    found = []
+    for start, stop in itertools.pairwise([*starts, len(pixels)]):
+        stack = stack_frames(pixels[start : min(stop, start + IMAGES_PER_STACK)])
+        found += [stack] * (stop - start)
+    return found

@@ -57,6 +57,8 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
     config = _absolute(config)
     read_manifest(config.bundle_uri, "bundle")
     bundle = load_bundle(config.bundle_uri)  # what is damaged is reported now, not by every worker
+    if config.append:
+        bundle.require_single_images("--append")
     found = source.read_source(config)
     rows = found.rows
     inputs = {

@@ -10,7 +10,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.train.first_model import Normalisation
 from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import decoder
+from ctc_ray.stages.train.pixels import decoder, stacker
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches, read_parts
 from ctc_ray.training.epoch_shares import Share
 from ctc_ray.training.loop import channel_mean_std
@@ -48,8 +48,7 @@ class TrainingData:
         self._image_size, self._device = image_size, device
         self._rename = renaming(config)
         self._row_groups = RowGroupReader()
-        sampled = config.sampling_head or config.heads[0]
-        self._sampling = class_sampling(config.sampling, sampled, counts[sampled])
+        self._sampling = class_sampling(config.sampling, config.sampled_head, counts)
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
             for split in ("train", "val")
@@ -58,7 +57,7 @@ class TrainingData:
     @property
     def n_val(self) -> int:
         """Images of the validation split."""
-        return sum(group.n_images for group in self._groups["val"])
+        return sum(group.n_items(self._config.evaluated) for group in self._groups["val"])
 
     def plan(self, epoch: int, *, rank: int, n_workers: int) -> EpochPlan:
         """What a worker reads in an epoch, from 0."""
@@ -81,19 +80,20 @@ class TrainingData:
             )
             for stretch in share
         ]
-        settings = self._loader_settings(self._config.augment)
+        settings = self._loader_settings(self._config.changes)
         return read_parts(parts, settings, first_batch=first_batch)
 
     def to_validate(self, *, rank: int, n_workers: int) -> Iterator[Batch]:
         """The batches of a worker's share of the validation split."""
-        plan = plan_evaluation(self._groups["val"], rank=rank, world_size=n_workers)
+        plan = plan_evaluation(
+            self._groups["val"], self._config.evaluated, rank=rank, world_size=n_workers
+        )
         return read_batches(plan, self._loader_settings())
 
     def statistics(self) -> Normalisation:
         """Mean and deviation of training images: the same for every worker, run and restart."""
-        plan = plan_epoch(
-            self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
-        )
+        groups, choice = self._groups["train"], self._config.one_per_event
+        plan = plan_epoch(groups, image_choice=choice, seed=self._config.seed, epoch=0)
         found = channel_mean_std(read_batches(plan, self._loader_settings()))
         return found.mean, found.std
 
@@ -107,4 +107,5 @@ class TrainingData:
             self._config.decode_threads,
             self._row_groups,
             self._sampling if augment else None,
+            stacker(self._config),
         )

@@ -92,7 +92,7 @@ class TrainingJob:
             rank=rank,
             accumulate=config.accumulate,
             clip_norm=config.optimizer.clip_norm,
-            augment=partial(augment_batch, settings=config.augment, linear=not is_cpu(device)),
+            augment=partial(augment_batch, settings=config.changes, linear=not is_cpu(device)),
             precision=config.precision,
             scaler=gradient_scaler(config.precision, device),
             mix=config.augment.mix,
@@ -380,6 +380,7 @@ class TrainingJob:
             config.model.keep_aspect,
             provenance,
             {head: found.temperature for head, found in final.calibrations.items()},
+            config.is_stack,
         )
         history = csv_of_records(self._history)
         storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)

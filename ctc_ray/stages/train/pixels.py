@@ -1,6 +1,6 @@
 """How a worker makes the pixels that a model sees of the JPEGs of a shard."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -10,8 +10,10 @@ import torch
 from ctc_ray.config.training import AugmentConfig, TrainConfig
 from ctc_ray.errors import SchemaError
 from ctc_ray.images.augment import augment_image, params_of
+from ctc_ray.images.decode import Pixels
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE
+from ctc_ray.images.stacking import stack_frames
 from ctc_ray.schemas import Failure
 
 _NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
@@ -63,6 +65,11 @@ def decoder(
         settings=augment,
         linear=is_cpu(device),
     )
+
+
+def stacker(config: TrainConfig) -> Callable[[Sequence[Pixels]], Pixels] | None:
+    """What makes one image of the frames of an event; None: the model sees single images."""
+    return stack_frames if config.is_stack else None
 
 
 def is_cpu(device: torch.device | str) -> bool:

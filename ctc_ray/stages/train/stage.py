@@ -26,6 +26,7 @@ from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
 from ctc_ray.stages.train.checkpoints import LAST_FILE
 from ctc_ray.stages.train.mapped_classes import with_classes
+from ctc_ray.stages.train.stacks import require_short_events
 from ctc_ray.stages.train.worker import Session, train_worker
 from ctc_ray.training.plans import list_row_groups
 
@@ -144,6 +145,8 @@ def check_dataset(config: TrainConfig) -> Manifest:
                 f"{', '.join(splits)} (set split.by and split.fractions of create-dataset)"
             )
     _check_labels(config, dataset)
+    if config.is_stack and not config.stack_first_3:
+        require_short_events(config.dataset_uri, dataset)
     weights = config.model.pretrained
     if isinstance(weights, str) and not storage.exists(weights):
         raise ConfigError(f"model.pretrained: {weights}: no such file")
@@ -249,7 +252,11 @@ def _finish(config: TrainConfig, run: Run, fields: dict[str, Any]) -> Manifest:
         config={name: value for name, value in fields.items() if name != "inputs"},
         inputs=fields["inputs"],
         classes=bundle.label_space.to_json(),
-        bundle=BundleRecord(image_size=bundle.image_size, keep_aspect=bundle.keep_aspect),
+        bundle=BundleRecord(
+            image_size=bundle.image_size,
+            keep_aspect=bundle.keep_aspect,
+            is_stack=bundle.is_stack,
+        ),
         summary={
             "image_size": bundle.image_size,
             "keep_aspect": bundle.keep_aspect,

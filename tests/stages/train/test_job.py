@@ -53,6 +53,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "bfloat16, first images": {"precision": "bfloat16", "image_choice": "first"},
     "balanced classes": {"sampling": "balanced", "sampling_head": "count"},
+    "stacks": {"image_choice": "stack", "model": {"image_size": 32, "keep_aspect": True}},
     "plateau of a metric": {
         "monitor": "val_macro_f1_species",
         "schedule": {"name": "plateau", "patience": 0},
