@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from ctc_ray.config.backbone_names import backbone_name
 from ctc_ray.config.base import Config, Shown, StageConfig
 from ctc_ray.config.choices import (
     ClassWeights,
@@ -34,7 +35,7 @@ class ModelConfig(Config):
 
     backbone: Annotated[str, Shown(value="NAME")] = "small_cnn"
     """small_cnn, or the name of any timm model, for example resnet18, tf_efficientnet_lite0 or
-    convnext_tiny."""
+    convnext_tiny. Names of camera-trap-classifier, such as ResNet18 or Xception, are known, too."""
     pretrained: Annotated[str | bool, Shown(value="FILE|true|false")] = False
     """Weights to start from. A model of `ctc train`, with its pixel statistics, its image size and
     its heads where the classes agree; a .safetensors or .pth file of the backbone, also a
@@ -67,6 +68,11 @@ class ModelConfig(Config):
         if self.freeze_epochs and self.freeze_backbone:
             raise ValueError("give model.freeze_epochs or model.freeze_backbone, not both")
         return self
+
+    @field_validator("backbone")
+    @classmethod
+    def _name_here(cls, value: str) -> str:
+        return backbone_name(value)
 
     @field_validator("pretrained", mode="before")
     @classmethod

@@ -110,13 +110,19 @@ def make_backbone(
 def _timm_network(name: str, *, download: bool) -> nn.Module:
     import timm  # importing it takes 2 s; small_cnn does not need it
 
+    from ctc_ray.models.downloads import cached_weights
+
     known = timm.list_models()
     if name.partition(".")[0] not in known:
-        near = difflib.get_close_matches(name, [SMALL_CNN, *known], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), [SMALL_CNN, *known], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise ConfigError(f"model.backbone: {name!r} is not a model of timm; {hint}")
+    file = cached_weights(name) if download else None
+    overlay = None if file is None else {"file": file, "custom_load": False}
     try:
-        network: nn.Module = timm.create_model(name, num_classes=0, pretrained=download)
+        network: nn.Module = timm.create_model(
+            name, num_classes=0, pretrained=download, pretrained_cfg_overlay=overlay
+        )
     except (OSError, RuntimeError) as error:
         first_line = str(error).partition("\n")[0]
         raise ConfigError(
