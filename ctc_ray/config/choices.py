@@ -36,6 +36,9 @@ ScheduleName = Literal["plateau", "cosine", "one-cycle", "step", "constant"]
 ClassWeights = Literal["none", "inverse", "effective-number"]
 """How much an image counts in the loss, by how frequent its class is."""
 
+PixelNormalisation = Literal["backbone", "dataset"]
+"""Whose mean and deviation the pixels are normalised by."""
+
 Precision = Literal["float32", "bfloat16", "float16"]
 """Numbers that a network computes with in training."""
 

@@ -14,6 +14,7 @@ from ctc_ray.config.choices import (
     ImageChoice,
     Mixing,
     OptimizerName,
+    PixelNormalisation,
     Precision,
     Preset,
     ScheduleName,
@@ -56,6 +57,11 @@ class ModelConfig(Config):
         int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
     ] = None
     """Width and height of the network's input in pixels."""
+    normalisation: Annotated[
+        PixelNormalisation | None, Shown("backbone with --model.pretrained, else dataset")
+    ] = None
+    """By what mean and deviation pixels are normalised. backbone: those that its weights were
+    trained with. dataset: those of the training images."""
     keep_aspect: bool = False
     """Crop images to a centred square before they are resized. Otherwise they are squeezed."""
     dropout: float = Field(0.0, ge=0, lt=1)

@@ -1,7 +1,9 @@
 """The model that a training begins with."""
 
 from collections.abc import Callable
+from typing import assert_never
 
+from ctc_ray.config.choices import PixelNormalisation
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import Backbone, ThreeFloats
@@ -21,11 +23,19 @@ def normalisation_of(
     """By what pixels are normalised: as the weights to begin with have learnt it, if they did.
 
     Args:
-        statistics: those of the training images, for weights that begin at random.
+        statistics: gives those of the training images.
     """
-    if start is not None and start.normalisation is not None:
-        return start.normalisation
-    return (backbone.mean, backbone.std) if config.model.pretrained else statistics()
+    by_default: PixelNormalisation = "backbone" if config.model.pretrained else "dataset"
+    whose = config.model.normalisation or by_default
+    match whose:
+        case "dataset":
+            return statistics()
+        case "backbone" if start is not None and start.normalisation is not None:
+            return start.normalisation
+        case "backbone":
+            return backbone.mean, backbone.std
+        case _:
+            assert_never(whose)
 
 
 def make_model(

@@ -31,6 +31,7 @@ from ctc_ray.models.bundle import (
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
+from ctc_ray.runs.records import PixelRecord
 from ctc_ray.stages.train import telling
 from ctc_ray.stages.train.first_model import (
     Normalisation,
@@ -286,11 +287,15 @@ class TrainingJob:
 
     def _statistics(self) -> Normalisation:
         """Mean and deviation of training images: the same for every worker, run and restart."""
+        found = self._dataset.pixels or self._measured_pixels()
+        return found.mean, found.std
+
+    def _measured_pixels(self) -> PixelRecord:
+        """Those of a dataset that was made before its manifest held them."""
         plan = plan_epoch(
             self._groups["train"], image_choice="random", seed=self._config.seed, epoch=0
         )
-        found = channel_mean_std(read_batches(plan, self._loader_settings()))
-        return found.mean, found.std
+        return channel_mean_std(read_batches(plan, self._loader_settings()))
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:

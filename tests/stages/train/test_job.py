@@ -111,6 +111,52 @@ def test_the_average_of_weights_is_measured_and_kept(dataset: Path, tmp_path: Pa
     assert final.metrics["loss"] == pytest.approx(metrics["val_loss"])
 
 
+def test_pixels_of_the_dataset_are_taken_as_they_are_and_measured_where_it_has_none(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(str(dataset), "dataset")
+    kept = manifest.pixels
+    assert kept is not None
+    config = train_config(dataset, tmp_path)
+    older = manifest.model_copy(update={"pixels": None})
+    measured = TrainingJob(config, older, rank=0, n_workers=1, device="cpu")._model
+    assert measured.pixel_mean == pytest.approx(kept.mean, abs=0.1)  # one image of each event
+    assert measured.pixel_mean != kept.mean
+    monkeypatch.setattr("ctc_ray.stages.train.job.read_batches", None)
+    taken = TrainingJob(config, manifest, rank=0, n_workers=1, device="cpu")._model
+    assert (taken.pixel_mean, taken.pixel_std) == (kept.mean, kept.std)
+
+
+@pytest.mark.parametrize(
+    ("model", "whose"),
+    [
+        ({}, "dataset"),
+        ({"normalisation": "backbone"}, "backbone"),
+        ({"pretrained": "bundle"}, "bundle"),
+        ({"pretrained": "bundle", "normalisation": "backbone"}, "bundle"),
+        ({"pretrained": "bundle", "normalisation": "dataset"}, "dataset"),
+    ],
+)
+def test_pixels_are_normalised_by_the_dataset_or_as_the_weights_expect(
+    bundle: Path, dataset: Path, tmp_path: Path, model: dict[str, str], whose: str
+) -> None:
+    start = tmp_path / "start"
+    old = load_bundle(str(bundle))
+    old.model.pixel_mean, old.model.pixel_std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    save_bundle(str(start), old)
+    if "pretrained" in model:
+        model = {**model, "pretrained": str(start)}
+    made = job(dataset, tmp_path, model={"image_size": 32, **model})._model
+    pixels = read_manifest(str(dataset), "dataset").pixels
+    assert pixels is not None
+    expected = {
+        "dataset": (pixels.mean, pixels.std),
+        "backbone": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        "bundle": ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+    }
+    assert (made.pixel_mean, made.pixel_std) == expected[whose]
+
+
 @pytest.mark.parametrize("share", [0.25, 1.0])
 def test_a_share_of_the_starting_weights_is_kept(
     bundle: Path, dataset: Path, tmp_path: Path, share: float
