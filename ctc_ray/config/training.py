@@ -20,7 +20,9 @@ from ctc_ray.config.choices import (
     ScheduleName,
     UnmappedRule,
 )
+from ctc_ray.config.continuation import continued
 from ctc_ray.config.presets import with_preset
+from ctc_ray.errors import holds_credentials
 
 MONITORED = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "top5")
 """Metrics of a head on the validation split."""
@@ -216,7 +218,13 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     dataset_uri: str = Field(min_length=1)
     """Folder written by `ctc create-dataset`."""
     heads: tuple[str, ...] = Field(min_length=1)
-    """Heads to learn, for example species count; one is enough. Each must be in the dataset."""
+    """Heads to learn, for example species count; one is enough. Each must be in the dataset. With
+    --continue-from, those of the model unless they are given."""
+    continue_from: Annotated[str | None, Field(min_length=1), Shown(value="URI")] = None
+    """Model of `ctc train` that a new training begins with: its weights (--model.pretrained), and
+    where nothing is given its heads, its input, its class mapping and all its other settings, but
+    for how it was run. Read at once: afterwards the configuration holds these settings, and no
+    continue_from."""
     mapping_uri: Annotated[str | None, Shown("the classes of the dataset")] = None
     """File that renames or merges classes for this training: a csv with the columns head,from,to,
     or YAML of the form head: {from: to}. An empty `to`, or -1, means no label."""
@@ -272,8 +280,14 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
 
     @model_validator(mode="before")
     @classmethod
-    def _of_preset(cls, values: Any) -> Any:
-        return with_preset(values) if isinstance(values, Mapping) else values
+    def _of_preset_and_model(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        values = with_preset(values)
+        uri = values.get("continue_from")
+        if not isinstance(uri, str) or not uri or holds_credentials(uri):
+            return values
+        return {**continued(uri, values), "continue_from": None}
 
     @model_validator(mode="after")
     def _weights_name_heads(self) -> Self:
