@@ -46,9 +46,8 @@ class MultiHeadModel(nn.Module):
         super().__init__()
         self.backbone_name = backbone.name
         self.label_space = label_space
-        # channels last in memory: on a CPU, a training step takes .74 of the time with resnet18 and
-        # .55 with tf_efficientnet_lite0
-        self.backbone = backbone.network.to(memory_format=torch.channels_last)
+        self.backbone = backbone.network
+        self.lay_out(channels_last=True)
         self.dropout = nn.Dropout(dropout)
         self.heads = nn.ModuleList(
             nn.Linear(backbone.num_features, label_space.n_classes(head))
@@ -59,6 +58,11 @@ class MultiHeadModel(nn.Module):
         self.register_buffer("mean", _per_channel(self.pixel_mean), persistent=False)
         self.register_buffer("std", _per_channel(self.pixel_std), persistent=False)
         self.freeze(is_frozen=freeze_backbone)
+
+    def lay_out(self, *, channels_last: bool) -> None:
+        """Choose how images and weights lie in memory; it changes the speed alone."""
+        self._memory = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone.to(memory_format=self._memory)
 
     def freeze(self, *, is_frozen: bool) -> None:
         """Train the heads only, or all weights; a frozen backbone keeps its batch statistics."""
@@ -80,7 +84,7 @@ class MultiHeadModel(nn.Module):
             images_BCHW: RGB from 0 to 255, as uint8 or floats.
         """
         standardised_BCHW = (images_BCHW.float() / 255 - self.mean) / self.std
-        standardised_BCHW = standardised_BCHW.contiguous(memory_format=torch.channels_last)
+        standardised_BCHW = standardised_BCHW.contiguous(memory_format=self._memory)
         if self.freeze_backbone:
             with torch.no_grad():
                 features_BF = self.backbone(standardised_BCHW)

@@ -43,7 +43,7 @@ def make_model(
 ) -> MultiHeadModel:
     """The backbone with one new output per head."""
     mean, std = normalisation
-    return MultiHeadModel(
+    model = MultiHeadModel(
         backbone,
         labels,
         mean=mean,
@@ -51,6 +51,8 @@ def make_model(
         dropout=config.model.dropout,
         freeze_backbone=config.model.freeze_backbone,
     )
+    model.lay_out(channels_last=config.channels_last)
+    return model
 
 
 def with_heads_of(

@@ -33,6 +33,7 @@ from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.runs.records import PixelRecord
 from ctc_ray.stages.train import telling
+from ctc_ray.stages.train.computing import compile_backbone
 from ctc_ray.stages.train.first_model import (
     Normalisation,
     make_model,
@@ -111,7 +112,9 @@ class TrainingJob:
         normalisation = normalisation_of(config, backbone, start, self._statistics)
         self._model = make_model(config, labels, backbone, normalisation).to(device)
         self.told = with_heads_of(start, self._model, config)
-        """What the weights to begin with have given, in lines for the user."""
+        """What the weights to begin with have given, and what cannot be done, in lines."""
+        if config.compile:
+            self.told += compile_backbone(self._model, device)
         self._wrapped: nn.Module = self._model
         self._wrap: Callable[[nn.Module], nn.Module] = lambda model: model
         self._start = copy(self._model.backbone.state_dict()) if config.model.wise_ft < 1 else {}

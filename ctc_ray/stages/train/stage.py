@@ -22,6 +22,7 @@ from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, r
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
+from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.mapped_classes import with_classes
 from ctc_ray.stages.train.worker import Session, train_worker
 from ctc_ray.training.plans import list_row_groups
@@ -93,7 +94,8 @@ def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
         report=lambda _: None,
         show=lambda line: logger.info("%s", line),
     )
-    train_worker(config, dataset, claim, session)
+    with repeatable(is_on=config.deterministic):
+        train_worker(config, dataset, claim, session)
 
 
 def check_dataset(config: TrainConfig) -> Manifest:
