@@ -48,6 +48,10 @@ class ModelConfig(Config):
     learn. Use it with --model.pretrained: a backbone that begins at random stays random."""
     freeze_epochs: int = Field(0, ge=0)
     """Epochs in which only the output layers learn, before the backbone learns, too."""
+    lora_rank: int = Field(0, ge=0)
+    """Rank of a matrix that is added to each linear layer of the backbone. Of the backbone, only
+    these matrices learn (LoRA, Hu et al. 2022); the model holds the sums. For transformers and
+    convnexts, with --model.pretrained. 0: off."""
     wise_ft: float = Field(1.0, gt=0, le=1)
     """Share of the trained weights in the backbone that is kept; the rest are those of
     --model.pretrained. Less than 1, for example 0.5, often answers better at new places (WiSE-FT,
@@ -73,6 +77,10 @@ class ModelConfig(Config):
     def _has_what_it_needs(self) -> Self:
         if self.wise_ft < 1 and (self.pretrained is False or self.freeze_backbone):
             raise ValueError("model.wise_ft needs model.pretrained and a backbone that learns")
+        if self.lora_rank and (self.pretrained is False or self.freeze_backbone):
+            raise ValueError("model.lora_rank needs model.pretrained and a backbone that learns")
+        if self.lora_rank and self.wise_ft < 1:
+            raise ValueError("give model.lora_rank or model.wise_ft, not both")
         if self.freeze_epochs and self.freeze_backbone:
             raise ValueError("give model.freeze_epochs or model.freeze_backbone, not both")
         return self
@@ -269,8 +277,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """Keep the channels of a pixel together in memory. A training step on a CPU takes .96 of the
     time with resnet18 and .65 with tf_efficientnet_lite0 at 160 pixels."""
     compile: bool = False
-    """Compile the backbone with torch.compile. The first batches take a minute or more, the others
-    less time. Where there is no compiler, a line says so and nothing is compiled."""
+    """Compile the backbone with torch.compile. The first batch of each size takes a minute or more,
+    the others less time, but not on every machine: on one CPU, resnet18 is not faster. Where there
+    is no compiler, a line says so and nothing is compiled."""
     deterministic: bool = False
     """Use only algorithms of the GPU that give the same bits in every run with the same GPU model,
     number of workers and versions. They are slower, and a network that needs an operation without

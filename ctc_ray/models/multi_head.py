@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import Backbone
+from ctc_ray.models.low_rank import has_low_rank, learn_low_rank
 
 
 class MultiHeadModel(nn.Module):
@@ -59,21 +60,30 @@ class MultiHeadModel(nn.Module):
         self.register_buffer("std", _per_channel(self.pixel_std), persistent=False)
         self.freeze(is_frozen=freeze_backbone)
 
+    @property
+    def _has_low_rank(self) -> bool:
+        return has_low_rank(self.backbone)
+
     def lay_out(self, *, channels_last: bool) -> None:
         """Choose how images and weights lie in memory; it changes the speed alone."""
         self._memory = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self._memory)
 
     def freeze(self, *, is_frozen: bool) -> None:
-        """Train the heads only, or all weights; a frozen backbone keeps its batch statistics."""
+        """Train the heads only, or the backbone, too; see `add_low_rank` for which of its weights.
+
+        A frozen backbone keeps its batch statistics.
+        """
         self.freeze_backbone = is_frozen
         self.backbone.requires_grad_(not is_frozen)
+        if self._has_low_rank and not is_frozen:
+            learn_low_rank(self.backbone)
         self.train()
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; a frozen backbone stays in evaluation mode."""
+        """Set training mode; a backbone whose own weights are frozen stays in evaluation mode."""
         super().train(mode)
-        if self.freeze_backbone:
+        if self.freeze_backbone or self._has_low_rank:
             self.backbone.eval()
         return self
 

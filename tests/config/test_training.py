@@ -51,6 +51,11 @@ def test_weights_are_given_to_heads_that_are_learnt():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"model": {"lora_rank": 4}}, "model.lora_rank needs model.pretrained"),
+        (
+            {"model": {"lora_rank": 4, "pretrained": True, "wise_ft": 0.5}},
+            "give model.lora_rank or model.wise_ft, not both",
+        ),
         ({"heads": ["a", "a"]}, "heads is .*twice"),
         ({"heads": []}, "heads is "),
         ({"augment": {"crop": 0.6}}, "augment.crop is 0.6"),

@@ -7,6 +7,7 @@ from ctc_ray.config.choices import PixelNormalisation
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import Backbone, ThreeFloats
+from ctc_ray.models.low_rank import add_low_rank
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import StartingWeights, load_heads, report
 
@@ -41,8 +42,14 @@ def normalisation_of(
 def make_model(
     config: TrainConfig, labels: LabelSpace, backbone: Backbone, normalisation: Normalisation
 ) -> MultiHeadModel:
-    """The backbone with one new output per head."""
+    """The backbone with one new output per head.
+
+    Raises:
+        ConfigError: matrices of low rank cannot be added to it.
+    """
     mean, std = normalisation
+    if rank := config.model.lora_rank:
+        add_low_rank(backbone.network, rank, name=backbone.name)
     model = MultiHeadModel(
         backbone,
         labels,

@@ -28,6 +28,7 @@ from ctc_ray.models.bundle import (
     Provenance,
     save_bundle,
 )
+from ctc_ray.models.low_rank import merge_low_rank
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
@@ -347,6 +348,7 @@ class TrainingJob:
         if (share := self._config.model.wise_ft) < 1:
             backbone = self._measured.backbone
             backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
+        merge_low_rank(self._measured.backbone)
         calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
         counts = self._evaluate(calibration)
         if self._n_workers > 1:

@@ -16,6 +16,7 @@ from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.models.low_rank import add_low_rank
 from ctc_ray.models.starting_weights import backbone_to_begin_with, weights_files
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
@@ -173,6 +174,8 @@ def check_model(config: TrainConfig, dataset: Manifest) -> None:
     backbone, _ = backbone_to_begin_with(
         model.backbone, pretrained=model.pretrained, image_size=model.image_size
     )
+    if model.lora_rank:
+        add_low_rank(backbone.network, model.lora_rank, name=backbone.name)
     modules = () if model.freeze_backbone else backbone.network.modules()
     cause = _why_one_image(config, dataset)
     if cause and any(isinstance(m, _BatchNorm) for m in modules):

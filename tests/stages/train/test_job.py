@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from builders import train_config
+from safetensors.torch import load_file, save_file
 
 import ctc_ray
 from ctc_ray.config.training import TrainConfig
+from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import load_bundle, save_bundle
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.stages.train.job import TrainingJob
@@ -75,6 +77,39 @@ def test_job_that_was_saved_and_loaded_ends_with_the_same_weights(
     assert whole.end() == parts.end()
     for name, tensor in weights(whole).items():
         assert torch.equal(tensor, weights(parts)[name]), name
+
+
+def test_matrices_of_low_rank_resume_and_become_plain_weights(
+    dataset: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    start = str(tmp_path / "start.safetensors")
+    save_file(make_backbone("test_vit").network.state_dict(), start)
+    model = {
+        "backbone": "test_vit",
+        "image_size": 160,
+        "pretrained": start,
+        "lora_rank": 2,
+        "freeze_epochs": 1,
+        "ema_decay": 0.5,
+    }
+    whole = job(dataset, tmp_path / "whole", model=model, max_epochs=3)
+    parts = job(dataset, tmp_path / "parts", model=model, max_epochs=3)
+    while not whole.is_done:
+        metrics = whole.next_epoch()
+        parts.next_epoch()
+        state, parts = parts.state(), job(dataset, tmp_path / "parts", model=model, max_epochs=3)
+        parts.load_state(state)
+    kept = min(range(3), key=lambda epoch: whole.history[epoch]["val_loss"])
+    final = whole.end()
+    assert final == parts.end()
+    assert final.metrics["loss"] == pytest.approx(whole.history[kept]["val_loss"], abs=1e-5)
+    assert metrics["val_loss"] != whole.history[0]["val_loss"]
+    whole.write_bundle(final)
+    weights = load_bundle(str(tmp_path / "whole")).model.backbone.state_dict()
+    changed = {n for n, v in load_file(start).items() if not torch.equal(weights[n], v)}
+    assert changed
+    assert all(weights[name].ndim == 2 for name in changed)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
