@@ -39,11 +39,11 @@ if TYPE_CHECKING:
         JsonInventoryConfig,
         MegadetectorInventoryConfig,
     )
+    from ctc_ray.config.model import ModelConfig
     from ctc_ray.config.prediction import ExportConfig, PredictConfig
     from ctc_ray.config.show import ShowConfig
     from ctc_ray.config.training import (
         AugmentConfig,
-        ModelConfig,
         OptimizerConfig,
         ScheduleConfig,
         TrainConfig,
@@ -149,6 +149,7 @@ _HOMES = {
         "JsonInventoryConfig",
         "MegadetectorInventoryConfig",
     ),
+    "ctc_ray.config.model": ("ModelConfig",),
     "ctc_ray.config.prediction": (
         "ExportConfig",
         "PredictConfig",
@@ -156,7 +157,6 @@ _HOMES = {
     "ctc_ray.config.show": ("ShowConfig",),
     "ctc_ray.config.training": (
         "AugmentConfig",
-        "ModelConfig",
         "OptimizerConfig",
         "ScheduleConfig",
         "TrainConfig",

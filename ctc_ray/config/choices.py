@@ -39,6 +39,9 @@ ClassWeights = Literal["none", "inverse", "effective-number"]
 Sampling = Literal["none", "balanced", "square-root"]
 """How often training sees the images of a class, by how frequent the class is."""
 
+PixelNormalisation = Literal["backbone", "dataset"]
+"""Whose mean and deviation the pixels are normalised by."""
+
 Precision = Literal["float32", "bfloat16", "float16"]
 """Numbers that a network computes with in training."""
 

@@ -17,6 +17,7 @@ from PIL import Image
 from ctc_ray.config.choices import TruncatedPolicy
 from ctc_ray.images import exif
 from ctc_ray.images.bare_jpeg import strip_jpeg_metadata
+from ctc_ray.images.channel_moments import Moments, channel_moments
 from ctc_ray.images.decode import (
     FAST_EIGHTHS,
     Decoded,
@@ -50,6 +51,8 @@ class ShardImage:
     jpeg: bytes
     width: int
     height: int
+    moments: Moments
+    """How bright its channels are."""
 
 
 def to_shard_jpeg(
@@ -89,7 +92,7 @@ def to_shard_jpeg(
         colorspace="GRAY" if is_gray else "RGB",
         colorsubsampling="Gray" if is_gray else "420",
     )
-    return ShardImage(jpeg, width, height)
+    return ShardImage(jpeg, width, height, channel_moments(image_HWC))
 
 
 def to_input(
@@ -156,7 +159,7 @@ def _kept(raw: bytes, smallest_side: int, max_pixels: int) -> ShardImage | None:
     decoded = None if bare is None else decode_plain_jpeg(bare, None, max_pixels)
     if bare is None or not isinstance(decoded, Decoded):
         return None
-    return ShardImage(bare, decoded.width, decoded.height)
+    return ShardImage(bare, decoded.width, decoded.height, channel_moments(decoded.pixels))
 
 
 def _shard_size(width: int, height: int, smallest_side: int) -> tuple[int, int]:

@@ -61,6 +61,7 @@ def make_backbone(
     pretrained: str | bool | Mapping[str, Tensor] = False,
     image_size: int | None = None,
     source: str = "these weights",
+    weights_size: int | None = None,
 ) -> Backbone:
     """The backbone of this name, without its classifier.
 
@@ -72,6 +73,8 @@ def make_backbone(
             timm's weights; False gives random weights.
         image_size: side of the square input in pixels; None means the model's default.
         source: what an error calls weights that are given as tensors.
+        weights_size: side of the input that the weights were trained with; None means the model's
+            default.
 
     Raises:
         ConfigError: the model or the weights do not exist, or the weights do not fit the model.
@@ -86,17 +89,13 @@ def make_backbone(
     else:
         network = _timm_network(name, download=pretrained is True)
         cfg = network.pretrained_cfg  # type: ignore[assignment]  # timm sets it on every model
+    default_size = _default_size(cfg)
+    in_network = _with_size(network, weights_size or default_size, default_size)
     if isinstance(pretrained, str):
         _load_pretrained(network, name, read_weights(pretrained), cfg.get("classifier"), pretrained)
     elif not isinstance(pretrained, bool):
         _load_pretrained(network, name, pretrained, cfg.get("classifier"), source)
-    default_size = _default_size(cfg)
-    resize = getattr(
-        network, "set_input_size", None
-    )  # transformers have it: it scales the position embeddings
-    if resize is not None and image_size not in (None, default_size):
-        resize((image_size, image_size))
-    size = image_size or default_size
+    size = _with_size(network, image_size or default_size, in_network)
     return Backbone(
         name=name,
         network=network,
@@ -107,16 +106,33 @@ def make_backbone(
     )
 
 
+def _with_size(network: nn.Module, size: int, old_size: int) -> int:
+    """Make the network take images of this size, if it depends on it; the size.
+
+    Transformers do: their position embeddings are scaled.
+    """
+    resize = getattr(network, "set_input_size", None)
+    if resize is not None and size != old_size:
+        resize((size, size))
+    return size
+
+
 def _timm_network(name: str, *, download: bool) -> nn.Module:
     import timm  # importing it takes 2 s; small_cnn does not need it
 
+    from ctc_ray.models.downloads import cached_weights
+
     known = timm.list_models()
     if name.partition(".")[0] not in known:
-        near = difflib.get_close_matches(name, [SMALL_CNN, *known], n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name.lower(), [SMALL_CNN, *known], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}?" if near else "see timm.list_models()"
         raise ConfigError(f"model.backbone: {name!r} is not a model of timm; {hint}")
+    file = cached_weights(name) if download else None
+    overlay = None if file is None else {"file": file, "custom_load": False}
     try:
-        network: nn.Module = timm.create_model(name, num_classes=0, pretrained=download)
+        network: nn.Module = timm.create_model(
+            name, num_classes=0, pretrained=download, pretrained_cfg_overlay=overlay
+        )
     except (OSError, RuntimeError) as error:
         first_line = str(error).partition("\n")[0]
         raise ConfigError(

@@ -82,7 +82,13 @@ def backbone_to_begin_with(
         return make_backbone(name, pretrained=pretrained, image_size=image_size), None
     start = read_starting_weights(pretrained)
     size = image_size or start.image_size
-    backbone = make_backbone(name, pretrained=start.backbone, image_size=size, source=start.uri)
+    backbone = make_backbone(
+        name,
+        pretrained=start.backbone,
+        image_size=size,
+        source=start.uri,
+        weights_size=start.image_size,
+    )
     return backbone, start
 
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ctc_ray import __version__
 from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
 from ctc_ray.files import storage
-from ctc_ray.runs.records import AppendRecord, BundleRecord, ShardRecord, SplitRecord
+from ctc_ray.runs.records import AppendRecord, BundleRecord, PixelRecord, ShardRecord, SplitRecord
 from ctc_ray.schemas import SCHEMA_VERSION
 
 MANIFEST_NAME = "_manifest.json"
@@ -53,6 +53,9 @@ class Manifest(BaseModel):
     """Splits of a dataset."""
     labels: dict[str, dict[str, dict[str, int]]] = {}
     """Labels of a dataset: split -> head -> class -> usable images with this label."""
+    pixels: PixelRecord | None = None
+    """Mean and deviation of the training images of a dataset; None: it was made before they were
+    kept, or has no usable training image."""
     shards: list[ShardRecord] = []
     """Shards of a dataset, in the order of their paths."""
     appended: list[AppendRecord] = []

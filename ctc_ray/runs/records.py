@@ -3,6 +3,8 @@
 Facts and tables for people are in `Manifest.summary`, which no code reads.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -33,6 +35,34 @@ class ShardRecord(Record):
     n_images: int
     n_failed: int
     row_groups: list[RowGroupRecord]
+
+
+class PixelRecord(Record):
+    """By what the pixels of a training are normalised, where its weights begin at random."""
+
+    n_images: int
+    mean: tuple[float, float, float]
+    """Per channel, of pixels in [0, 1]; each image counts the same."""
+    std: tuple[float, float, float]
+    """Standard deviation, likewise; 1 where it is 0, because pixels are divided by it."""
+
+    @classmethod
+    def of_moments(
+        cls, n_images: int, means: Sequence[float], squares: Sequence[float]
+    ) -> "PixelRecord":
+        """Rounded to 4 decimals, as in camera-trap-classifier.
+
+        Args:
+            means: per channel, of values from 0 to 255.
+            squares: per channel, the mean of the squares of these values.
+        """
+        std = [
+            math.sqrt(max(0.0, square - mean * mean))
+            for mean, square in zip(means, squares, strict=True)
+        ]
+        red, green, blue = (round(value / 255, 4) for value in means)
+        red_std, green_std, blue_std = (round(value / 255, 4) or 1.0 for value in std)
+        return cls(n_images=n_images, mean=(red, green, blue), std=(red_std, green_std, blue_std))
 
 
 class SplitRecord(Record):

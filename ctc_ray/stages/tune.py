@@ -86,6 +86,8 @@ def _absolute_train(config: TuneConfig) -> dict[str, Any]:
     if not isinstance(uri, str):
         raise ConfigError("train.dataset_uri is required")
     values = merge(config.train, {"dataset_uri": storage.absolute(uri)})
+    if isinstance(old := config.train.get("continue_from"), str):
+        values = merge(values, {"continue_from": storage.absolute(old)})
     if isinstance(model, Mapping) and "pretrained" in model:
         weights = train.absolute_weights(model["pretrained"])
         values = merge(values, {"model": {"pretrained": weights}})

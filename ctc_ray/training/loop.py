@@ -16,6 +16,7 @@ from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.choices import Mixing, Precision
 from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
+from ctc_ray.runs.records import PixelRecord
 from ctc_ray.training.batches import Batch
 from ctc_ray.training.calibration import CalibrationCounts
 from ctc_ray.training.losses import LossSettings, Target, label_weights, multi_head_loss
@@ -61,14 +62,6 @@ class EpochSettings:
             return contextlib.nullcontext()
         kind = torch.device(self.device).type
         return torch.autocast(kind, dtype=getattr(torch, self.precision))
-
-
-@dataclass(frozen=True)
-class ChannelStatistics:
-    """Mean and standard deviation per channel of pixels in [0, 1]."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -218,11 +211,10 @@ def evaluate(
     return counts
 
 
-def channel_mean_std(batches: Iterable[Batch]) -> ChannelStatistics:
-    """Mean and standard deviation per channel of up to 4096 images, rounded to 4 decimals.
+def channel_mean_std(batches: Iterable[Batch]) -> PixelRecord:
+    """Mean and standard deviation per channel of up to 4096 images.
 
-    Sums are exact integers, so the order of the images does not matter. A constant channel has
-    standard deviation 1, because pixels are divided by it.
+    Sums are exact integers, so the order of the images does not matter.
     """
     n_pixels = n_images = 0
     totals_C = torch.zeros(3, dtype=torch.float64)  # integers below 2**53: exact
@@ -235,14 +227,8 @@ def channel_mean_std(batches: Iterable[Batch]) -> ChannelStatistics:
         n_pixels += images_BCHW[:, 0].numel()
         if n_images >= _IMAGES_FOR_STATISTICS:
             break
-    mean_C = totals_C / max(1, n_pixels)
-    std_C = (squares_C / max(1, n_pixels) - mean_C.square()).clamp(min=0).sqrt()
-    return ChannelStatistics(mean=_rounded(mean_C), std=_rounded(std_C, instead_of_zero=1.0))
-
-
-def _rounded(values_C: Tensor, *, instead_of_zero: float = 0.0) -> tuple[float, float, float]:
-    red, green, blue = (round(value / 255, 4) or instead_of_zero for value in values_C.tolist())
-    return red, green, blue
+    means_C, squares_C = totals_C / max(1, n_pixels), squares_C / max(1, n_pixels)
+    return PixelRecord.of_moments(n_images, means_C.tolist(), squares_C.tolist())
 
 
 def new_counts(settings: EpochSettings) -> MetricCounts:

@@ -20,7 +20,8 @@ from measure import machine
 from one_answer import differences, photographs
 from PIL import Image
 
-from ctc_ray.config.training import ModelConfig, OptimizerConfig
+from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.training import OptimizerConfig
 from ctc_ray.stages.train import stage as train
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

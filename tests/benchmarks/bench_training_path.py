@@ -23,7 +23,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ctc_ray.config.dataset import CreateDatasetConfig, ResizeConfig, SplitConfig
-from ctc_ray.config.training import AugmentConfig, ModelConfig, OptimizerConfig
+from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.training import AugmentConfig, OptimizerConfig
 from ctc_ray.files import parquet
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import Geometry

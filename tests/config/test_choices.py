@@ -31,6 +31,7 @@ TAKEN_APART = {
     "ImageChoice": ["training/plans.py", "training/batches.py"],
     "Colour": ["images/augment.py"],
     "Mixing": ["training/mixing.py"],
+    "PixelNormalisation": ["stages/train/first_model.py"],
     "Precision": [],  # names of torch: training/loop.py
     "Aggregation": ["predictions/events.py"],
     "ExportFormat": ["stages/predict/stage.py"],

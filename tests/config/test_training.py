@@ -52,6 +52,11 @@ def test_weights_are_given_to_heads_that_are_learnt():
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"model": {"lora_rank": 4}}, "model.lora_rank needs model.pretrained"),
+        (
+            {"model": {"lora_rank": 4, "pretrained": True, "wise_ft": 0.5}},
+            "give model.lora_rank or model.wise_ft, not both",
+        ),
         ({"heads": ["a", "a"]}, "heads is .*twice"),
         ({"heads": []}, "heads is "),
         ({"sampling": "even"}, "sampling is 'even'"),

@@ -1,11 +1,17 @@
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pytest
 import safetensors.torch
+import timm
 import torch
 
+from ctc_ray.config.model import ModelConfig
 from ctc_ray.errors import ConfigError
-from ctc_ray.models.backbones import make_backbone, read_weights
+from ctc_ray.models.backbones import _default_size, make_backbone, read_weights
 
 TINY = "test_efficientnet"  # of timm: 160 pixels, 0.4 million weights
 
@@ -48,6 +54,8 @@ def test_unknown_name_is_an_error_with_near_matches() -> None:
         make_backbone("resnet118")
     with pytest.raises(ConfigError, match="did you mean small_cnn"):
         make_backbone("smal_cnn")
+    with pytest.raises(ConfigError, match=r"'ResNet-18' is not .*did you mean .*resnet18"):
+        make_backbone("ResNet-18")
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
@@ -119,13 +127,99 @@ def test_small_cnn_has_no_weights_to_download() -> None:
         make_backbone("small_cnn", pretrained=True)
 
 
-def test_without_network_the_error_says_to_give_a_file(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+class CountingProxy(BaseHTTPRequestHandler):
+    """Lets nobody through, and counts who has asked."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_CONNECT(self) -> None:
+        self.asked.append(self.path)
+        self.send_error(503)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+    """Empty caches, and a proxy that refuses; the requests that it was sent."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("torch.hub._hub_dir", str(tmp_path / "torch"))
+    monkeypatch.setattr("urllib.request._opener", None)  # it has the proxies of its first request
+    server = ThreadingHTTPServer(("127.0.0.1", 0), CountingProxy)
+    Thread(target=server.serve_forever, daemon=True).start()
+    for name in ("https_proxy", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, f"http://127.0.0.1:{server.server_port}")
+    for name in ("no_proxy", "NO_PROXY", "HF_ENDPOINT"):
+        monkeypatch.delenv(name, raising=False)
+    CountingProxy.asked.clear()
+    yield CountingProxy.asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("name", "server"), [(TINY, "huggingface.co"), ("legacy_xception", "github.com")]
+)
+def test_without_network_one_request_and_one_line_say_to_give_a_file(
+    no_network: list[str], name: str, server: str
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ConfigError, match=r"--model\.pretrained FILE.safetensors"):
-        make_backbone("resnet18", pretrained=True)
+    with pytest.raises(ConfigError) as error:
+        make_backbone(name, pretrained=True)
+    assert "\n" not in str(error.value)
+    assert f"https://{server} does not answer" in str(error.value)
+    assert no_network == [f"{server}:443"]
+    assert "--model.pretrained FILE.safetensors" in str(error.value)
+
+
+@pytest.mark.parametrize("name", [TINY, "legacy_xception"])
+def test_weights_that_were_downloaded_before_need_no_network(
+    no_network: list[str], tmp_path: Path, name: str
+) -> None:
+    weights = make_backbone(name).network.state_dict()
+    if name == TINY:
+        cached = tmp_path / "hub" / "models--timm--test_efficientnet.r160_in1k"
+        (cached / "refs").mkdir(parents=True)
+        (cached / "refs" / "main").write_text("abc")
+        (cached / "snapshots" / "abc").mkdir(parents=True)
+        save(cached / "snapshots" / "abc" / "model.safetensors", weights)
+    else:
+        folder = tmp_path / "torch" / "checkpoints"
+        folder.mkdir(parents=True)
+        torch.save(weights, folder / "xception-43020ad28.pth")
+    loaded = make_backbone(name, pretrained=True).network.state_dict()
+    assert no_network == []
+    assert all(torch.equal(loaded[key], weights[key]) for key in weights)
+
+
+def test_a_model_whose_weights_timm_does_not_offer_is_one_line(no_network: list[str]) -> None:
+    with pytest.raises(ConfigError, match="timm has no weights of convnextv2_small"):
+        make_backbone("convnextv2_small", pretrained=True)
+    assert no_network == []
+
+
+@pytest.mark.parametrize(
+    ("name", "here", "size"),
+    [
+        ("ResNet18", "resnet18", 224),
+        ("ResNet34", "resnet34", 224),
+        ("ResNet50", "resnet50", 224),
+        ("resnet101", "resnet101", 224),
+        ("RESNET152", "resnet152", 224),
+        ("Xception", "legacy_xception", 299),
+        ("xception", "legacy_xception", 299),
+        ("InceptionResNetV2", "inception_resnet_v2", 299),
+        ("small_cnn", "small_cnn", 64),
+        ("xception41", "xception41", 299),
+    ],
+)
+def test_names_of_the_original_are_models_with_its_input_size(
+    name: str, here: str, size: int
+) -> None:
+    config = ModelConfig(backbone=name)
+    assert config.backbone == here
+    cfg = {} if here == "small_cnn" else timm.get_pretrained_cfg(here).to_dict()
+    assert _default_size(cfg) == size
 
 
 @pytest.mark.real_data

@@ -48,6 +48,21 @@ def test_a_bundle_brings_its_pixels_and_its_size(bundle: str, name: str) -> None
     assert start.normalisation == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
+@pytest.mark.parametrize("size", [None, 96, 160])
+def test_a_transformer_of_another_size_is_weights_to_begin_with(
+    tmp_path: Path, size: int | None
+) -> None:
+    backbone = make_backbone("test_vit", image_size=64)
+    labels = LabelSpace({"count": ("1", "2")})
+    uri = str(tmp_path / "vit")
+    save_bundle(uri, Bundle(MultiHeadModel(backbone, labels), 64, False, NOTHING))
+    begun, _ = backbone_to_begin_with("test_vit", pretrained=uri, image_size=size)
+    assert begun.image_size == (size or 64)
+    before, after = backbone.network.state_dict(), begun.network.state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert set(before) - same == (set() if size is None else {"pos_embed"})
+
+
 def test_heads_are_kept_where_their_classes_agree_in_any_order(bundle: str) -> None:
     start = read_starting_weights(bundle)
     old = start.bundle

@@ -26,8 +26,8 @@ from builders import (
 )
 
 from ctc_ray.config.base import StageConfig
+from ctc_ray.config.model import ModelConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.config.training import ModelConfig
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.console import logs
 from ctc_ray.stages import tune

@@ -14,10 +14,12 @@ import pyarrow.compute as pc
 from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.runs.failures import Footer
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.runs.records import RowGroupRecord, ShardRecord, SplitRecord
+from ctc_ray.runs.records import PixelRecord, RowGroupRecord, ShardRecord, SplitRecord
 from ctc_ray.schemas import label_column
 
 _GROUPS_KEY, _LABELS_KEY = "ctc_row_groups", "ctc_labels"  # of a shard's footer
+_PIXELS_KEY = "ctc_pixels"
+_N_MOMENTS, _ONE = 6, 1 << 16  # number and unit of `Moments`
 
 
 def footer_counts(groups: Sequence[pa.Table], heads: Sequence[str]) -> dict[str, str]:
@@ -51,6 +53,32 @@ def _label_counts(shard: pa.Table, heads: Sequence[str]) -> dict[str, dict[str, 
         }
         for head in heads
     }
+
+
+def footer_pixels(moments: pa.ChunkedArray) -> dict[str, str]:
+    """What a shard says of its pixels: the sums of the moments of its images.
+
+    Args:
+        moments: of each image; null where it failed.
+    """
+    found = pc.drop_null(moments)
+    values = found.combine_chunks().flatten().to_numpy().reshape(len(found), _N_MOMENTS)
+    return {_PIXELS_KEY: json.dumps({"n": len(found), "sums": values.sum(axis=0).tolist()})}
+
+
+def pixel_record(footers: Sequence[Footer]) -> PixelRecord | None:
+    """Mean and deviation of the usable training images; None: there is none, or a shard is older.
+
+    The sums are whole numbers, so they do not depend on how images were divided into units.
+    """
+    parts = [footer.metadata.get(_PIXELS_KEY) for footer in footers if _split(footer) == "train"]
+    found = [json.loads(part) for part in parts if part is not None]
+    n_images = sum(part["n"] for part in found)
+    if len(found) < len(parts) or n_images == 0:
+        return None
+    sums = [sum(values) for values in zip(*(part["sums"] for part in found), strict=True)]
+    means = [value / _ONE / n_images for value in sums]
+    return PixelRecord.of_moments(n_images, means[:3], means[3:])
 
 
 def shard_record(footer: Footer) -> ShardRecord:

@@ -25,6 +25,7 @@ from ctc_ray.stages.create_dataset.plan import whole_rows
 
 IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once
 _ABOUT_KEY = "ctc_dataset"  # of a shard's footer
+_MOMENTS = pa.field("_moments", pa.list_(pa.int64(), 6))  # of answers, until they are added up
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class _ShardWorker:
         return whole_rows(waiting, maker.inventory, maker.config.heads, maker.meta)
 
     def answer(self, rows: pa.Table) -> pa.Table:
-        """Rows of a shard."""
+        """Rows of a shard, and the moments of their pixels."""
         return self._with(rows, decode_rows(self.maker.config, rows, n_threads=self.n_threads))
 
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
@@ -65,15 +66,17 @@ class _ShardWorker:
         return self._with(rows, [failure] * rows.num_rows)
 
     def _with(self, rows: pa.Table, images: Sequence[ShardImage | Failure]) -> pa.Table:
-        schema = shard_schema(self.maker.config.heads, self.maker.meta)
+        schema = shard_schema(self.maker.config.heads, self.maker.meta).append(_MOMENTS)
         return conform(_with_images(rows, images), schema, where="shard")
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
         """The shard."""
+        pixels = footers.footer_pixels(answers[_MOMENTS.name])
+        answers = answers.drop_columns([_MOMENTS.name])
         cuts = cut_by_events(answers["capture_event_id"], IMAGES_PER_ROW_GROUP)
         groups = [answers.slice(start, stop - start) for start, stop in cuts]
         counts = footers.footer_counts(groups, self.maker.config.heads)
-        metadata = {_ABOUT_KEY: self.maker.about, **counts}
+        metadata = {_ABOUT_KEY: self.maker.about, **counts, **pixels}
         content = parquet.row_group_bytes(groups, metadata=metadata, raw_column="jpeg")
         n_failed = answers.num_rows - answers["failure"].null_count
         return UnitOutput({unit.name: content}, answers.num_rows, n_failed)
@@ -127,4 +130,5 @@ def _with_images(rows: pa.Table, images: Sequence[ShardImage | Failure]) -> pa.T
         .append_column("width", column("width", pa.int32()))
         .append_column("height", column("height", pa.int32()))
         .append_column("failure", pa.array(failures, pa.string()))
+        .append_column(_MOMENTS, column("moments", _MOMENTS.type))
     )

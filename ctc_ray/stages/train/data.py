@@ -8,6 +8,7 @@ from ctc_ray.config.training import AugmentConfig, TrainConfig
 from ctc_ray.files.row_groups import RowGroupReader
 from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.records import PixelRecord
 from ctc_ray.stages.train.first_model import Normalisation
 from ctc_ray.stages.train.mapped_classes import renaming
 from ctc_ray.stages.train.pixels import decoder, stacker
@@ -44,7 +45,7 @@ class TrainingData:
             image_size: width and height of the images.
             device: where the network computes; on a GPU, it changes the colours.
         """
-        self._config, self._labels = config, labels
+        self._config, self._dataset, self._labels = config, dataset, labels
         self._image_size, self._device = image_size, device
         self._rename = renaming(config)
         self._row_groups = RowGroupReader()
@@ -91,11 +92,18 @@ class TrainingData:
         return read_batches(plan, self._loader_settings())
 
     def statistics(self) -> Normalisation:
-        """Mean and deviation of training images: the same for every worker, run and restart."""
+        """Mean and deviation of training images: the same for every worker, run and restart.
+
+        They are in the dataset's manifest, but for stacks and for datasets that are older.
+        """
+        found = None if self._config.is_stack else self._dataset.pixels
+        found = found or self._measured_pixels()
+        return found.mean, found.std
+
+    def _measured_pixels(self) -> PixelRecord:
         groups, choice = self._groups["train"], self._config.one_per_event
         plan = plan_epoch(groups, image_choice=choice, seed=self._config.seed, epoch=0)
-        found = channel_mean_std(read_batches(plan, self._loader_settings()))
-        return found.mean, found.std
+        return channel_mean_std(read_batches(plan, self._loader_settings()))
 
     def _loader_settings(self, augment: AugmentConfig | None = None) -> LoaderSettings:
         """How images are sampled and decoded: changed at random, or (None) as for evaluation."""

@@ -28,10 +28,12 @@ from ctc_ray.models.bundle import (
     Provenance,
     save_bundle,
 )
+from ctc_ray.models.low_rank import merge_low_rank
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
 from ctc_ray.stages.train import telling
+from ctc_ray.stages.train.computing import compile_backbone
 from ctc_ray.stages.train.data import TrainingData
 from ctc_ray.stages.train.first_model import (
     make_model,
@@ -111,7 +113,9 @@ class TrainingJob:
         normalisation = normalisation_of(config, backbone, start, self._data.statistics)
         self._model = make_model(config, labels, backbone, normalisation).to(device)
         self.told = with_heads_of(start, self._model, config)
-        """What the weights to begin with have given, in lines for the user."""
+        """What the weights to begin with have given, and what cannot be done, in lines."""
+        if config.compile:
+            self.told += compile_backbone(self._model, device)
         self._wrapped: nn.Module = self._model
         self._wrap: Callable[[nn.Module], nn.Module] = lambda model: model
         self._start = copy(self._model.backbone.state_dict()) if config.model.wise_ft < 1 else {}
@@ -355,6 +359,7 @@ class TrainingJob:
         if (share := self._config.model.wise_ft) < 1:
             backbone = self._measured.backbone
             backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
+        merge_low_rank(self._measured.backbone)
         calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
         counts = self._evaluate(calibration)
         calibration.all_reduce(self._sum)

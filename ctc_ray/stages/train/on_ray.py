@@ -23,6 +23,7 @@ from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.cluster.errors import as_error, ray_work
 from ctc_ray.stages.cluster.messages import WorkerLogRelay
+from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.worker import Session, train_worker
 
 logger = logging.getLogger(__name__)
@@ -134,7 +135,8 @@ def _work(settings: dict[str, Any]) -> None:
     if ray.get(mailbox.failure.remote()) is not None:
         return
     try:
-        train_worker(config, dataset, settings["claim"], session)
+        with repeatable(is_on=config.deterministic):
+            train_worker(config, dataset, settings["claim"], session)
     except Exception as error:
         if _would_come_again(error):
             ray.get(mailbox.fail.remote(pickle.dumps(picklable(error))))

@@ -18,6 +18,7 @@ from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.models.low_rank import add_low_rank
 from ctc_ray.models.starting_weights import backbone_to_begin_with, weights_files
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
@@ -25,6 +26,7 @@ from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
 from ctc_ray.stages.train.checkpoints import LAST_FILE
+from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.mapped_classes import with_classes
 from ctc_ray.stages.train.stacks import require_short_events
 from ctc_ray.stages.train.worker import Session, train_worker
@@ -120,7 +122,8 @@ def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
         report=lambda _: None,
         show=lambda line: logger.info("%s", line),
     )
-    train_worker(config, dataset, claim, session)
+    with repeatable(is_on=config.deterministic):
+        train_worker(config, dataset, claim, session)
 
 
 def check_dataset(config: TrainConfig) -> Manifest:
@@ -201,6 +204,8 @@ def check_model(config: TrainConfig, dataset: Manifest) -> None:
     backbone, _ = backbone_to_begin_with(
         model.backbone, pretrained=model.pretrained, image_size=model.image_size
     )
+    if model.lora_rank:
+        add_low_rank(backbone.network, model.lora_rank, name=backbone.name)
     modules = () if model.freeze_backbone else backbone.network.modules()
     cause = _why_one_image(config, dataset)
     if cause and any(isinstance(m, _BatchNorm) for m in modules):

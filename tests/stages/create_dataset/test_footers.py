@@ -2,7 +2,7 @@ import pyarrow as pa
 
 from ctc_ray.runs.failures import Footer
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.runs.records import RowGroupRecord, SplitRecord
+from ctc_ray.runs.records import PixelRecord, RowGroupRecord, SplitRecord
 from ctc_ray.stages.create_dataset import footers as report
 
 GROUPS = [
@@ -51,3 +51,27 @@ def test_splits_add_up_their_shards() -> None:
         SplitRecord(split="a", images=8, events=6, failed=4),
         SplitRecord(split="b", images=4, events=3, failed=2),
     ]
+
+
+def pixels_of(name: str, moments: list[list[int] | None]) -> Footer:
+    values = pa.chunked_array([pa.array(moments, pa.list_(pa.int64(), 6))])
+    return Footer(name, len(moments), 0, report.footer_pixels(values))
+
+
+def test_pixels_are_those_of_usable_training_images_however_they_are_divided() -> None:
+    def brightness(mean: int, square: int) -> list[int]:
+        return [65536 * value for value in (mean, 0, 255, square, 0, 255**2)]
+
+    dark, light = brightness(51, 51**2), brightness(153, 153**2)
+    other = pixels_of("split=val/p.parquet", [brightness(7, 7**2)])
+    one = report.pixel_record([pixels_of("split=train/a", [dark, None, light]), other])
+    parts = [pixels_of("split=train/b", [light]), pixels_of("split=train/a", [None, dark])]
+    assert one == report.pixel_record([*parts, other, pixels_of("split=train/c", [None])])
+    assert one == PixelRecord(n_images=2, mean=(0.4, 0.0, 1.0), std=(0.2, 1.0, 1.0))
+
+
+def test_there_are_no_pixels_where_a_shard_is_older_or_no_image_is_usable() -> None:
+    there = pixels_of("split=train/a", [[0] * 6])
+    assert report.pixel_record([there, Footer("split=train/b", 1, 0, {})]) is None
+    assert report.pixel_record([pixels_of("split=train/a", [None])]) is None
+    assert report.pixel_record([pixels_of("split=val/a", [[0] * 6])]) is None

@@ -1,8 +1,10 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow.compute as pc
 import pytest
+import simplejpeg
 from builders import bytes_below, dataset_config, inventory_config, photograph, write_events
 
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
@@ -102,6 +104,21 @@ def test_uninterrupted_run_equals_a_run_that_lost_some_shards(
     (tmp_path / "out" / "split=train" / "part-00001.parquet").unlink()
     create_dataset.run(config)
     assert bytes_below(tmp_path / "out") == bytes_below(dataset)
+
+
+def test_pixels_are_measured_while_images_are_read_whatever_the_units(
+    photos: Path, inventory: Path, dataset: Path, tmp_path: Path
+) -> None:
+    config = dataset_config(inventory, photos, tmp_path / "out").replaced(images_per_unit=1000)
+    whole = create_dataset.run(config, executor=InProcess()).pixels
+    assert whole == read_manifest(str(dataset), "dataset").pixels is not None
+    stored = parquet.read_folder(str(dataset / "split=train"))["jpeg"].drop_null().to_pylist()
+    pixels = [simplejpeg.decode_jpeg(raw, "RGB")[::4].reshape(-1, 3) / 255 for raw in stored]
+    mean = np.mean([part.mean(axis=0) for part in pixels], axis=0)
+    std = np.sqrt(np.mean([(part**2).mean(axis=0) for part in pixels], axis=0) - mean**2)
+    assert whole.n_images == len(stored)
+    assert whole.mean == pytest.approx(mean, abs=1e-4)
+    assert whole.std == pytest.approx(std, abs=1e-4)
 
 
 def test_too_many_failures_stop_the_stage_and_keep_what_is_done(

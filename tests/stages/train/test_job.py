@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from builders import train_config
+from safetensors.torch import load_file, save_file
 
 import ctc_ray
 from ctc_ray.config.training import TrainConfig
+from ctc_ray.models.backbones import make_backbone
 from ctc_ray.models.bundle import load_bundle, save_bundle
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.stages.train import pauses
@@ -105,6 +107,39 @@ def test_job_that_goes_on_within_an_epoch_ends_with_the_same_weights(
             assert torch.equal(tensor, weights(rest)[name]), name
 
 
+def test_matrices_of_low_rank_resume_and_become_plain_weights(
+    dataset: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(1)
+    start = str(tmp_path / "start.safetensors")
+    save_file(make_backbone("test_vit").network.state_dict(), start)
+    model = {
+        "backbone": "test_vit",
+        "image_size": 160,
+        "pretrained": start,
+        "lora_rank": 2,
+        "freeze_epochs": 1,
+        "ema_decay": 0.5,
+    }
+    whole = job(dataset, tmp_path / "whole", model=model, max_epochs=3)
+    parts = job(dataset, tmp_path / "parts", model=model, max_epochs=3)
+    while not whole.is_done:
+        metrics = whole.next_epoch()
+        parts.next_epoch()
+        state, parts = parts.state(), job(dataset, tmp_path / "parts", model=model, max_epochs=3)
+        parts.load_state(state)
+    kept = min(range(3), key=lambda epoch: whole.history[epoch]["val_loss"])
+    final = whole.end()
+    assert final == parts.end()
+    assert final.metrics["loss"] == pytest.approx(whole.history[kept]["val_loss"], abs=1e-5)
+    assert metrics["val_loss"] != whole.history[0]["val_loss"]
+    whole.write_bundle(final)
+    weights = load_bundle(str(tmp_path / "whole")).model.backbone.state_dict()
+    changed = {n for n, v in load_file(start).items() if not torch.equal(weights[n], v)}
+    assert changed
+    assert all(weights[name].ndim == 2 for name in changed)
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_a_network_that_computes_with_fewer_bits_learns(
     dataset: Path, tmp_path: Path, precision: str
@@ -137,6 +172,52 @@ def test_the_average_of_weights_is_measured_and_kept(dataset: Path, tmp_path: Pa
     kept = load_bundle(str(tmp_path / "model")).model.state_dict()
     assert any(not torch.equal(kept[n], t) for n, t in here._model.state_dict().items())
     assert final.metrics["loss"] == pytest.approx(metrics["val_loss"])
+
+
+def test_pixels_of_the_dataset_are_taken_as_they_are_and_measured_where_it_has_none(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = read_manifest(str(dataset), "dataset")
+    kept = manifest.pixels
+    assert kept is not None
+    config = train_config(dataset, tmp_path)
+    older = manifest.model_copy(update={"pixels": None})
+    measured = TrainingJob(config, older, rank=0, n_workers=1, device="cpu")._model
+    assert measured.pixel_mean == pytest.approx(kept.mean, abs=0.1)  # one image of each event
+    assert measured.pixel_mean != kept.mean
+    monkeypatch.setattr("ctc_ray.stages.train.data.read_batches", None)
+    taken = TrainingJob(config, manifest, rank=0, n_workers=1, device="cpu")._model
+    assert (taken.pixel_mean, taken.pixel_std) == (kept.mean, kept.std)
+
+
+@pytest.mark.parametrize(
+    ("model", "whose"),
+    [
+        ({}, "dataset"),
+        ({"normalisation": "backbone"}, "backbone"),
+        ({"pretrained": "bundle"}, "bundle"),
+        ({"pretrained": "bundle", "normalisation": "backbone"}, "bundle"),
+        ({"pretrained": "bundle", "normalisation": "dataset"}, "dataset"),
+    ],
+)
+def test_pixels_are_normalised_by_the_dataset_or_as_the_weights_expect(
+    bundle: Path, dataset: Path, tmp_path: Path, model: dict[str, str], whose: str
+) -> None:
+    start = tmp_path / "start"
+    old = load_bundle(str(bundle))
+    old.model.pixel_mean, old.model.pixel_std = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+    save_bundle(str(start), old)
+    if "pretrained" in model:
+        model = {**model, "pretrained": str(start)}
+    made = job(dataset, tmp_path, model={"image_size": 32, **model})._model
+    pixels = read_manifest(str(dataset), "dataset").pixels
+    assert pixels is not None
+    expected = {
+        "dataset": (pixels.mean, pixels.std),
+        "backbone": ((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)),
+        "bundle": ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6)),
+    }
+    assert (made.pixel_mean, made.pixel_std) == expected[whose]
 
 
 @pytest.mark.parametrize("share", [0.25, 1.0])

@@ -1,3 +1,5 @@
+from collections.abc import Iterable
+
 """A training with other classes than its dataset: as if the dataset had been made with them."""
 
 from collections import Counter
@@ -15,7 +17,8 @@ from ctc_ray.files import parquet
 from ctc_ray.models.bundle import load_bundle
 from ctc_ray.stages.train import stage as train
 from ctc_ray.stages.train.job import TrainingJob
-from ctc_ray.training.batches import LoaderSettings, read_batches
+from ctc_ray.training.batches import Batch, read_batches
+from ctc_ray.training.epoch_shares import Stretch
 
 MAPPING = "species: {red: warm, green: cold}\n"
 
@@ -93,15 +96,15 @@ def test_classes_are_sampled_as_they_are_mapped_and_in_training_alone(
     asked = config(dataset, tmp_path, merged, sampling="balanced", heads=("species",))
     job = TrainingJob(asked, train.check_dataset(asked), rank=0, n_workers=1, device="cpu")
 
-    def shares(loader: LoaderSettings) -> list[float]:
-        seen = [
-            code for b in read_batches(job._epoch_plan(0), loader) for code in b.labels["species"]
-        ]
+    def shares(batches: Iterable[Batch]) -> list[float]:
+        seen = [code for batch in batches for code in batch.labels["species"]]
         return np.bincount(np.array(seen)) / len(seen)
 
     n = labels(dataset, "train")
     share = n["red"] / (n["red"] + n["green"] + n["blue"])
-    usual, sampled = job._loader_settings(), job._loader_settings(asked.augment)
+    plan = job._data.plan(0, rank=0, n_workers=1)
+    usual = read_batches(plan, job._data._loader_settings())
+    sampled = job._data.batches((Stretch(1, 0, 0, plan.n_items),), 0, first_batch=0)
     assert share < 0.3
     assert shares(usual) == pytest.approx([1 - share, share])
     assert shares(sampled) == pytest.approx([0.5, 0.5], abs=0.05)

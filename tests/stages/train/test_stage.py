@@ -9,7 +9,8 @@ from builders import bytes_below, dataset_config, train_config
 from safetensors.torch import save_file
 
 from ctc_ray.config.dataset import SplitConfig
-from ctc_ray.config.training import ModelConfig, OptimizerConfig, TrainConfig
+from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.training import OptimizerConfig, TrainConfig
 from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, DivergedError, LabelError
 from ctc_ray.files import parquet
