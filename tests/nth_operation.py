@@ -25,6 +25,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -125,14 +126,16 @@ class Fault:
         self.number, self.kind = number, kind
         self.n_operations, self.n_changes = 0, 0
         self.is_dead, self.is_met = False, False
+        self._counting = threading.Lock()  # a training reads by several threads
 
     def __call__(self, name: str, uri: str, call: Callable[[], Answer]) -> Answer:
         if self.is_dead:
             raise DiedError
-        self.n_operations += 1
-        self.n_changes += name in CHANGES
+        with self._counting:
+            self.n_operations += 1
+            self.n_changes += name in CHANGES
+            n_counted = self.n_operations if self.kind == "raise" else self.n_changes
         is_counted = self.kind == "raise" or name in CHANGES
-        n_counted = self.n_operations if self.kind == "raise" else self.n_changes
         if not is_counted or n_counted != self.number:
             return call()
         self.is_met = True
