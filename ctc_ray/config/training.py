@@ -29,8 +29,8 @@ def direction_of(metric: str) -> Direction:
     return "min" if metric.startswith("val_loss") else "max"
 
 
-class ModelConfig(Config):
-    """The network."""
+class InputConfig(Config):
+    """The part of the network that decides which pixels it sees."""
 
     backbone: Annotated[str, Shown(value="NAME")] = "small_cnn"
     """small_cnn, or the name of any timm model, for example resnet18, tf_efficientnet_lite0 or
@@ -39,6 +39,26 @@ class ModelConfig(Config):
     """Weights to start from. A model of `ctc train`, with its pixel statistics, its image size and
     its heads where the classes agree; a .safetensors or .pth file of the backbone, also a
     checkpoint of timm or Lightning; true: download the weights of timm; false: random weights."""
+    image_size: Annotated[
+        int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
+    ] = None
+    """Width and height of the network's input in pixels."""
+    keep_aspect: bool = False
+    """Crop images to a centred square before they are resized. Otherwise they are squeezed."""
+
+    @field_validator("pretrained", mode="before")
+    @classmethod
+    def _true_or_false(cls, value: Any) -> Any:
+        return (
+            {"true": True, "false": False}.get(value.lower(), value)
+            if isinstance(value, str)
+            else value
+        )
+
+
+class ModelConfig(InputConfig):
+    """The network."""
+
     freeze_backbone: bool = False
     """Keep the weights of the backbone and its batch statistics as they are; only the output layers
     learn. Use it with --model.pretrained: a backbone that begins at random stays random."""
@@ -51,12 +71,6 @@ class ModelConfig(Config):
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Validate and keep a moving average of the weights: after each update, this share of it stays.
     0: off. 0.99 suits short trainings, 0.999 or more long ones."""
-    image_size: Annotated[
-        int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
-    ] = None
-    """Width and height of the network's input in pixels."""
-    keep_aspect: bool = False
-    """Crop images to a centred square before they are resized. Otherwise they are squeezed."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of features that are dropped before the heads during training."""
 
@@ -67,15 +81,6 @@ class ModelConfig(Config):
         if self.freeze_epochs and self.freeze_backbone:
             raise ValueError("give model.freeze_epochs or model.freeze_backbone, not both")
         return self
-
-    @field_validator("pretrained", mode="before")
-    @classmethod
-    def _true_or_false(cls, value: Any) -> Any:
-        return (
-            {"true": True, "false": False}.get(value.lower(), value)
-            if isinstance(value, str)
-            else value
-        )
 
 
 class AugmentConfig(Config):
