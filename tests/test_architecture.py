@@ -85,6 +85,7 @@ EXCEPTIONS: dict[str, set[str]] = {
 OTHER_STAGES: dict[str, set[str]] = {
     "tune": {"train.stage"},
     "predict": {"create_inventory.image_folder"},  # one folder, one rule
+    "show": {"train.pixels"},  # what training sees
     "demo": {
         "create_inventory.stage",
         "create_dataset.stage",

@@ -9,8 +9,8 @@ from ctc_ray.config.base import Config, Shown
 from ctc_ray.config.choices import PixelNormalisation
 
 
-class ModelConfig(Config):
-    """The network."""
+class InputConfig(Config):
+    """The part of the network that decides which pixels it sees."""
 
     backbone: Annotated[str, Shown(value="NAME")] = "small_cnn"
     """small_cnn, or the name of any timm model, for example resnet18, tf_efficientnet_lite0 or
@@ -19,6 +19,31 @@ class ModelConfig(Config):
     """Weights to start from. A model of `ctc train`, with its pixel statistics, its image size and
     its heads where the classes agree; a .safetensors or .pth file of the backbone, also a
     checkpoint of timm or Lightning; true: download the weights of timm; false: random weights."""
+    image_size: Annotated[
+        int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
+    ] = None
+    """Width and height of the network's input in pixels."""
+    keep_aspect: bool = False
+    """Crop images to a centred square before they are resized. Otherwise they are squeezed."""
+
+    @field_validator("backbone")
+    @classmethod
+    def _name_here(cls, value: str) -> str:
+        return backbone_name(value)
+
+    @field_validator("pretrained", mode="before")
+    @classmethod
+    def _true_or_false(cls, value: Any) -> Any:
+        return (
+            {"true": True, "false": False}.get(value.lower(), value)
+            if isinstance(value, str)
+            else value
+        )
+
+
+class ModelConfig(InputConfig):
+    """The network."""
+
     freeze_backbone: bool = False
     """Keep the weights of the backbone and its batch statistics as they are; only the output layers
     learn. Use it with --model.pretrained: a backbone that begins at random stays random."""
@@ -35,17 +60,11 @@ class ModelConfig(Config):
     ema_decay: float = Field(0.0, ge=0, lt=1)
     """Validate and keep a moving average of the weights: after each update, this share of it stays.
     0: off. 0.99 suits short trainings, 0.999 or more long ones."""
-    image_size: Annotated[
-        int | None, Field(ge=16, le=2048), Shown("the usual size of the backbone")
-    ] = None
-    """Width and height of the network's input in pixels."""
     normalisation: Annotated[
         PixelNormalisation | None, Shown("backbone with --model.pretrained, else dataset")
     ] = None
     """By what mean and deviation pixels are normalised. backbone: those that its weights were
     trained with. dataset: those of the training images."""
-    keep_aspect: bool = False
-    """Crop images to a centred square before they are resized. Otherwise they are squeezed."""
     dropout: float = Field(0.0, ge=0, lt=1)
     """Share of features that are dropped before the heads during training."""
 
@@ -60,17 +79,3 @@ class ModelConfig(Config):
         if self.freeze_epochs and self.freeze_backbone:
             raise ValueError("give model.freeze_epochs or model.freeze_backbone, not both")
         return self
-
-    @field_validator("backbone")
-    @classmethod
-    def _name_here(cls, value: str) -> str:
-        return backbone_name(value)
-
-    @field_validator("pretrained", mode="before")
-    @classmethod
-    def _true_or_false(cls, value: Any) -> Any:
-        return (
-            {"true": True, "false": False}.get(value.lower(), value)
-            if isinstance(value, str)
-            else value
-        )

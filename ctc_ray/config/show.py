@@ -1,13 +1,18 @@
 """Configuration of `ctc show`."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Config, Shown
+from ctc_ray.config.choices import Preset
+from ctc_ray.config.model import InputConfig
+from ctc_ray.config.training import AugmentConfig
 
-_MAX_SHEET_PIXELS = 200_000_000  # 600 MB while it is drawn
+MAX_SHEET_PIXELS = 200_000_000  # 600 MB while it is drawn
+_OF_TRAINING = ("config", "preset", "seed", "model", "augment")
+_OF_AUGMENTED = ("rows", "epochs", *_OF_TRAINING)
 
 
 class ShowConfig(Config):
@@ -16,6 +21,7 @@ class ShowConfig(Config):
     example: ClassVar[str] = "ctc show dataset --contact-sheet sheet.png"
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Contact sheet": ("contact_sheet", "head", "image_root_uri", "images", "columns", "tile"),
+        "What training sees": ("augmented", "rows", "epochs", "config", "preset", "seed"),
     }
 
     uri: str = Field(min_length=1)
@@ -26,7 +32,7 @@ class ShowConfig(Config):
     """PNG file to write, with a sample of the images and their labels or predictions. The same
     folder gives the same sample."""
     head: Annotated[str | None, Shown("the first head")] = None
-    """Used with --contact-sheet: head whose classes are shown."""
+    """Used with --contact-sheet and --augmented: head whose classes are shown."""
     image_root_uri: Annotated[str | None, Shown("the folder used to make the data")] = None
     """Used with --contact-sheet: folder that image paths are relative to. Not needed for a dataset,
     which contains its images."""
@@ -36,8 +42,27 @@ class ShowConfig(Config):
     """Used with --contact-sheet: number of images side by side."""
     tile: int = Field(160, ge=32, le=2048)
     """Used with --contact-sheet: width and height of one image in pixels."""
+    augmented: Annotated[str | None, Shown("no such sheet", value="FILE.png")] = None
+    """PNG file to write, with training images of a dataset, one per row: first as validation and
+    prediction see it, then as `ctc train` sees it in each of its first epochs, after the random
+    changes that --config, --preset and --augment ask for. Pixels are those of the network's input.
+    mixup and cutmix are not shown."""
+    rows: int = Field(8, gt=0)
+    """Used with --augmented: number of images, spread over classes; --seed chooses them."""
+    epochs: int = Field(6, gt=0)
+    """Used with --augmented: number of epochs, side by side."""
+    config: Annotated[str | None, Shown("the defaults of ctc train", value="FILE")] = None
+    """Used with --augmented: YAML file with settings of `ctc train`. Options override the file."""
+    preset: Preset = "default"
+    """Used with --augmented: as in `ctc train`."""
+    seed: int = Field(0, ge=0)
+    """Used with --augmented: as in `ctc train`."""
+    model: InputConfig = InputConfig()
+    """Used with --augmented: as in `ctc train`."""
+    augment: AugmentConfig = AugmentConfig()
+    """Used with --augmented: as in `ctc train`, random changes of training images."""
 
-    @field_validator("contact_sheet")
+    @field_validator("contact_sheet", "augmented")
     @classmethod
     def _is_png(cls, value: str | None) -> str | None:
         if value is not None and not value.lower().endswith(".png"):
@@ -45,11 +70,23 @@ class ShowConfig(Config):
         return value
 
     @model_validator(mode="after")
+    def _augmented_is_wanted(self) -> Self:
+        given = [name for name in _OF_AUGMENTED if name in self.model_fields_set]
+        if given and self.augmented is None:
+            raise ValueError(f"{given[0]} needs augmented, the PNG file to write")
+        return self
+
+    @model_validator(mode="after")
     def _can_be_drawn(self) -> Self:
         rows = -(-self.images // self.columns)
-        if rows * self.columns * self.tile**2 > _MAX_SHEET_PIXELS:
+        if rows * self.columns * self.tile**2 > MAX_SHEET_PIXELS:
             raise ValueError(
                 f"a contact sheet of {self.images} images in {self.columns} columns of {self.tile} "
                 "pixels is too large; use fewer --images or --columns, or a smaller --tile"
             )
         return self
+
+    def given_to_train(self) -> dict[str, Any]:
+        """The settings of `ctc train` that were given, without those of the file."""
+        names = set(_OF_TRAINING) - {"config"}
+        return self.model_dump(include=names, exclude_unset=True)

@@ -9,20 +9,23 @@ import pyarrow as pa
 Codes = npt.NDArray[np.int64]
 
 
-def stratified_sample(rows: pa.Table, n_images: int, *, over: Sequence[str]) -> pa.Table:
+def stratified_sample(
+    rows: pa.Table, n_images: int, *, over: Sequence[str], by: str = "image_id"
+) -> pa.Table:
     """At most `n_images` rows, drawn round-robin over the values of the columns `over`.
 
     Rows are drawn in turn from each value of the first column, within a value in turn from each
-    value of the second column, and so on. Null counts as a value. `image_id`, a hash, decides which
+    value of the second column, and so on. Null counts as a value. The column `by` decides which
     rows are drawn, so the order of the rows does not matter.
 
     Args:
         over: columns of plain text, not dictionary-encoded.
+        by: a column of hashes, as `image_id` is.
 
     Returns:
-        Rows sorted by the columns `over`, nulls last, then by `image_id`.
+        Rows sorted by the columns `over`, nulls last, then by the column `by`.
     """
-    rows = rows.sort_by([("image_id", "ascending")])
+    rows = rows.sort_by([(by, "ascending")])
     groups = [np.zeros(rows.num_rows, np.int64)]
     for column in over:
         codes = rows[column].combine_chunks().dictionary_encode("encode").indices.to_numpy()
@@ -31,7 +34,7 @@ def stratified_sample(rows: pa.Table, n_images: int, *, over: Sequence[str]) -> 
     for group in reversed(groups):
         turns = _ranks_in_group(group, turns)
     chosen = rows.take(pa.array(np.flatnonzero(turns < n_images)))
-    return chosen.sort_by([(column, "ascending") for column in (*over, "image_id")])
+    return chosen.sort_by([(column, "ascending") for column in (*over, by)])
 
 
 def _ranks_in_group(group_N: Codes, order_N: Codes) -> Codes:

@@ -1,41 +1,23 @@
-"""The contact sheet of a finished folder: which images, their pixels, what is written below them.
-
-Of the tables only narrow columns are read, of a limited number of row groups that are spread over
-the files; JPEGs only of the row groups that hold a chosen image.
-"""
+"""The contact sheet of a finished folder: the images' pixels, and what is written below them."""
 
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 from PIL import Image
 
 from ctc_ray.config.show import ShowConfig
-from ctc_ray.errors import ConfigError, CtcError, LabelError
-from ctc_ray.files import parquet, storage
+from ctc_ray.errors import ConfigError, CtcError
+from ctc_ray.files import storage
 from ctc_ray.files.image_uris import image_uri
 from ctc_ray.files.prefetch import fetch
 from ctc_ray.reports.contact_sheet import Tile, contact_sheet, thumbnail
 from ctc_ray.runs.failures import counts_to_text
-from ctc_ray.runs.manifest import Manifest, fingerprint, is_complete, read_manifest
-from ctc_ray.schemas import Failure, label_column, pred_column, score_column
-from ctc_ray.selection.labelling import label_rows
+from ctc_ray.runs.manifest import Manifest, is_complete, read_manifest
+from ctc_ray.schemas import Failure
 from ctc_ray.selection.samples import stratified_sample
+from ctc_ray.stages.show.sample import candidates, head_of, read_jpegs
 
-_CANDIDATES = 1 << 18  # rows that are looked at, about: 20 MB of ids
 _THREADS = 16
-_SHARED = ["image_id", "image_uri", "class", "failure", "score"]
-_CANDIDATE = pa.schema(
-    [
-        *(pa.field(name, pa.float32() if name == "score" else pa.string()) for name in _SHARED),
-        pa.field("split", pa.string()),
-        pa.field("part", pa.string()),  # position of the row: file, row group, row of the group
-        pa.field("group", pa.int64()),
-        pa.field("row", pa.int64()),
-    ]
-)
 
 Thumbnail = Image.Image | Failure
 
@@ -47,9 +29,8 @@ def draw(config: ShowConfig, uri: str, manifest: Manifest) -> dict[str, Any]:
             f"--contact-sheet: {uri} holds {manifest.kind}, which has no images; inventory, "
             "dataset and predictions have"
         )
-    head = _head(config, manifest)
-    candidates = _candidates(uri, manifest, head)
-    rows = stratified_sample(candidates, config.images, over=["class", "split"]).to_pylist()
+    found = candidates(uri, manifest, head_of(config, manifest))
+    rows = stratified_sample(found, config.images, over=["class", "split"]).to_pylist()
     if not rows:
         raise ConfigError(f"--contact-sheet: {uri} holds no image")
     if manifest.kind == "dataset":
@@ -67,112 +48,11 @@ def draw(config: ShowConfig, uri: str, manifest: Manifest) -> dict[str, Any]:
     return result | ({"images_without_pixels": counts_to_text(counts)} if failed else {})
 
 
-def _head(config: ShowConfig, manifest: Manifest) -> str | None:
-    if config.head is not None and config.head not in manifest.classes:
-        known = ", ".join(manifest.classes) or "none"
-        raise LabelError(f"--head: {config.head!r} is no head of the folder; its heads are {known}")
-    return config.head or next(iter(manifest.classes), None)
-
-
-def _candidates(uri: str, manifest: Manifest, head: str | None) -> pa.Table:
-    """Images that may be shown; `split` is null where there are none."""
-    names = _files(uri, manifest)
-    found, n_rows = [_CANDIDATE.empty_table()], 0
-    with ThreadPoolExecutor(_THREADS) as pool:
-        in_turn = _in_turn(names)
-        for first in range(0, len(in_turn), _THREADS):
-            some = in_turn[first : first + _THREADS]
-            read = list(pool.map(lambda name: _read_part(uri, name, manifest, head), some))
-            found += read
-            n_rows += sum(rows.num_rows for rows in read)
-            if n_rows >= _CANDIDATES:
-                break
-    return pa.concat_tables(found)
-
-
-def _files(uri: str, manifest: Manifest) -> list[str]:
-    """The files that hold the images; of a dataset that grows none of the new ones."""
-    if manifest.kind == "dataset":
-        return [shard.path for shard in manifest.shards]
-    folder = storage.join(uri, "images") if manifest.kind == "predictions" else uri
-    return [part[len(uri.rstrip("/")) + 1 :] for part in parquet.list_tables(folder)]
-
-
-def _in_turn(names: list[str]) -> list[str]:
-    """Files in hashed order, round-robin over the splits."""
-    in_order = sorted(names, key=lambda name: (name.rpartition("/")[0], fingerprint(name)))
-    turns: list[tuple[int, str]] = []
-    for _, group in groupby(in_order, key=lambda name: name.rpartition("/")[0]):
-        turns += enumerate(group)
-    return [name for _, name in sorted(turns, key=lambda turn: turn[0])]
-
-
-def _read_part(uri: str, name: str, manifest: Manifest, head: str | None) -> pa.Table:
-    columns = _columns(manifest, head)
-    split = name.partition("/")[0].removeprefix("split=") if "split=" in name else None
-    found, n_rows = [_CANDIDATE.empty_table()], 0
-    part = storage.join(uri, name)
-    with parquet.open_parquet(part) as file:
-        for group in sorted(range(file.num_row_groups), key=lambda g: fingerprint([name, g])):
-            rows = _as_shared(parquet.read_row_group(file, part, group, columns), manifest, head)
-            position = {
-                "split": pa.array([split] * rows.num_rows, pa.string()),
-                "part": pa.array([name] * rows.num_rows, pa.string()),
-                "group": pa.array(np.full(rows.num_rows, group)),
-                "row": pa.array(np.arange(rows.num_rows)),
-            }
-            columns_of = {name: rows[name] for name in _SHARED} | position
-            found.append(pa.table(columns_of, schema=_CANDIDATE))
-            n_rows += rows.num_rows
-            if n_rows >= _CANDIDATES:
-                break
-    return pa.concat_tables(found)
-
-
-def _columns(manifest: Manifest, head: str | None) -> list[str]:
-    own = head or ""
-    match manifest.kind:
-        case "inventory":
-            return ["image_id", "image_uri", "capture_event_id", "observations"]
-        case "dataset":
-            return ["image_id", "image_uri", "failure", label_column(own)]
-        case _:
-            return ["image_id", "image_uri", "failure", pred_column(own), score_column(own)]
-
-
-def _as_shared(rows: pa.Table, manifest: Manifest, head: str | None) -> pa.Table:
-    if manifest.kind == "inventory":
-        rows = label_rows(rows, [head] if head else [], observations="first").rows
-    own = head or ""
-    names = {pred_column(own): "class", label_column(own): "class", score_column(own): "score"}
-    rows = rows.rename_columns([names.get(name, name) for name in rows.column_names])
-    for name in ("class", "failure", "score"):
-        if name not in rows.column_names:
-            kind = pa.float32() if name == "score" else pa.string()
-            rows = rows.append_column(name, pa.nulls(rows.num_rows, kind))
-    return rows.select(_SHARED)
-
-
 def _from_shards(uri: str, rows: list[dict[str, Any]], side: int) -> list[Thumbnail]:
-    """Each row group that holds a chosen image is read once."""
-    by_group: dict[tuple[str, int], list[int]] = {}
-    for index, row in enumerate(rows):
-        by_group.setdefault((row["part"], row["group"]), []).append(index)
+    def shown(row: dict[str, Any], raw: bytes | None) -> Thumbnail:
+        return Failure(row["failure"]) if raw is None else thumbnail(raw, side)
 
-    def read(at: tuple[tuple[str, int], list[int]]) -> list[tuple[int, Thumbnail]]:
-        (name, group), indices = at
-        part = storage.join(uri, name)
-        with parquet.open_parquet(part) as file:
-            jpegs = parquet.read_row_group(file, part, group, ["jpeg"])["jpeg"]
-        jpegs = jpegs.take(pa.array([rows[index]["row"] for index in indices])).to_pylist()
-        return [
-            (index, Failure(rows[index]["failure"]) if raw is None else thumbnail(raw, side))
-            for index, raw in zip(indices, jpegs, strict=True)
-        ]
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        found = dict(pair for pairs in pool.map(read, by_group.items()) for pair in pairs)
-    return [found[index] for index in range(len(rows))]
+    return read_jpegs(uri, rows, shown)
 
 
 def _from_files(root_uri: str | None, rows: list[dict[str, Any]], side: int) -> list[Thumbnail]:

@@ -1,7 +1,7 @@
 """`ctc show`: what a folder holds, finished or not; nothing in it is changed.
 
 in:  any folder that a command has written
-out: a summary, and on request a contact sheet (PNG)
+out: a summary, and on request a contact sheet and a sheet of what training sees (PNG)
 """
 
 import json
@@ -38,6 +38,10 @@ def run(config: ShowConfig) -> Summary:
     findings = _findings(uri, manifest)
     failed = _failed_images(uri, manifest) if config.failures else []
     sheet = gallery.draw(config, uri, manifest) if config.contact_sheet else {}
+    if config.augmented:
+        from ctc_ray.stages.show import augmented  # torch, which all else does without
+
+        sheet |= augmented.draw(config, uri, manifest)
     growing = growing_by(uri, done=manifest.inputs)
     facts = [
         short.facts[0],
@@ -83,7 +87,7 @@ def _unfinished(config: ShowConfig, uri: str) -> Summary:
             f"{uri}: no {MANIFEST_NAME} and no unfinished run of a ctc command; give the folder "
             "that was its --output-uri"
         )
-    if config.contact_sheet or config.failures:
+    if config.contact_sheet or config.augmented or config.failures:
         raise ConfigError(
             f"{uri}: is not finished, so it has no contact sheet and no failures yet; "
             f"run `{MADE_BY[found_run.kind]}` again"

@@ -1,15 +1,16 @@
 """How a worker makes the pixels that a model sees of the JPEGs of a shard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import AugmentConfig, TrainConfig
 from ctc_ray.errors import SchemaError
-from ctc_ray.images.augment import augment_image, params_of
+from ctc_ray.images.augment import augment_batch, augment_image, params_of
 from ctc_ray.images.decode import Pixels
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE
@@ -70,6 +71,44 @@ def decoder(
 def stacker(config: TrainConfig) -> Callable[[Sequence[Pixels]], Pixels] | None:
     """What makes one image of the frames of an event; None: the model sees single images."""
     return stack_frames if config.is_stack else None
+
+
+def seen_in_epoch(
+    jpegs: Mapping[str, bytes],
+    epoch: int,
+    *,
+    seed: int,
+    settings: AugmentConfig,
+    image_size: int,
+    keep_aspect: bool,
+) -> list[npt.NDArray[np.uint8]]:
+    """The pixels (S, S, 3) of images of a shard that training on a CPU sees, before it mixes them.
+
+    Args:
+        jpegs: by the id of the image.
+        epoch: its number, from 0.
+        seed: of the training.
+
+    Raises:
+        SchemaError: an image cannot be decoded.
+    """
+    seeds = [stable_hash(image_id, seed, epoch) for image_id in jpegs]
+    images_BHWC = np.stack(
+        [
+            decode(
+                raw,
+                seed,
+                image_size=image_size,
+                keep_aspect=keep_aspect,
+                settings=settings,
+                linear=True,
+            )
+            for raw, seed in zip(jpegs.values(), seeds, strict=True)
+        ]
+    )
+    images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2)
+    changed_BCHW = augment_batch(images_BCHW, seeds, settings)
+    return list(changed_BCHW.permute(0, 2, 3, 1).numpy())
 
 
 def is_cpu(device: torch.device | str) -> bool:

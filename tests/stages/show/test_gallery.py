@@ -19,7 +19,7 @@ from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.schemas import Failure
 from ctc_ray.selection.samples import stratified_sample
 from ctc_ray.stages.create_inventory import stage as create_inventory
-from ctc_ray.stages.show import gallery
+from ctc_ray.stages.show import gallery, sample
 
 KINDS = ("inventory", "dataset", "predictions")
 
@@ -103,14 +103,14 @@ def test_captions_tell_label_and_split_or_prediction_and_score(folder: Path) -> 
     for kind, words in expected.items():
         uri = str(folder / kind)
         manifest = read_manifest(uri)
-        rows = gallery._candidates(uri, manifest, "species").to_pylist()
+        rows = sample.candidates(uri, manifest, "species").to_pylist()
         captions = {line for row in rows for line in gallery._caption(manifest, row)}
         assert words <= captions
 
 
 def test_rows_lie_where_the_candidates_say(folder: Path) -> None:
     uri = str(folder / "dataset")
-    for row in gallery._candidates(uri, read_manifest(uri), "count").to_pylist():
+    for row in sample.candidates(uri, read_manifest(uri), "count").to_pylist():
         with parquet.open_parquet(storage.join(uri, row["part"])) as file:
             there = file.read_row_group(row["group"]).slice(row["row"], 1).to_pylist()[0]
         assert there["image_id"] == row["image_id"]
@@ -122,9 +122,9 @@ def test_of_many_rows_only_some_are_looked_at_and_none_of_the_splits_is_forgotte
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = str(folder / "dataset")
-    monkeypatch.setattr(gallery, "_CANDIDATES", 8)
-    monkeypatch.setattr(gallery, "_THREADS", 2)
-    rows = gallery._candidates(uri, read_manifest(uri), "species")
+    monkeypatch.setattr(sample, "_CANDIDATES", 8)
+    monkeypatch.setattr(sample, "_THREADS", 2)
+    rows = sample.candidates(uri, read_manifest(uri), "species")
     assert 8 <= rows.num_rows < 24
     assert set(rows["split"].to_pylist()) == {"train", "val"}
     assert (
@@ -135,7 +135,7 @@ def test_of_many_rows_only_some_are_looked_at_and_none_of_the_splits_is_forgotte
 
 def test_pixels_of_a_tile_are_those_of_its_image(folder: Path) -> None:
     uri = str(folder / "dataset")
-    rows = gallery._candidates(uri, read_manifest(uri), "species").to_pylist()
+    rows = sample.candidates(uri, read_manifest(uri), "species").to_pylist()
     stored = {row["image_id"]: row["jpeg"] for row in parquet.read_folder(uri).to_pylist()}
     for row, image in zip(rows, gallery._from_shards(uri, rows, 64), strict=True):
         if row["failure"]:

@@ -1,8 +1,7 @@
-from collections.abc import Iterable
-
 """A training with other classes than its dataset: as if the dataset had been made with them."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
