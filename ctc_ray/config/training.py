@@ -20,7 +20,16 @@ from ctc_ray.config.choices import (
 )
 from ctc_ray.config.presets import with_preset
 
-MONITORED = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "top5")
+MONITORED = (
+    "loss",
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "top5",
+    "event_accuracy",
+    "event_balanced_accuracy",
+    "event_macro_f1",
+)
 """Metrics of a head on the validation split."""
 
 

@@ -44,6 +44,7 @@ class Batch:
     labels: dict[str, Tensor]  # head -> class indices (B,), IGNORE_INDEX where a label is missing
     seeds: tuple[int, ...]  # per image, in [0, 2**63); for the random changes of the image
     image_ids: tuple[str, ...]
+    capture_event_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class _Window:
 @dataclass(frozen=True)
 class _Item:
     image_id: str
+    capture_event_id: str
     jpeg: bytes
     codes: tuple[int, ...]
 
@@ -138,7 +140,7 @@ def _read_range(part: ItemRange, plan: EpochPlan, heads: Sequence[str]) -> pa.Ta
             f"{part.row_group.uri}: row group {part.row_group.index} holds {len(chosen)} usable "
             f"items, the manifest says {n_expected}; create the dataset again"
         )
-    return rows.take(chosen[part.start : part.stop]).drop_columns(["failure", "capture_event_id"])
+    return rows.take(chosen[part.start : part.stop]).drop_columns(["failure"])
 
 
 def choose_images(
@@ -173,10 +175,11 @@ def _one_per_event(events: pa.ChunkedArray, *, seed: int, epoch: int) -> npt.NDA
 
 def _items(window: _Window) -> Iterator[_Item]:
     image_ids = window.rows["image_id"].combine_chunks()
+    event_ids = window.rows["capture_event_id"].combine_chunks()
     jpegs = window.rows["jpeg"]
     for row in window.order.tolist():
         codes = tuple(int(codes[row]) for codes in window.codes.values())
-        yield _Item(image_ids[row].as_py(), jpegs[row].as_py(), codes)
+        yield _Item(image_ids[row].as_py(), event_ids[row].as_py(), jpegs[row].as_py(), codes)
 
 
 def _make_batch(
@@ -194,4 +197,5 @@ def _make_batch(
         },
         seeds=seeds,
         image_ids=tuple(item.image_id for item in items),
+        capture_event_ids=tuple(item.capture_event_id for item in items),
     )

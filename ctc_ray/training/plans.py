@@ -155,15 +155,23 @@ def _spread_order(n_groups: int, rng: np.random.Generator) -> list[int]:
 def plan_evaluation(
     row_groups: Sequence[RowGroup], *, rank: int = 0, world_size: int = 1
 ) -> EpochPlan:
-    """A worker's share of all usable images; exactly one worker reads each image.
+    """A worker's share of all usable images: whole row groups, hence whole capture events.
+
+    Exactly one worker reads each row group: the one in whose equal part its middle image is. Shares
+    differ by up to a row group, and a worker may have none.
 
     The images are in the order of the row groups and of their rows. For rank and world_size see
     `plan_epoch`.
     """
     n_items = sum(group.n_images for group in row_groups)
-    first, last = n_items * rank // world_size, n_items * (rank + 1) // world_size
+    ends = itertools.accumulate(group.n_images for group in row_groups)
+    ranges = [
+        ItemRange(group, 0, group.n_images)
+        for group, end in zip(row_groups, ends, strict=True)
+        if (2 * end - group.n_images) * world_size // (2 * n_items) == rank
+    ]
     return EpochPlan(
-        ranges=tuple(_item_ranges(row_groups, first, last, "all")),
+        ranges=tuple(ranges),
         image_choice="all",
         seed=0,
         epoch=0,

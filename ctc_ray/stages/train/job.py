@@ -49,6 +49,7 @@ from ctc_ray.stages.train.weights import (
 )
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.calibration import CalibrationCounts
+from ctc_ray.training.event_metrics import EventCounts
 from ctc_ray.training.loop import EpochSettings, channel_mean_std, evaluate, train_epoch
 from ctc_ray.training.losses import Workers, loss_settings
 from ctc_ray.training.metrics import FinalMetrics, MetricCounts
@@ -214,17 +215,27 @@ class TrainingJob:
             learning_rate=rate,
         )
         self._share_statistics()
-        for prefix, counts in (("train", trained), ("val", self._evaluate())):
+        events = self._event_counts()
+        for prefix, counts in (("train", trained), ("val", self._evaluate(events=events))):
             metrics |= {f"{prefix}_{name}": v for name, v in self._summed(counts).items()}
+        metrics |= {f"val_{name}": value for name, value in self._summed(events).items()}
         self._after(epoch, metrics)
         self.waited_s = batches.waited_s
         return metrics
 
-    def _evaluate(self, calibration: CalibrationCounts | None = None) -> MetricCounts:
+    def _event_counts(self, temperatures: Mapping[str, float] | None = None) -> EventCounts:
+        labels, device = self._settings.label_space, self._settings.device
+        return EventCounts(labels, temperatures=temperatures, device=device)
+
+    def _evaluate(
+        self, calibration: CalibrationCounts | None = None, events: EventCounts | None = None
+    ) -> MetricCounts:
         """Counts of this worker's share of the validation split."""
         plan = plan_evaluation(self._groups["val"], rank=self._rank, world_size=self._n_workers)
         batches = read_batches(plan, self._loader_settings())
-        return evaluate(self._measured, batches, self._settings, calibration=calibration)
+        return evaluate(
+            self._measured, batches, self._settings, calibration=calibration, events=events
+        )
 
     def _share_statistics(self) -> None:
         """Give every worker the batch statistics of the first, whose model is the one saved.
@@ -252,7 +263,7 @@ class TrainingJob:
             self._best = copy(self._measured.state_dict())
         self._history.append(dict(metrics))
 
-    def _summed(self, counts: MetricCounts) -> dict[str, float]:
+    def _summed(self, counts: MetricCounts | EventCounts) -> dict[str, float]:
         if self._n_workers > 1:
             counts.all_reduce(sum_over_workers)
         return counts.compute()
@@ -340,14 +351,20 @@ class TrainingJob:
             backbone = self._measured.backbone
             backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
         calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
-        counts = self._evaluate(calibration)
+        events = self._event_counts()
+        counts = self._evaluate(calibration, events)
         if self._n_workers > 1:
             calibration.all_reduce(sum_over_workers)
+        calibrations = calibration.compute()
+        temperatures = {head: found.temperature for head, found in calibrations.items()}
+        if any(value != 1 for value in temperatures.values()):  # they change means of probabilities
+            events = self._event_counts(temperatures)
+            self._evaluate(events=events)
         return FinalMetrics(
             epoch=self._stopping.best_epoch + 1,
-            metrics=self._summed(counts),
+            metrics=self._summed(counts) | self._summed(events),
             classes={head: counts.per_class(head) for head in self._settings.label_space.heads},
-            calibrations=calibration.compute(),
+            calibrations=calibrations,
         )
 
     def write_bundle(self, final: FinalMetrics) -> None:
