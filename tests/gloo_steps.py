@@ -52,7 +52,8 @@ def rows(missing: float) -> Batch:
     lost = torch.randperm(N_ROWS, generator=generator)[: round(missing * N_ROWS)]
     labels["young"][lost] = IGNORE_INDEX
     labels["count"][: N_ROWS // 2] = IGNORE_INDEX  # some workers have none at all
-    return Batch(images, labels, tuple(range(N_ROWS)), tuple(map(str, range(N_ROWS))))
+    names = tuple(map(str, range(N_ROWS)))
+    return Batch(images, labels, tuple(range(N_ROWS)), names, names)
 
 
 def parts(batch: Batch, n: int) -> list[Batch]:
@@ -72,6 +73,7 @@ def cut(batch: Batch, first: int, last: int) -> Batch:
         {head: values[part] for head, values in batch.labels.items()},
         batch.seeds[part],
         batch.image_ids[part],
+        batch.capture_event_ids[part],
     )
 
 

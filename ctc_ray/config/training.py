@@ -24,7 +24,16 @@ from ctc_ray.config.model import ModelConfig
 from ctc_ray.config.presets import with_preset
 from ctc_ray.errors import holds_credentials
 
-MONITORED = ("loss", "accuracy", "balanced_accuracy", "macro_f1", "top5")
+MONITORED = (
+    "loss",
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "top5",
+    "event_accuracy",
+    "event_balanced_accuracy",
+    "event_macro_f1",
+)
 """Metrics of a head on the validation split."""
 
 

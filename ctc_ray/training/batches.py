@@ -50,6 +50,7 @@ class Batch:
     labels: dict[str, Tensor]  # head -> class indices (B,), IGNORE_INDEX where a label is missing
     seeds: tuple[int, ...]  # per image, in [0, 2**63); for the random changes of the image
     image_ids: tuple[str, ...]
+    capture_event_ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class _Window:
 @dataclass(frozen=True)
 class _Item:
     image_id: str
+    capture_event_id: str
     jpegs: tuple[bytes, ...]  # one, or the frames of a stack
     codes: tuple[int, ...]
     use: int  # 0: the first in this window
@@ -195,8 +197,9 @@ def _read_range(part: ItemRange, plan: EpochPlan, settings: LoaderSettings) -> p
     dropped here, before the next one is read.
     """
     uri, index = part.row_group.uri, part.row_group.index
-    kept = ["image_id", *map(label_column, settings.label_space.heads), "jpeg"]
-    rows = settings.row_groups.read(uri, index, [*kept, "capture_event_id", "failure"])
+    labels = map(label_column, settings.label_space.heads)
+    kept = ["image_id", "capture_event_id", *labels, "jpeg"]
+    rows = settings.row_groups.read(uri, index, [*kept, "failure"])
     usable = np.flatnonzero(pc.is_null(rows["failure"]).to_numpy())
     events = rows.select(["capture_event_id"]).take(usable)
     chosen = choose_images(events, plan.image_choice, seed=plan.seed, epoch=plan.epoch)
@@ -268,12 +271,13 @@ def _one_per_event(events: pa.ChunkedArray, *, seed: int, epoch: int) -> npt.NDA
 
 def _items(window: _Window) -> Iterator[_Item]:
     image_ids = window.rows["image_id"].combine_chunks()
+    event_ids = window.rows["capture_event_id"].combine_chunks()
     jpegs = window.rows["jpeg"]
     for row, use in zip(window.order.tolist(), window.uses.tolist(), strict=True):
         codes = tuple(int(codes[row]) for codes in window.codes.values())
         jpeg = jpegs[row].as_py()
         frames = (jpeg,) if isinstance(jpeg, bytes) else tuple(jpeg)
-        yield _Item(image_ids[row].as_py(), frames, codes, use)
+        yield _Item(image_ids[row].as_py(), event_ids[row].as_py(), frames, codes, use)
 
 
 def _make_batch(
@@ -292,6 +296,7 @@ def _make_batch(
         },
         seeds=seeds,
         image_ids=tuple(item.image_id for item in items),
+        capture_event_ids=tuple(item.capture_event_id for item in items),
     )
 
 

@@ -19,6 +19,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.records import PixelRecord
 from ctc_ray.training.batches import Batch
 from ctc_ray.training.calibration import CalibrationCounts
+from ctc_ray.training.event_metrics import EventCounts
 from ctc_ray.training.losses import LossSettings, Target, label_weights, multi_head_loss
 from ctc_ray.training.metrics import MetricCounts
 from ctc_ray.training.mixing import mix
@@ -191,6 +192,7 @@ def evaluate(
     settings: EpochSettings,
     *,
     calibration: CalibrationCounts | None = None,
+    events: EventCounts | None = None,
 ) -> MetricCounts:
     """Count the predictions of the model, in evaluation mode.
 
@@ -198,6 +200,7 @@ def evaluate(
         model: not wrapped for distributed training, because workers may have different numbers of
             batches.
         calibration: counts them, too.
+        events: counts them by capture event.
     """
     counts = new_counts(settings)
     model.eval()
@@ -208,6 +211,10 @@ def evaluate(
             counts.update(logits, labels)
             if calibration is not None:
                 calibration.update(logits, labels)
+            if events is not None:
+                events.update(logits, labels, batch.capture_event_ids)
+    if events is not None:
+        events.close()
     return counts
 
 

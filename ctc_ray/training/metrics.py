@@ -151,8 +151,8 @@ class MetricCounts:
         return {
             f"loss_{head}": float(self.losses[head]) / n,
             f"accuracy_{head}": int(confusion_KK.trace()) / n,
-            f"balanced_accuracy_{head}": _balanced_accuracy(confusion_KK.double()),
-            f"macro_f1_{head}": _macro_f1(confusion_KK.double()),
+            f"balanced_accuracy_{head}": balanced_accuracy(confusion_KK.double()),
+            f"macro_f1_{head}": macro_f1(confusion_KK.double()),
             f"top5_{head}": int(self.top_hits[head]) / n,
             f"n_{head}": float(n),
         }
@@ -162,13 +162,15 @@ class MetricCounts:
         return [tensor for group in groups for tensor in group.values()]
 
 
-def _balanced_accuracy(confusion_KK: Tensor) -> float:
+def balanced_accuracy(confusion_KK: Tensor) -> float:
+    """Mean recall of the classes with a label, from float64 counts by label and prediction."""
     labelled_K = confusion_KK.sum(dim=1)
     recall_K = confusion_KK.diagonal() / labelled_K.clamp(min=1)
     return float(recall_K[labelled_K > 0].mean())
 
 
-def _macro_f1(confusion_KK: Tensor) -> float:
+def macro_f1(confusion_KK: Tensor) -> float:
+    """Mean F1 of the classes with a label, from float64 counts by label and prediction."""
     hits_K = confusion_KK.diagonal()  # F1 is 2 TP / (2 TP + FP + FN)
     labelled_K, predicted_K = confusion_KK.sum(dim=1), confusion_KK.sum(dim=0)
     f1_K = 2 * hits_K / (labelled_K + predicted_K).clamp(min=1)
@@ -182,7 +184,7 @@ class FinalMetrics:
     epoch: int
     """Whose weights it has, from 1."""
     metrics: dict[str, float]
-    """See `MetricCounts.compute`."""
+    """See `MetricCounts.compute` and `EventCounts.compute`."""
     classes: dict[str, dict[str, list[float]]]
     """Head -> see `MetricCounts.per_class`."""
     calibrations: dict[str, Calibration]
@@ -203,7 +205,7 @@ class FinalMetrics:
             own = {
                 name.removesuffix(f"_{head}"): value
                 for name, value in self.metrics.items()
-                if name in {f"{kind}_{head}" for kind in (*MONITORED, "n")}
+                if name in {f"{kind}_{head}" for kind in (*MONITORED, "n", "event_n")}
             }
             rows = zip(*self.classes[head].values(), strict=True)
             heads[head] = {

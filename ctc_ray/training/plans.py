@@ -179,15 +179,25 @@ def plan_evaluation(
     rank: int = 0,
     world_size: int = 1,
 ) -> EpochPlan:
-    """A worker's share of all usable images, or stacks; exactly one worker reads each.
+    """A worker's share of all usable images, or stacks.
+
+    It is whole row groups, hence whole capture events. Exactly one worker reads each row group: the
+    one in whose equal part its middle image is. Shares differ by up to a row group, and a worker
+    may have none.
 
     They are in the order of the row groups and of their rows. For rank and world_size see
     `plan_epoch`.
     """
     n_items = sum(group.n_items(image_choice) for group in row_groups)
-    first, last = n_items * rank // world_size, n_items * (rank + 1) // world_size
+    ends = itertools.accumulate(group.n_items(image_choice) for group in row_groups)
+    ranges = [
+        ItemRange(group, 0, n)
+        for group, end in zip(row_groups, ends, strict=True)
+        if (n := group.n_items(image_choice))
+        and (2 * end - n) * world_size // (2 * n_items) == rank
+    ]
     return EpochPlan(
-        ranges=tuple(_item_ranges(row_groups, first, last, image_choice)),
+        ranges=tuple(ranges),
         image_choice=image_choice,
         seed=0,
         epoch=0,

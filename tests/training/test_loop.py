@@ -148,7 +148,9 @@ def test_evaluation_changes_nothing_and_sees_every_image_once(
 
 def batch_of(images: Tensor) -> Batch:
     n = len(images)
-    return Batch(images, {"species": torch.zeros(n, dtype=torch.int64)}, (0,) * n, ("",) * n)
+    return Batch(
+        images, {"species": torch.zeros(n, dtype=torch.int64)}, (0,) * n, ("",) * n, ("",) * n
+    )
 
 
 def test_channel_mean_std_by_hand() -> None:
@@ -182,7 +184,9 @@ def test_training_stops_at_the_first_loss_that_is_no_number(bad_step: int) -> No
             if step == bad_step:
                 with torch.no_grad():
                     model.heads["sex"].bias.fill_(float("nan"))
-            yield Batch(images, {"sex": torch.zeros(4, dtype=torch.int64)}, (1,) * 4, ("i",) * 4)
+            yield Batch(
+                images, {"sex": torch.zeros(4, dtype=torch.int64)}, (1,) * 4, ("i",) * 4, ("e",) * 4
+            )
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.25)
     message = rf"epoch 3, step {bad_step}, at a learning rate of 0.25; try a smaller"

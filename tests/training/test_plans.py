@@ -58,6 +58,18 @@ def test_evaluation_reads_every_image_once(groups: list[RowGroup], world_size: i
     assert seen == [(group.uri, i) for group in groups for i in range(group.n_images)]
 
 
+@given(GROUPS, st.integers(1, 7))
+def test_an_evaluation_never_divides_a_row_group_and_so_no_event(
+    groups: list[RowGroup], world_size: int
+) -> None:
+    shares = [plan_evaluation(groups, rank=r, world_size=world_size) for r in range(world_size)]
+    ranges = [part for share in shares for part in share.ranges]
+    assert [(part.start, part.stop) for part in ranges] == [(0, g.n_images) for g in groups]
+    equal = sum(g.n_images for g in groups) / world_size
+    largest = max(g.n_images for g in groups)
+    assert all(abs(share.n_items - equal) <= largest for share in shares)
+
+
 def test_order_of_row_groups_changes_with_the_epoch_and_only_with_it() -> None:
     groups = [RowGroup(f"s{i}", 0, 1, 1) for i in range(50)]
     first, again, second = (plans(groups, "all", 1, epoch)[0] for epoch in (0, 0, 1))

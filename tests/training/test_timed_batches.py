@@ -11,7 +11,9 @@ from ctc_ray.training.timed_batches import TimedBatches
 def batches(n: int, seconds: float) -> Iterator[Batch]:
     for _ in range(n):
         time.sleep(seconds)
-        yield Batch(torch.zeros(4, 3, 2, 2, dtype=torch.uint8), {}, (1,) * 4, ("a",) * 4)
+        yield Batch(
+            torch.zeros(4, 3, 2, 2, dtype=torch.uint8), {}, (1,) * 4, ("a",) * 4, ("e",) * 4
+        )
 
 
 def test_time_without_a_batch_is_waiting_and_time_with_one_is_not() -> None:

@@ -16,23 +16,14 @@ from torch import Tensor, nn
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import DivergedError
-from ctc_ray.files import storage
-from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.images.augment import augment_batch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import weight_blocks
-from ctc_ray.models.bundle import (
-    HISTORY_FILE,
-    METRICS_FILE,
-    Bundle,
-    Provenance,
-    save_bundle,
-)
 from ctc_ray.models.low_rank import merge_low_rank
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with
-from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
-from ctc_ray.stages.train import telling
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.stages.train import result, telling
 from ctc_ray.stages.train.computing import compile_backbone
 from ctc_ray.stages.train.data import TrainingData
 from ctc_ray.stages.train.first_model import (
@@ -52,6 +43,7 @@ from ctc_ray.stages.train.weights import (
 )
 from ctc_ray.training.calibration import CalibrationCounts
 from ctc_ray.training.epoch_shares import n_items
+from ctc_ray.training.event_metrics import EventCounts
 from ctc_ray.training.loop import (
     EpochSettings,
     Updates,
@@ -248,8 +240,10 @@ class TrainingJob:
             updates=Updates(rate, begun.n_updates, counts, after_update),
         )
         self._share_statistics()
-        for prefix, found in (("train", trained), ("val", self._evaluate())):
+        events = self._event_counts()
+        for prefix, found in (("train", trained), ("val", self._evaluate(events=events))):
             metrics |= {f"{prefix}_{name}": v for name, v in self._summed(found).items()}
+        metrics |= {f"val_{name}": value for name, value in self._summed(events).items()}
         self._after(epoch, metrics)
         self._in_epoch = None
         self.waited_s, self._n_trained = batches.waited_s, self._n_workers * batches.n_images
@@ -263,10 +257,18 @@ class TrainingJob:
         """The sum over all workers; each must call this."""
         return sum_over_workers(tensor) if self._n_workers > 1 else tensor
 
-    def _evaluate(self, calibration: CalibrationCounts | None = None) -> MetricCounts:
+    def _event_counts(self, temperatures: Mapping[str, float] | None = None) -> EventCounts:
+        labels, device = self._settings.label_space, self._settings.device
+        return EventCounts(labels, temperatures=temperatures, device=device)
+
+    def _evaluate(
+        self, calibration: CalibrationCounts | None = None, events: EventCounts | None = None
+    ) -> MetricCounts:
         """Counts of this worker's share of the validation split."""
         batches = self._data.to_validate(rank=self._rank, n_workers=self._n_workers)
-        return evaluate(self._measured, batches, self._settings, calibration=calibration)
+        return evaluate(
+            self._measured, batches, self._settings, calibration=calibration, events=events
+        )
 
     def _share_statistics(self) -> None:
         """Give every worker the batch statistics of the first, whose model is the one saved.
@@ -294,7 +296,7 @@ class TrainingJob:
             self._best = copy(self._measured.state_dict())
         self._history.append(dict(metrics))
 
-    def _summed(self, counts: MetricCounts) -> dict[str, float]:
+    def _summed(self, counts: MetricCounts | EventCounts) -> dict[str, float]:
         counts.all_reduce(self._sum)
         return counts.compute()
 
@@ -361,34 +363,28 @@ class TrainingJob:
             backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
         merge_low_rank(self._measured.backbone)
         calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
-        counts = self._evaluate(calibration)
+        events = self._event_counts()
+        counts = self._evaluate(calibration, events)
         calibration.all_reduce(self._sum)
+        calibrations = calibration.compute()
+        temperatures = {head: found.temperature for head, found in calibrations.items()}
+        if any(value != 1 for value in temperatures.values()):  # they change means of probabilities
+            events = self._event_counts(temperatures)
+            self._evaluate(events=events)
         return FinalMetrics(
             epoch=self._stopping.best_epoch + 1,
-            metrics=self._summed(counts),
+            metrics=self._summed(counts) | self._summed(events),
             classes={head: counts.per_class(head) for head in self._settings.label_space.heads},
-            calibrations=calibration.compute(),
+            calibrations=calibrations,
         )
 
     def write_bundle(self, final: FinalMetrics) -> None:
         """Write the model that is kept, its metrics, and the history of all epochs."""
-        config = self._config
-        provenance = Provenance(
-            config=config.model_dump(mode="json"),
-            data_fingerprint=manifest_fingerprint(config.dataset_uri),
-            metrics=final.with_calibration(),
-            n_training_images={h: self._dataset.labels["train"][h] for h in config.heads},
-        )
-        bundle = Bundle(
+        result.write(
+            self._config,
+            self._dataset,
             self._measured,
             self._image_size,
-            config.model.keep_aspect,
-            provenance,
-            {head: found.temperature for head, found in final.calibrations.items()},
-            config.is_stack,
+            final=final,
+            history=self._history,
         )
-        history = csv_of_records(self._history)
-        storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), history)
-        metrics = final.for_file(self._settings.label_space, monitor=config.monitor)
-        storage.write_json(storage.join(config.output_uri, METRICS_FILE), metrics)
-        save_bundle(config.output_uri, bundle)

@@ -12,6 +12,8 @@ from tensorboardX.crc32c import crc32c
 from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 
+from ctc_ray.config.training import MONITORED
+
 EVENTS_FILE = "tensorboard/events.out.tfevents.0.ctc"
 _MASK = 0xA282EAD8  # of TFRecord's checksums
 
@@ -39,7 +41,7 @@ def events_of(history: Sequence[Mapping[str, float]]) -> bytes:
 
 def _tag(column: str) -> str:
     """Groups the columns of a head: `val_accuracy_species` is `species/val_accuracy`."""
-    for metric in ("balanced_accuracy", "accuracy", "macro_f1", "top5", "loss"):
+    for metric in MONITORED:
         for split in ("train", "val"):
             prefix = f"{split}_{metric}_"
             if column.startswith(prefix):

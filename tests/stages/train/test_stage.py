@@ -1,4 +1,5 @@
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,16 @@ from safetensors.torch import save_file
 
 from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.training import OptimizerConfig, TrainConfig
 from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, DivergedError, LabelError
 from ctc_ray.files import parquet
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.runs.executor import InProcess
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset
+from ctc_ray.stages.predict import stage as predict
 from ctc_ray.stages.train import job, worker
 from ctc_ray.stages.train import stage as train
 from ctc_ray.stages.train.job import TrainingJob
@@ -51,6 +55,36 @@ def test_missing_labels_are_not_counted(bundle: Path, dataset: Path) -> None:
     assert metrics["n_count"] == rows.num_rows - rows["label_count"].null_count
 
 
+@pytest.mark.parametrize("head", ["species", "count"])
+def test_accuracy_per_event_is_that_of_the_predictions_of_the_split(
+    bundle: Path, dataset: Path, tmp_path: Path, head: str
+) -> None:
+    predict.run(
+        PredictConfig(
+            bundle_uri=str(bundle),
+            output_uri=str(tmp_path / "out"),
+            dataset_uri=str(dataset),
+            split="val",
+        ),
+        executor=InProcess(),
+    )
+    events = parquet.read_folder(str(tmp_path / "out" / "events"))
+    predicted = dict(
+        zip(events["capture_event_id"].to_pylist(), events[f"pred_{head}"].to_pylist(), strict=True)
+    )
+    labels: dict[str, Counter[str]] = {}
+    for row in parquet.read_folder(str(dataset / "split=val")).to_pylist():
+        if row["failure"] is None and row[f"label_{head}"] is not None:
+            labels.setdefault(row["capture_event_id"], Counter())[row[f"label_{head}"]] += 1
+    answers = [
+        predicted[event] == min(votes, key=lambda name: (-votes[name], name))
+        for event, votes in labels.items()
+    ]
+    metrics = load_bundle(str(bundle)).provenance.metrics
+    assert metrics[f"event_n_{head}"] == len(answers) > 0
+    assert metrics[f"event_accuracy_{head}"] == pytest.approx(sum(answers) / len(answers))
+
+
 def test_history_has_a_row_per_epoch(bundle: Path) -> None:
     lines = (bundle / "history.csv").read_text().splitlines()
     assert len(lines) == 1 + 6
@@ -74,8 +108,10 @@ def test_metrics_of_two_workers_are_those_of_the_saved_model(dataset: Path, tmp_
     )
     alone._model.load_state_dict(bundle.model.state_dict())
     calibration = CalibrationCounts(alone._settings.label_space)
-    counts = alone._evaluate(calibration)
-    metrics = FinalMetrics(1, counts.compute(), {}, calibration.compute()).with_calibration()
+    events = alone._event_counts()
+    counts = alone._evaluate(calibration, events)
+    found = FinalMetrics(1, counts.compute() | events.compute(), {}, calibration.compute())
+    metrics = found.with_calibration()
     assert metrics["n_species"] > metrics["n_count"] > 0
     assert metrics == pytest.approx(bundle.provenance.metrics, rel=1e-5)
 
