@@ -60,7 +60,7 @@ class ShowConfig(Config):
     model: InputConfig = InputConfig()
     """Used with --augmented: as in `ctc train`."""
     augment: AugmentConfig = AugmentConfig()
-    """Used with --augmented: as in `ctc train`, random changes of training images."""
+    """Used with --augmented: random changes, as in `ctc train`."""
 
     @field_validator("contact_sheet", "augmented")
     @classmethod

@@ -6,6 +6,7 @@ continues as if it had never stopped.
 
 import io
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
@@ -329,7 +330,8 @@ class TrainingJob:
             "optimizer": self._optimizer.state_dict(),
             "learning_rate": self._learning_rate.state_dict(),
             "stopping": self._stopping.state_dict(),
-            "history": self._history,
+            # one object per name: pickle writes another object of the same name in full again
+            "history": [{sys.intern(k): v for k, v in row.items()} for row in self._history],
             "in_epoch": None if self._in_epoch is None else self._in_epoch.state(),
             "scaler": self._settings.scaler.state_dict(),
             "ema": None if self._ema is None else self._ema.state_dict(),

@@ -76,6 +76,7 @@ def test_job_that_was_saved_and_loaded_ends_with_the_same_weights(
         parts.next_epoch()
         state, parts = parts.state(), job(dataset, tmp_path, **fields)
         parts.load_state(state)
+        assert parts.state() == state
     assert whole._history == parts._history
     assert whole.end() == parts.end()
     for name, tensor in weights(whole).items():
