@@ -79,7 +79,7 @@ class _Window:
     codes: Mapping[str, npt.NDArray[np.int64]]
     order: npt.NDArray[np.int64]
     uses: npt.NDArray[np.int64]
-    """Of each item of `order`: how often the window has used its row before."""
+    """For each item of `order`, how many earlier items of the window have the same row."""
 
 
 @dataclass(frozen=True)

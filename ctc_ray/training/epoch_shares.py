@@ -43,7 +43,7 @@ def without_first(share: Share, n_done: int) -> Share:
 
 
 def divided(shares: Sequence[Share], n_workers: int) -> list[Share]:
-    """The same items in as many shares as there are workers, equally many in each.
+    """All items of the shares, divided into one share per worker, equally many items in each.
 
     If they do not divide evenly, the last shares go on with the first items again.
 

@@ -70,11 +70,11 @@ class Updates:
     """The updates of the weights that an epoch still has to do."""
 
     learning_rate: Callable[[int], float] | None = None
-    """Of an update of the epoch, from 0; None: the optimiser keeps its own."""
+    """Number of an update in the epoch, from 0 -> its learning rate; None: the optimiser's own."""
     first: int = 0
     """Number of the first one in the epoch."""
     counts: MetricCounts | None = None
-    """Of the updates before it; they are added to."""
+    """Metric counts of the updates before the first one; those of the rest are added to them."""
     after: Callable[[int, MetricCounts], None] = lambda *_: None
     """Called after each, with the number of updates done in the epoch, and their counts."""
 

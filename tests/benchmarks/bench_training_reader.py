@@ -95,7 +95,7 @@ class Epochs:
         return n_images / (time.perf_counter() - began)
 
     def rate_of_one_thread(self) -> float:
-        """The same with one row group at a time, and each footer read again."""
+        """Batches read one row group at a time, with each footer read again."""
         kept, threads = self._settings, batches._READ_THREADS
         self._settings = replace(kept, row_groups=RowGroupReader(footer_bytes=0))
         batches._READ_THREADS = 1

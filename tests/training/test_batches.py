@@ -19,8 +19,9 @@ from ctc_ray.training.batches import (
     LoaderSettings,
     choose_images,
     read_batches,
+    read_parts,
 )
-from ctc_ray.training.plans import EpochPlan, RowGroup, plan_epoch, plan_evaluation
+from ctc_ray.training.plans import EpochPlan, PlanPart, RowGroup, plan_epoch, plan_evaluation
 
 Decode = Callable[[bytes], npt.NDArray[np.uint8]]
 MakeDataset = Callable[..., list[RowGroup]]
@@ -139,6 +140,21 @@ def test_windows_before_the_first_batch_are_not_read(
     ]
     plan = replace(plan, ranges=(*gone, *plan.ranges[32:]))
     assert flat(list(read_batches(plan, settings, first_batch=5))) == flat(kept)
+
+
+@pytest.mark.parametrize("image_choice", ["all", "random"])
+def test_parts_of_the_plans_of_several_workers_are_their_items_one_after_the_other(
+    make_dataset: MakeDataset, settings: LoaderSettings, image_choice: str
+) -> None:
+    groups = make_dataset([(f"e{i:03d}", [None, None]) for i in range(90)], 1)
+    plans = [epoch(groups, image_choice=image_choice, rank=rank, world_size=2) for rank in range(2)]
+    n = plans[0].n_items  # three or six windows each
+    parts = [PlanPart(plans[0], 17, n), PlanPart(plans[1], 0, 3), PlanPart(plans[1], 20, n - 5)]
+    wanted = [name for part in parts for name in ids(part.plan, settings)[part.start : part.stop]]
+    whole = list(read_parts(parts, settings))
+    assert [name for batch in whole for name in batch.image_ids] == wanted
+    for first in range(len(whole) + 1):
+        assert flat(list(read_parts(parts, settings, first_batch=first))) == flat(whole)[first:]
 
 
 def test_order_and_seeds_change_from_epoch_to_epoch(

@@ -49,7 +49,7 @@ def counted(
 
 
 def expected(sizes: Sequence[int], seed: int) -> dict[str, float]:
-    """The same metrics, event by event in plain numpy."""
+    """Metrics of capture events, computed event by event in plain numpy."""
     logits, labels = split(sizes, seed)
     found = {}
     for head, temperature in (("species", 2.5), ("sex", 1.0)):

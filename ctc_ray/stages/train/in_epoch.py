@@ -34,7 +34,7 @@ class InEpoch:
         return cls(shares, 0, 0, None)
 
     def for_workers(self, n_workers: int, *, batch_size: int, accumulate: int) -> "InEpoch":
-        """The same for another number of workers: they share what is left.
+        """The epoch divided among this many workers, who share the items that are left.
 
         Args:
             batch_size: of each worker.
@@ -61,7 +61,7 @@ class InEpoch:
         rank: int,
         sum_over_workers: Callable[[Tensor], Tensor],
     ) -> "InEpoch":
-        """The same after so many updates; every worker must call this."""
+        """The epoch after `n_updates` updates; every worker must call this."""
         packed_N = counts.packed()
         counts_WN = packed_N.new_zeros((len(self.shares), len(packed_N)))
         counts_WN[rank] = packed_N
