@@ -157,6 +157,16 @@ def load_bundle(uri: str, *, device: str = "cpu") -> Bundle:
     )
 
 
+def read_provenance(uri: str) -> Provenance:
+    """Where a bundle comes from; its weights are not read.
+
+    Raises:
+        IncompleteDataError: there is no bundle.json.
+        SchemaError: it is damaged.
+    """
+    return _read_description(uri).provenance
+
+
 def bundle_fingerprint(uri: str) -> str:
     """SHA-256 of all that determines a bundle's answers, 64 hex digits: description and weights.
 

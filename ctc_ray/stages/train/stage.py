@@ -17,7 +17,7 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.bundle import load_bundle
+from ctc_ray.models.bundle import load_bundle, read_provenance
 from ctc_ray.models.low_rank import add_low_rank
 from ctc_ray.models.starting_weights import backbone_to_begin_with, weights_files
 from ctc_ray.runs.claim import Claim
@@ -83,7 +83,7 @@ def _has_more(config: TrainConfig) -> bool:
     Raises:
         ConfigError: it shall, and its last state is not there any more.
     """
-    done = load_bundle(config.output_uri).provenance.config
+    done = read_provenance(config.output_uri).config
     patience, old = config.early_stopping_patience, done["early_stopping_patience"]
     is_more = config.max_epochs > done["max_epochs"] or (patience or math.inf) > (old or math.inf)
     if is_more and not storage.is_file(storage.join(config.output_uri, LAST_FILE)):
