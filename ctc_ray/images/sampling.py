@@ -147,22 +147,29 @@ def _warped(rgb_HWC: Pixels, visible: Box, region: Box, geometry: Geometry, size
     matrix[:, :2] = scaled * (2 / size)
     matrix[:, 2] = scaled.sum(axis=1) * (1 / size - 1) + middle - 0.5 - corner
     cv2.setNumThreads(1)
-    smooth_HWC = _smoothed(inside_HWC, *np.hypot(matrix[:, 0], matrix[:, 1]).tolist())
-    # black begins outside of the last pixel, not in its middle
-    framed_HWC = cv2.copyMakeBorder(smooth_HWC, 1, 1, 1, 1, cv2.BORDER_REPLICATE)
-    matrix[:, 2] += 1
+    framed_HWC = _smoothed(inside_HWC, *np.hypot(matrix[:, 0], matrix[:, 1]).tolist())
+    matrix[:, 2] += 1  # the frame
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(framed_HWC, matrix, (size, size), flags=flags), np.uint8)
 
 
 def _smoothed(rgb_HWC: Pixels, x_scale: float, y_scale: float) -> Pixels:
-    """The image, smoothed for output pixels of these widths along its axes, in its pixels."""
+    """The image, smoothed for output pixels of these widths along its axes, in its pixels.
+
+    Its outer pixels are repeated once around it: black begins outside of them, not in their middle.
+    """
+    height, width, n_channels = rgb_HWC.shape
+    framed_HWC = np.empty((height + 2, width + 2, n_channels), np.uint8)
+    inside_HWC = framed_HWC[1:-1, 1:-1]
     x_weights, y_weights = _smoothing(x_scale), _smoothing(y_scale)
     if len(x_weights) == len(y_weights) == 1:
-        return rgb_HWC
-    border = cv2.BORDER_REFLECT
-    smooth = cv2.sepFilter2D(rgb_HWC, -1, x_weights, y_weights, borderType=border)
-    return np.asarray(smooth, np.uint8)
+        inside_HWC[:] = rgb_HWC
+    else:
+        border = cv2.BORDER_REFLECT
+        cv2.sepFilter2D(rgb_HWC, -1, x_weights, y_weights, dst=inside_HWC, borderType=border)
+    framed_HWC[0], framed_HWC[-1] = framed_HWC[1], framed_HWC[-2]
+    framed_HWC[:, 0], framed_HWC[:, -1] = framed_HWC[:, 1], framed_HWC[:, -2]
+    return framed_HWC
 
 
 def _smoothing(scale: float) -> npt.NDArray[np.float64]:
