@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,18 +150,27 @@ def untrained_bundle(output: Path, *, image_size: int = 32, keep_aspect: bool = 
     return output
 
 
+def split_by_name(path: Path) -> str:
+    """train for four fifths of the files, otherwise val, by the hash of the file's name."""
+    share = int(hashlib.md5(path.name.encode()).hexdigest()[:6], 16) / 0xFFFFFF
+    return "train" if share <= 0.8 else "val"
+
+
 def trashnet_dataset(labelled: Path, folder: Path) -> Path:
     """trashnet_192 as a dataset, split 80/20 into train and val by the hash of the file name."""
     root = labelled / "trashnet_192"
-    csv_path = folder / "trashnet.csv"
+    return labelled_dataset({p: p.parent.name for p in sorted(root.glob("*/*.jpg"))}, root, folder)
+
+
+def labelled_dataset(images: Mapping[Path, str], root: Path, folder: Path) -> Path:
+    """Images below the root, with their classes, as a dataset with the head class."""
+    csv_path = folder / "images.csv"
     with csv_path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["id", "image", "class", "split"])
-        for path in sorted(root.glob("*/*.jpg")):
-            share = int(hashlib.md5(path.name.encode()).hexdigest()[:6], 16) / 0xFFFFFF
-            label = path.parent.name
-            split = "train" if share <= 0.8 else "val"
-            writer.writerow([path.name, f"{label}/{path.name}", label, split])
+        for path, label in images.items():
+            name = path.relative_to(root).as_posix()
+            writer.writerow([path.name, name, label, split_by_name(path)])
     create_inventory.run(
         CsvInventoryConfig(
             source_uri=str(csv_path),
