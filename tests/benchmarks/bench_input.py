@@ -6,6 +6,10 @@ Shards of 400 pixels made of the real photographs, an input of 224 pixels, one t
 - the reader of `ctc train`, with geometry alone, and with the default colours on the CPU;
 - a torch DataLoader with torchvision's v2 transforms of the same strength, in one worker process.
 
+Then the loop of a training whose model is a stub: it sleeps, as the driver of a GPU does, so long
+that it takes .8 of the images that the reader alone makes with two threads; the share of the epoch
+in which it waits for batches.
+
     python tests/benchmarks/bench_input.py [--images 2000]
 """
 
@@ -20,7 +24,7 @@ import cv2
 import numpy as np
 import simplejpeg
 import torch
-from measure import machine, parse_arguments, photographs, write_csv
+from measure import machine, parse_arguments, photographs, repeated, write_csv
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
@@ -31,15 +35,18 @@ from ctc_ray.config.training import AugmentConfig
 from ctc_ray.files import parquet
 from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.executor import InProcess
-from ctc_ray.runs.manifest import read_manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.train.pixels import decode
 from ctc_ray.training.batches import LoaderSettings, read_batches
 from ctc_ray.training.plans import list_row_groups, plan_epoch
+from ctc_ray.training.timed_batches import TimedBatches
 
 SIZE, BATCH = 224, 64
 ROUNDS = 3
+COPIES = 5  # of each shard, for the stub
+STUB_SHARE = 0.8
 
 
 def dataset_of(folder: Path, photos: list[str]) -> Path:
@@ -91,6 +98,25 @@ def by_reader(dataset: Path, augment: AugmentConfig) -> int:
         list_row_groups(str(dataset), manifest.shards, "train"), image_choice="all", seed=0, epoch=0
     )
     return sum(len(batch.image_ids) for batch in read_batches(plan, settings))
+
+
+def waiting(dataset: Path, manifest: Manifest, augment: AugmentConfig) -> tuple[float, float]:
+    """Images per second that the stub takes, and the share of an epoch in which it waits."""
+    settings = LoaderSettings(
+        LabelSpace.from_json(manifest.classes),
+        partial(decode, image_size=SIZE, keep_aspect=False, settings=augment, linear=True),
+        BATCH,
+    )
+    groups = list_row_groups(str(dataset), manifest.shards, "train")
+    plan = plan_epoch(groups, image_choice="all", seed=0, epoch=0)
+    began = time.perf_counter()
+    n_images = sum(len(batch.image_ids) for batch in read_batches(plan, settings))
+    taken_s = STUB_SHARE * n_images / (time.perf_counter() - began)
+    batches = TimedBatches(read_batches(plan, settings), n_images, lambda _: None)
+    began = time.perf_counter()
+    for batch in batches:
+        time.sleep(len(batch.image_ids) / taken_s)
+    return taken_s, batches.waited_s / (time.perf_counter() - began)
 
 
 class Jpegs(Dataset[torch.Tensor]):
@@ -171,6 +197,11 @@ def main() -> None:
             ),
         }
         found = dict(rounds(works))
+        copies = repeated(dataset, COPIES)
+        stub = {
+            "geometry": waiting(dataset, copies, geometry),
+            "geometry and default colours": waiting(dataset, copies, AugmentConfig()),
+        }
     bound = found["by hand: whole decode + one affine warp (the bound)"]
     print(
         f"{len(jpegs):,} images of shards, input of {SIZE} pixels, best of {ROUNDS}; {machine()}\n"
@@ -180,6 +211,9 @@ def main() -> None:
         print(
             f"| {what} | {1000 / per_second:.2f} | {per_second:,.0f} | {per_second / bound:.2f} |"
         )
+    print("\n| stub of a model, two threads | images/s it takes | waiting |\n|---|---|---|")
+    for what, (taken_s, share) in stub.items():
+        print(f"| {what} | {taken_s:,.0f} | {share:.1%} |")
 
 
 if __name__ == "__main__":

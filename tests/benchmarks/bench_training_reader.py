@@ -23,13 +23,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from bench_input import SIZE, dataset_of
-from measure import PHOTOS, machine, photographs
+from measure import PHOTOS, machine, photographs, repeated
 
 from ctc_ray.config.training import AugmentConfig
 from ctc_ray.files import storage
 from ctc_ray.files.row_groups import RowGroupReader
 from ctc_ray.labels import LabelSpace
-from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.train.pixels import decode
 from ctc_ray.training import batches
 from ctc_ray.training.batches import Decode, LoaderSettings, read_batches
@@ -55,18 +55,6 @@ def serve(latency_s: float, cores: set[int], address: Connection) -> None:
     with flaky_s3(f"http://{host}:{port}", Faults(latency_s=latency_s)) as slow:
         address.send(slow)
         address.recv()
-
-
-def repeated(dataset: Path, times: int) -> Manifest:
-    """The dataset's manifest with each shard so many times, as copies on the disk."""
-    manifest = read_manifest(str(dataset), "dataset")
-    shards = []
-    for shard in manifest.shards:
-        for number in range(times):
-            path = shard.path.replace(".parquet", f"-{number}.parquet")
-            (dataset / path).write_bytes((dataset / shard.path).read_bytes())
-            shards.append(shard.model_copy(update={"path": path}))
-    return manifest.model_copy(update={"shards": shards})
 
 
 def nothing(raw: bytes, seed: int) -> npt.NDArray[np.uint8]:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from ctc_ray.runs.manifest import Manifest, read_manifest
+
 PHOTOS = Path(__file__).resolve().parents[3] / "shared" / "data" / "photos"
 _MEGAPIXELS = 2e6
 
@@ -45,6 +47,18 @@ def write_csv(path: Path, images: Sequence[str]) -> Path:
         writer.writerow(["event", "image", "species"])
         writer.writerows([f"e{i:07d}", image, "abc"[i % 3]] for i, image in enumerate(images))
     return path
+
+
+def repeated(dataset: Path, times: int) -> Manifest:
+    """The dataset's manifest with each shard so many times, as copies on the disk."""
+    manifest = read_manifest(str(dataset), "dataset")
+    shards = []
+    for shard in manifest.shards:
+        for number in range(times):
+            path = shard.path.replace(".parquet", f"-{number}.parquet")
+            (dataset / path).write_bytes((dataset / shard.path).read_bytes())
+            shards.append(shard.model_copy(update={"path": path}))
+    return manifest.model_copy(update={"shards": shards})
 
 
 class Peak:
