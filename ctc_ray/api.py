@@ -289,7 +289,7 @@ def train(config: TrainConfig) -> Manifest:
 
 def tune(config: TuneConfig) -> Manifest:
     """Search for the training settings that give the best model: `ctc tune`."""
-    from ctc_ray.stages import tune as stage
+    from ctc_ray.stages.tune import stage
 
     return stage.run(config)
 

@@ -46,7 +46,7 @@ _DOT = "__"  # of a key, in the name of a field
 _EXIT_ERROR, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 # stages that are a folder of ctc_ray.stages; the others are one module
-_FOLDERS = {"create_inventory", "create_dataset", "train", "predict", "show"}
+_FOLDERS = {"create_inventory", "create_dataset", "train", "tune", "predict", "show"}
 
 # command, stage, configuration
 _STAGES: tuple[tuple[str, str, type[StageConfig]], ...] = (

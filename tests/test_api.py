@@ -455,7 +455,7 @@ def test_every_command_is_a_function_of_its_configuration(
         "create_inventory": "create_inventory.stage",
         "create_dataset": "create_dataset.stage",
         "train": "train.stage",
-        "tune": "tune",
+        "tune": "tune.stage",
         "predict": "predict.stage",
         "export": "export",
         "show": "show.stage",

@@ -74,7 +74,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "models/downloads.py": {"huggingface_hub"},
     "stages/cluster": {"ray"},
     "stages/train": {"ray", "tensorboardX", "torch"},
-    "stages/tune.py": {"ray"},
+    "stages/tune": {"optuna", "ray"},
     "stages/predict": {"torch"},
     "stages/show": {"PIL"},
     "predictions/by_head.py": {"pandas"},  # for type checkers only

@@ -63,8 +63,20 @@ ExportFormat = Literal["csv", "json"]
 ModelFormat = Literal["onnx", "torch-export"]
 """File formats of a model."""
 
-DimensionKind = Literal["choice", "grid", "uniform", "loguniform", "randint"]
+DimensionKind = Literal["choice", "grid", "uniform", "loguniform", "randint", "same_as"]
 """How a search draws the values of one field."""
+
+SearchPreset = Literal["none", "augmentation", "loss-weights", "optimizer"]
+"""Fields of a search that go together."""
+
+SearchMethod = Literal["random", "optuna"]
+"""How a search chooses the values of the next trial."""
+
+TrialState = Literal["done", "stopped", "error"]
+"""How a trial of a search has ended."""
+
+StoppingRule = Literal["none", "asha", "median"]
+"""How a search decides which trials end before their last epoch."""
 
 Direction = Literal["min", "max"]
 """Whether the smallest or the largest value of a metric is best."""

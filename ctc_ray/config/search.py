@@ -1,15 +1,19 @@
-"""A search space in YAML: dotted field -> choice, grid, uniform, loguniform or randint.
+"""A search space in YAML: dotted field -> how its values are drawn.
 
 space:
+  optimizer.name: {choice: [adamw, sgd]}
   optimizer.learning_rate: {loguniform: [0.001, 0.1]}
-  augment.colour: {choice: [none, little, full_randomized]}
-  loss_weights.count: {uniform: [0.1, 1]}
+  optimizer.momentum: {uniform: [0.5, 0.99], when: {optimizer.name: sgd}}
+  augment.contrast: {same_as: augment.brightness}
 """
 
+import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, assert_never, get_args
 
+from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.base import build, merge
 from ctc_ray.config.choices import DimensionKind
 from ctc_ray.config.training import TrainConfig
@@ -17,14 +21,18 @@ from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import UsageError
 
 _KINDS: tuple[DimensionKind, ...] = get_args(DimensionKind)
+_WHEN = "when"
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """What one field may be: the options of choice and grid, or [low, high) of the others."""
+    """What one field may be."""
 
     kind: DimensionKind
     values: tuple[Any, ...]
+    """The options of choice and grid; the field of same_as; [low, high) of the others."""
+    when: Mapping[str, Any] = field(default_factory=dict)
+    """Other fields -> the value that each must have; otherwise this field has its default."""
 
     def extremes(self) -> tuple[Any, ...]:
         """Values that are valid only if the whole dimension is."""
@@ -33,24 +41,112 @@ class Dimension:
                 return self.values[0], self.values[1] - 1
             case "choice" | "grid" | "uniform" | "loguniform":
                 return self.values
+            case "same_as":
+                return ()
             case _:
                 assert_never(self.kind)
+
+    @property
+    def needs(self) -> set[str]:
+        """The fields that must have their values before this one."""
+        return {*self.when, *(self.values if self.kind == "same_as" else ())}
 
 
 def parse_space(config: TuneConfig) -> dict[str, Dimension]:
     """The dimensions of the search, each tried against the train configuration.
 
+    Returns:
+        Each after those that it depends on.
+
     Raises:
         UsageError: names the field, and what is wrong with it or its values.
     """
-    dimensions = {
-        name: _parse(name, value) for name, value in _leaves(config.space) if value is not None
-    }
+    leaves = {name: value for name, value in _leaves(config.space) if value is not None}
+    if not leaves:
+        raise UsageError("space: expected settings to search, or --preset")
+    dimensions = _in_order({name: _parse(name, value) for name, value in leaves.items()})
     train_config(config, {})
     for name, dimension in dimensions.items():
+        given = {other: value for other, value in dimension.when.items() if other in dimensions}
         for value in dimension.extremes():
-            train_config(config, {name: value})
+            train_config(config, {**given, name: value})
     return dimensions
+
+
+def n_planned(dimensions: Mapping[str, Dimension], trials: int) -> int:
+    """Trials of a whole search: as many as asked for, times those of the grid."""
+    return trials * _n_grid(dimensions)
+
+
+def draw(dimensions: Mapping[str, Dimension], *, seed: int, number: int) -> dict[str, Any]:
+    """The sample of one trial, which depends on nothing but the arguments.
+
+    Args:
+        dimensions: in the order of `parse_space`.
+        number: of the trial, from 0; each run of `_n_grid` numbers covers the grid once.
+    """
+    sample: dict[str, Any] = {}
+    left = number % _n_grid(dimensions)
+    for name, dimension in dimensions.items():
+        index = left
+        if dimension.kind == "grid":
+            left, index = divmod(left, len(dimension.values))
+        if is_searched(dimension, sample):
+            sample[name] = _draw(dimension, f"{name}/{number}", seed, index, sample)
+    return sample
+
+
+def is_searched(dimension: Dimension, sample: Mapping[str, Any]) -> bool:
+    """Whether the fields that the dimension depends on have the values that it asks for."""
+    return all(sample.get(name) == value for name, value in dimension.when.items())
+
+
+def _draw(dimension: Dimension, name: str, seed: int, index: int, sample: Mapping[str, Any]) -> Any:
+    rng = random.Random(stable_hash(name, seed, 0))
+    values = dimension.values
+    match dimension.kind:
+        case "choice":
+            return values[rng.randrange(len(values))]
+        case "grid":
+            return values[index]
+        case "uniform":
+            return rng.uniform(*values)
+        case "loguniform":
+            return math.exp(rng.uniform(math.log(values[0]), math.log(values[1])))
+        case "randint":
+            return rng.randrange(*values)
+        case "same_as":
+            return sample[values[0]]
+        case _:
+            assert_never(dimension.kind)
+
+
+def _n_grid(dimensions: Mapping[str, Dimension]) -> int:
+    return math.prod(len(d.values) for d in dimensions.values() if d.kind == "grid")
+
+
+def _in_order(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
+    """Each dimension after those that it depends on.
+
+    Raises:
+        UsageError: it depends on a field that is not searched, or on itself.
+    """
+    for name, dimension in dimensions.items():
+        if unknown := sorted(dimension.needs - set(dimensions)):
+            raise UsageError(
+                f"space.{name}: depends on {unknown[0]}, which is not searched; "
+                f"searched are {', '.join(dimensions)}"
+            )
+    ordered: dict[str, Dimension] = {}
+    while len(ordered) < len(dimensions):
+        ready = {
+            n: d for n, d in dimensions.items() if n not in ordered and d.needs <= set(ordered)
+        }
+        if not ready:
+            left = ", ".join(name for name in dimensions if name not in ordered)
+            raise UsageError(f"space: {left}: each depends on another one")
+        ordered |= ready
+    return ordered
 
 
 def train_config(
@@ -86,20 +182,41 @@ def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _parse(name: str, value: Any) -> Dimension:
-    if not isinstance(value, Mapping) or len(value) != 1:
+    if not isinstance(value, Mapping) or len(set(value) - {_WHEN}) != 1:
         raise UsageError(f"space.{name}: expected one of {', '.join(_KINDS)}, found {value!r}")
-    ((kind, values),) = value.items()
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise UsageError(f"space.{name}.{kind}: expected a list, found {values!r}")
-    dimension = Dimension(kind, tuple(values))
-    match dimension.kind:
+    ((kind, values),) = ((k, v) for k, v in value.items() if k != _WHEN)
+    when = value.get(_WHEN, {})
+    if not isinstance(when, Mapping):
+        raise UsageError(f"space.{name}.when: expected {{setting: value}}, found {when!r}")
+    if when and kind == "grid":
+        raise UsageError(f"space.{name}: a grid has no `when`; take choice")
+    return Dimension(kind, _checked(f"space.{name}.{kind}", kind, values), dict(when))
+
+
+def _checked(where: str, kind: DimensionKind, values: Any) -> tuple[Any, ...]:
+    """The values of a dimension.
+
+    Raises:
+        UsageError: they do not fit its kind.
+    """
+    match kind:
+        case "same_as":
+            if not isinstance(values, str):
+                raise UsageError(f"{where}: expected a setting, found {values!r}")
+            return (values,)
         case "choice" | "grid":
-            pass
+            _require_list(where, values)
         case "uniform" | "loguniform" | "randint":
-            _check_range(f"space.{name}.{kind}", dimension.kind, values)
+            _require_list(where, values)
+            _check_range(where, kind, values)
         case _:
-            assert_never(dimension.kind)
-    return dimension
+            assert_never(kind)
+    return tuple(values)
+
+
+def _require_list(where: str, values: Any) -> None:
+    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
+        raise UsageError(f"{where}: expected a list, found {values!r}")
 
 
 def _check_range(where: str, kind: DimensionKind, values: Sequence[Any]) -> None:

@@ -1,42 +1,90 @@
 """Configuration of `ctc tune`."""
 
-from typing import Annotated, Any, ClassVar
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from ctc_ray.config.base import Shown, StageConfig
-from ctc_ray.config.choices import Direction
-from ctc_ray.config.training import direction_of
+from ctc_ray.config.base import Shown, StageConfig, merge
+from ctc_ray.config.choices import SearchMethod, SearchPreset, StoppingRule
+from ctc_ray.config.search_presets import space_of
 
 
 class TuneConfig(StageConfig):
     """Search for the training settings that give the best model."""
 
-    example: ClassVar[str] = "ctc tune --config tune.yaml"
+    example: ClassVar[str] = """\
+ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
+    --preset augmentation"""
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {
-        "concurrent_trials",
+        *("trials", "concurrent_trials", "max_hours", "max_images"),
     }
 
-    train: dict[str, Any]
-    """Settings of `ctc train`, without output_uri. Best given in the --config file."""
-    space: dict[str, Any] = Field(min_length=1)
+    dataset_uri: Annotated[str | None, Shown("train.dataset_uri")] = None
+    """Folder written by `ctc create-dataset`."""
+    heads: Annotated[tuple[str, ...], Shown("train.heads")] = ()
+    """Heads to learn."""
+    preset: SearchPreset = "none"
+    """Settings to search. augmentation: the strength of all random changes. loss-weights: the
+    weights of heads and of classes. optimizer: learning rates, weight decay and label smoothing.
+    Settings of --space are added, or go before."""
+    train: dict[str, Any] = Field({})
+    """Settings of `ctc train` that all trials share, without output_uri. Best given in the --config
+    file."""
+    space: dict[str, Any] = Field({})
     """Settings to search and their values: {choice: […]}, {grid: […]}, {uniform: [low, high]},
-    {loguniform: [low, high]} or {randint: [low, high]}. Best given in the --config file."""
-    metric: Annotated[str, Shown(value="METRIC")] = "val_loss"
-    """Metric that compares trials: val_loss, or for example val_accuracy_species. The smallest loss
-    is best; for other metrics the largest value."""
+    {loguniform: [low, high]}, {randint: [low, high]} or {same_as: another setting}. With `when:
+    {another setting: value}` beside, the setting is searched only then. Best given in the --config
+    file."""
+    metric: Annotated[str | None, Shown("train.monitor, or val_macro_f1", "METRIC")] = None
+    """Metric that compares trials, of the epoch that each trial keeps: val_loss, or for example
+    val_accuracy_species. Without a head, for example val_macro_f1: the mean over all heads. The
+    smallest loss is best; for other metrics the largest value. The default is val_macro_f1 where
+    loss weights are searched."""
+    head_weights: Annotated[dict[str, float], Shown("1 for every head")] = Field({})
+    """Used with a --metric without a head: weight of each head in the mean."""
+    pareto: bool = False
+    """Used with a --metric without a head: keep every trial than which no other is better for all
+    heads (the Pareto front), and let --method optuna look for all of them."""
+    method: SearchMethod = "random"
+    """How values are chosen. random: at random, the same ones for a seed. optuna: by Optuna's TPE,
+    from the trials that have ended."""
+    stopping: StoppingRule = "asha"
+    """Which trials end early. asha: those behind others after as many epochs (Li et al. 2020).
+    median: those whose best value is worse than the median of the others' means. none: no one."""
     trials: int = Field(10, gt=0)
-    """Number of trials. With grid: number of times that the whole grid is tried."""
+    """Number of trials. With grid: number of times that the whole grid is tried. A larger number
+    makes a finished search go on."""
     concurrent_trials: int = Field(1, gt=0)
     """Number of trials at the same time."""
+    gpus_per_trial: Annotated[float | None, Field(ge=0), Shown("those of train")] = None
+    """GPUs that Ray reserves for a trial with one worker, for example 0.25: four trials share a
+    GPU."""
+    max_hours: Annotated[float | None, Field(gt=0), Shown("no limit")] = None
+    """Begin no further trial when all trials together have taken so many hours."""
+    max_images: Annotated[int | None, Field(gt=0), Shown("no limit")] = None
+    """Begin no further trial when all trials together have learnt from so many images."""
     grace_epochs: int = Field(1, gt=0)
-    """Epochs that every trial gets before it can be stopped (ASHA)."""
+    """Epochs that every trial gets before it can be stopped."""
     reduction_factor: int = Field(4, ge=2)
-    """At each stage of the search, one trial in this many continues (ASHA)."""
+    """Used with --stopping asha: at each stage of the search, one trial in this many continues."""
     seed: int = Field(0, ge=0)
     """Seed of the search."""
 
-    @property
-    def mode(self) -> Direction:
-        """Whether the smallest or the largest metric is best."""
-        return direction_of(self.metric)
+    @model_validator(mode="before")
+    @classmethod
+    def _train_and_space(cls, values: Any) -> Any:
+        """Puts the dataset and the heads into `train`, and the preset's fields into `space`."""
+        if not isinstance(values, Mapping):
+            return values
+        named = {key: values[key] for key in ("dataset_uri", "heads") if values.get(key)}
+        train, space = values.get("train", {}), values.get("space", {})
+        if not isinstance(train, Mapping) or not isinstance(space, Mapping):
+            return values
+        train = merge(train, named)
+        preset = values.get("preset", "none")
+        if preset not in get_args(SearchPreset):
+            return values
+        own = space_of(preset, train.get("heads", ()))
+        left = {key: value for key, value in values.items() if key not in named}
+        return {**left, "train": train, "space": {**own, **space}, "preset": "none"}

@@ -36,9 +36,13 @@ TAKEN_APART = {
     "Aggregation": ["predictions/events.py"],
     "ExportFormat": ["stages/predict/stage.py"],
     "ModelFormat": ["stages/export.py"],
-    "DimensionKind": ["config/search.py", "stages/tune.py"],
+    "DimensionKind": ["config/search.py", "stages/tune/searching.py"],
     "TimeSource": ["stages/create_inventory/files.py"],
-    "Direction": ["stages/tune.py"],
+    "Direction": ["stages/tune/objective.py"],
+    "SearchPreset": ["config/search_presets.py"],
+    "SearchMethod": ["stages/tune/searching.py"],
+    "StoppingRule": ["stages/tune/searching.py"],
+    "TrialState": ["stages/tune/searching.py"],
 }
 
 

@@ -134,7 +134,7 @@ def test_usage_shows_what_is_required() -> None:
         "ctc export --bundle-uri URI --output-uri URI [options]"
     )
     assert usage("ctc demo", DemoConfig) == "ctc demo [options]"
-    assert usage("ctc tune", TuneConfig) == "ctc tune --config FILE [options]"
+    assert usage("ctc tune", TuneConfig) == "ctc tune --output-uri URI [options]"
 
 
 def test_options_of_how_it_runs_are_apart_from_what_comes_out() -> None:

@@ -1,6 +1,6 @@
 import pytest
 
-from ctc_ray.config.search import Dimension, nested, parse_space, train_config
+from ctc_ray.config.search import Dimension, draw, n_planned, nested, parse_space, train_config
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
 
@@ -47,6 +47,14 @@ def test_nested_makes_mappings_in_mappings() -> None:
         ({"batch_size": {"among": [1]}}, "batch_size.among"),
         ({"batch_size": 3}, "expected one of choice, grid"),
         ({"batch_size": {"choice": []}}, "expected a list"),
+        ({"batch_size": {"same_as": "seed"}}, "depends on seed, which is not searched"),
+        ({"batch_size": {"same_as": ["seed"]}}, "expected a setting"),
+        ({"seed": {"choice": [1], "when": {"seed": 1}}}, "each depends on another one"),
+        (
+            {"seed": {"grid": [1], "when": {}}, "batch_size": {"grid": [1], "when": {"seed": 1}}},
+            "a grid has no `when`",
+        ),
+        ({}, "expected settings to search, or --preset"),
         ({"batch_size": {"choice": "abc"}}, "expected a list"),
         ({"batch_size": {"randint": [8, 2]}}, "low < high"),
         ({"batch_size": {"randint": [1.5, 4]}}, "whole numbers"),
@@ -60,3 +68,83 @@ def test_wrong_space_is_named_before_any_trial(space: dict[str, object], message
     with pytest.raises(ConfigError, match=message) as error:
         parse_space(config(space))
     assert "\n" not in str(error.value)
+
+
+def test_a_sample_depends_on_the_seed_and_its_number_alone() -> None:
+    space = {
+        "optimizer.learning_rate": {"loguniform": [1e-4, 1e-1]},
+        "augment.rotate": {"uniform": [0, 15]},
+        "batch_size": {"randint": [8, 64]},
+        "augment.colour": {"choice": ["none", "standard"]},
+    }
+    dimensions = parse_space(config(space))
+    samples = [draw(dimensions, seed=1, number=number) for number in range(400)]
+    assert samples == [draw(dimensions, seed=1, number=number) for number in range(400)]
+    assert samples != [draw(dimensions, seed=2, number=number) for number in range(400)]
+    alone = parse_space(config({"augment.rotate": {"uniform": [0, 15]}}))
+    assert draw(alone, seed=1, number=7)["augment.rotate"] == samples[7]["augment.rotate"]
+    rates = sorted(sample["optimizer.learning_rate"] for sample in samples)
+    assert 1e-4 <= rates[0] < 2e-4 < 3e-3 / 2 < rates[200] < 6e-3 < 5e-2 < rates[-1] < 1e-1
+    assert {sample["batch_size"] for sample in samples} == set(range(8, 64))
+    n_none = sum(sample["augment.colour"] == "none" for sample in samples)
+    assert 150 < n_none < 250
+
+
+def test_each_run_over_the_grid_covers_it_once() -> None:
+    space = {
+        "batch_size": {"grid": [8, 16]},
+        "augment.rotate": {"uniform": [0, 15]},
+        "seed": {"grid": [0, 1, 2]},
+    }
+    dimensions = parse_space(config(space))
+    assert n_planned(dimensions, 2) == 12
+    samples = [draw(dimensions, seed=0, number=number) for number in range(12)]
+    for part in (samples[:6], samples[6:]):
+        pairs = {(sample["batch_size"], sample["seed"]) for sample in part}
+        assert pairs == {(size, seed) for size in (8, 16) for seed in (0, 1, 2)}
+    assert len({sample["augment.rotate"] for sample in samples}) == 12
+
+
+def test_a_setting_is_searched_only_when_another_has_a_value() -> None:
+    space = {
+        "optimizer.momentum": {"uniform": [0.5, 0.99], "when": {"optimizer.name": "sgd"}},
+        "optimizer.name": {"choice": ["adamw", "sgd"]},
+    }
+    dimensions = parse_space(config(space))
+    samples = [draw(dimensions, seed=0, number=number) for number in range(50)]
+    assert {s["optimizer.name"] for s in samples} == {"adamw", "sgd"}
+    for sample in samples:
+        assert ("optimizer.momentum" in sample) == (sample["optimizer.name"] == "sgd")
+
+
+def test_a_setting_may_follow_another() -> None:
+    space = {
+        "augment.contrast": {"same_as": "augment.brightness"},
+        "augment.brightness": {"uniform": [0, 0.5]},
+    }
+    sample = draw(parse_space(config(space)), seed=0, number=0)
+    assert sample["augment.contrast"] == sample["augment.brightness"]
+
+
+@pytest.mark.parametrize("preset", ["augmentation", "loss-weights", "optimizer"])
+def test_presets_are_spaces_whose_samples_are_valid(preset: str) -> None:
+    made = TuneConfig.model_validate(
+        {"output_uri": "out", "dataset_uri": "d", "heads": ["species", "count"], "preset": preset}
+    )
+    dimensions = parse_space(made)
+    assert len(dimensions) >= 3
+    for number in range(50):
+        train_config(made, draw(dimensions, seed=0, number=number))
+
+
+def test_settings_of_the_space_go_before_those_of_the_preset() -> None:
+    made = TuneConfig.model_validate(
+        {
+            "output_uri": "out",
+            "dataset_uri": "d",
+            "heads": ["species"],
+            "preset": "optimizer",
+            "space": {"optimizer.learning_rate": {"choice": [0.5]}},
+        }
+    )
+    assert parse_space(made)["optimizer.learning_rate"] == Dimension("choice", (0.5,))

@@ -102,16 +102,13 @@ def test_other_numbers_of_workers_are_refused(given: object):
         config(workers=given)
 
 
-def test_a_search_needs_a_space_and_a_train_configuration():
-    base = {"output_uri": "out", "train": {"heads": ["species"]}}
-    made = build(TuneConfig, {**base, "space": {"seed": {"choice": [1, 2]}}}, where="test")
-    assert (made.metric, made.mode) == ("val_loss", "min")
-    modes = {metric: made.replaced(metric=metric).mode for metric in ("val_loss_a", "val_top5_a")}
-    assert modes == {"val_loss_a": "min", "val_top5_a": "max"}
-    with pytest.raises(ConfigError, match=r"space is \{\}"):
-        build(TuneConfig, {**base, "space": {}}, where="test")
-    with pytest.raises(ConfigError, match="train is required"):
-        build(TuneConfig, {"output_uri": "out", "space": {"seed": {}}}, where="test")
+def test_the_dataset_and_the_heads_of_a_search_are_those_of_its_trainings():
+    named = {"dataset_uri": "d", "heads": ["species"]}
+    space = {"seed": {"choice": [1, 2]}}
+    short = build(TuneConfig, {"output_uri": "out", "space": space, **named}, where="test")
+    long = build(TuneConfig, {"output_uri": "out", "space": space, "train": named}, where="test")
+    assert short == long
+    assert short.train == named
 
 
 def test_how_many_trials_run_at_once_is_not_part_of_the_work():

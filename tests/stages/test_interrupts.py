@@ -21,11 +21,11 @@ from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.runs.manifest import is_complete
-from ctc_ray.stages import tune
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.predict import stage as predict
 from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.tune import stage as tune
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -6,7 +6,8 @@ out: a bundle (weights, labels, pre-processing, provenance, card), history.csv, 
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,12 +36,24 @@ from ctc_ray.training.plans import list_row_groups
 logger = logging.getLogger(__name__)
 
 
-def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int = 1) -> Manifest:
+@dataclass(frozen=True)
+class Trial:
+    """What a training has to know that is one of several of a search."""
+
+    n_trainings: int
+    """How many run at the same time, this one included; they share the CPUs."""
+    report: Callable[[Mapping[str, float]], None] | None = None
+    """Called with the metrics of each epoch, also of those before the training was resumed. With
+    it, the training runs in this process."""
+    callbacks: Sequence[Any] = ()
+    """Of Ray Train, which report from its workers."""
+
+
+def run(config: TrainConfig, *, trial: Trial | None = None) -> Manifest:
     """Train, or resume a killed run; the manifest comes last.
 
     Args:
-        callbacks: of Ray Train, e.g. to report to Ray Tune.
-        n_trainings: how many run at the same time, this one included; they share the CPUs.
+        trial: of a search, which has checked workers and model already.
     """
     config = config.replaced(
         dataset_uri=storage.absolute(config.dataset_uri),
@@ -53,12 +66,15 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
     dataset = check_dataset(config)
     inputs = inputs_of(config)
     fields = {**config.result_fields(), "inputs": inputs}
-    on_cluster = is_on_cluster()
-    is_local = config.workers_range == (1, 1) and not (config.gpus or callbacks or on_cluster)
-    config = with_gpus(config, on_cluster=on_cluster)
-    if not is_local:
-        check_workers(config)
-    check_model(config, dataset)
+    if trial is None:
+        on_cluster = is_on_cluster()
+        is_here = config.workers_range == (1, 1) and not (config.gpus or on_cluster)
+        config = with_gpus(config, on_cluster=on_cluster)
+        if not is_here:
+            check_workers(config)
+        check_model(config, dataset)
+    else:
+        is_here = trial.report is not None
     with open_run(
         config.output_uri,
         "bundle",
@@ -68,11 +84,14 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
     ) as run:
         if isinstance(run, Manifest):
             return run
-        if is_local:
-            _train_here(config, dataset, run.claim)
+        if is_here:
+            _train_here(config, dataset, run.claim, trial)
         else:
             from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
 
+            callbacks, n_trainings = (
+                ((), 1) if trial is None else (trial.callbacks, trial.n_trainings)
+            )
             train_on_ray(config, dataset, run.claim, callbacks, n_trainings=n_trainings)
         return _finish(config, run, fields)
 
@@ -110,17 +129,20 @@ def with_gpus(config: TrainConfig, *, on_cluster: bool) -> TrainConfig:
     return config.replaced(gpu_per_worker=1 if n_gpus >= config.workers_range[0] else 0)
 
 
-def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
+def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim, trial: Trial | None) -> None:
     """Train with one worker in this process, on its CPUs or its GPU."""
+    report = None if trial is None else trial.report
     session = Session(
         rank=0,
         n_workers=1,
         n_workers_here=1,
-        n_trainings=1,
+        n_trainings=1 if trial is None else trial.n_trainings,
         device="cuda" if config.gpus else "cpu",
         wrap=lambda model: model,
-        report=lambda _: None,
+        report=report or (lambda _: None),
+        report_resumed=report or (lambda _: None),
         show=lambda line: logger.info("%s", line),
+        keeps_last=trial is None,
     )
     with repeatable(is_on=config.deterministic):
         train_worker(config, dataset, claim, session)

@@ -5,7 +5,7 @@ number of workers on CPUs, the weights are equal whether the run was killed or n
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,8 @@ class Session:
     """Called by every worker with the metrics of an epoch; waits for all of them."""
     show: Callable[[str], None]
     """Shows a line to the user."""
+    report_resumed: Callable[[Mapping[str, float]], None] = lambda _: None
+    """Called with the metrics of each epoch that a resumed training has behind it."""
     keeps_last: bool = True
     """Whether the state after the last epoch is kept, so that more epochs may follow."""
     is_leaving: Callable[[], bool] = lambda: False
@@ -63,10 +65,7 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
     show = session.show if session.rank == 0 else lambda _: None
     for line in (job.about(), *job.told):
         show(line)
-    if (state := read_checkpoint(config.output_uri)) is not None:
-        job.load_state(state)
-    if job.n_epochs or job.n_updates:
-        show(f"resuming {job.place()}")
+    _resume(job, config.output_uri, session, show)
     job.wrap(session.wrap)
     with Checkpoints(config.output_uri, claim, minutes=config.checkpoint_minutes) as checkpoints:
         while not job.is_done:
@@ -79,6 +78,18 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
         claim.require_owner()
         _write_curves(config.output_uri, job)  # a run may have been killed just before
         job.write_bundle(final)
+
+
+def _resume(
+    job: TrainingJob, output_uri: str, session: Session, show: Callable[[str], None]
+) -> None:
+    """Load the last checkpoint, if there is one."""
+    if (state := read_checkpoint(output_uri)) is not None:
+        job.load_state(state)
+    if job.n_epochs or job.n_updates:
+        show(f"resuming {job.place()}")
+        for metrics in job.history:
+            session.report_resumed(metrics)
 
 
 def _do_epoch(

@@ -1,0 +1,191 @@
+"""Follows a search: a line per epoch and per trial for the user, a record of each trial that ends.
+
+Ray Tune calls it on the driver.
+"""
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray.tune
+from ray.exceptions import (
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from ctc_ray.config.choices import TrialState
+from ctc_ray.config.tuning import TuneConfig
+from ctc_ray.console.progress import clock
+from ctc_ray.runs.manifest import is_complete
+from ctc_ray.stages.tune.objective import Objective
+from ctc_ray.stages.tune.records import EndedTrial, model_uri, name_of
+from ctc_ray.stages.tune.table import kept_history, kept_value, shown
+from ctc_ray.stages.tune.trial import EPOCH, FAILED, OBJECTIVE
+
+logger = logging.getLogger(__name__)
+
+_BEHIND = "other trials were better after as many epochs"
+_OF_RAY = {
+    *("done", "trial_id", "date", "timestamp", "pid", "hostname", "node_ip", "experiment_tag"),
+    *("config", "should_checkpoint", "training_iteration", "iterations_since_restore"),
+    *("time_this_iter_s", "time_total_s", "time_since_restore", OBJECTIVE),
+}
+
+
+class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped here
+    """What the trials of a search have reported, and how they have ended."""
+
+    def __init__(
+        self,
+        config: TuneConfig,
+        objective: Objective,
+        ended: Mapping[int, EndedTrial],
+        *,
+        n_planned: int,
+        n_items: int,
+    ) -> None:
+        """A search of which some trials may have ended before.
+
+        Args:
+            n_planned: trials of the whole search.
+            n_items: images that a trial learns from in an epoch.
+        """
+        self._config, self._objective = config, objective
+        self._n_planned, self._n_items = n_planned, n_items
+        self.ended = dict(ended)
+        self.on_end: Callable[[EndedTrial], object] = lambda _: None
+        self._reports: dict[int, dict[int, dict[str, float]]] = {}
+        self._failed: dict[int, str] = {}
+        self._began: dict[int, float] = {}
+        self._begun_at, self._n_before = time.perf_counter(), len(ended)
+
+    def on_trial_start(self, **event: Any) -> None:
+        """Called by Ray Tune when a trial begins, or begins again."""
+        number = _number(event["trial"])
+        self._began.setdefault(number, time.perf_counter())
+
+    def on_trial_result(self, **event: Any) -> None:
+        """Called by Ray Tune after each report."""
+        number, result = _number(event["trial"]), event["result"]
+        if FAILED in result:
+            self._failed[number] = str(result[FAILED])
+        elif EPOCH in result:
+            metrics = {name: value for name, value in result.items() if name not in _OF_RAY}
+            self._reports.setdefault(number, {})[int(result[EPOCH])] = metrics
+            logger.info(
+                "trial %s, epoch %s: %s %.4g",
+                name_of(number),
+                result[EPOCH],
+                self._objective.name,
+                self._objective.value(result),
+            )
+
+    def on_trial_complete(self, **event: Any) -> None:
+        """Called by Ray Tune when a trial has ended without an error of Ray's."""
+        number = _number(event["trial"])
+        if number in self._failed:
+            self._end(event["trial"], "error", self._failed[number])
+        elif not is_complete(model_uri(self._config.output_uri, number)):
+            self._end(event["trial"], "stopped", _BEHIND)
+        elif math.isfinite(kept_value(self._config.output_uri, self._objective, number)):
+            self._end(event["trial"], "done", "")
+        else:
+            reason = f"{self._objective.name} of the model is not a number"
+            self._end(event["trial"], "error", reason)
+
+    def on_trial_error(self, **event: Any) -> None:
+        """Called by Ray Tune when it does not begin a trial again.
+
+        A trial that was lost with its node says nothing of its sample: it has not ended.
+        """
+        trial = event["trial"]
+        error = trial.get_pickled_error() or RuntimeError(trial.get_error() or "unknown")
+        if is_lost(error):
+            logger.warning("trial %s was lost with its process", name_of(_number(trial)))
+        else:
+            self._end(trial, "error", reason_of(error))
+
+    def _end(self, trial: Any, state: TrialState, reason: str) -> None:
+        number = _number(trial)
+        reports = self._reports.pop(number, {})
+        history: list[Mapping[str, float]] = [reports[epoch] for epoch in sorted(reports)]
+        if state == "done":
+            history = kept_history(self._config.output_uri, number)
+        one = EndedTrial(
+            number,
+            trial.config["sample"],
+            tuple(history),
+            state,
+            reason,
+            round(time.perf_counter() - self._began.pop(number, time.perf_counter()), 1),
+            len(history) * self._n_items,
+        )
+        one.write(self._config.output_uri)
+        self.ended[number] = one
+        self.on_end(one)
+        self._tell(one)
+
+    def _tell(self, one: EndedTrial) -> None:
+        what = {"done": "done", "stopped": "stopped", "error": "failed"}[one.state]
+        value = ""
+        if one.state == "done":
+            kept = kept_value(self._config.output_uri, self._objective, one.number)
+            value = f", {self._objective.name} {kept:.4g}"
+        why = f": {one.reason}" if one.reason else ""
+        logger.info(
+            "trial %s %s after %d epochs%s (%s)%s",
+            name_of(one.number),
+            what,
+            len(one.history),
+            value,
+            shown(one.sample),
+            why,
+        )
+        logger.info("%s", self.line())
+
+    def line(self) -> str:
+        """How far the search is."""
+        states = [one.state for one in self.ended.values()]
+        done = {
+            n: kept_value(self._config.output_uri, self._objective, n)
+            for n, one in self.ended.items()
+            if one.state == "done"
+        }
+        best = ""
+        if done:
+            number = self._objective.best(done, key=lambda n: done[n])
+            best = f"; best {name_of(number)} with {self._objective.name} {done[number]:.4g}"
+        n_new = len(self.ended) - self._n_before
+        seconds = time.perf_counter() - self._begun_at
+        left = (self._n_planned - len(self.ended)) * seconds / n_new if n_new else 0
+        return (
+            f"{len(states)} of {self._n_planned} trials have ended: {states.count('done')} done, "
+            f"{states.count('stopped')} stopped, {states.count('error')} failed, "
+            f"{len(self._began)} running{best}; {clock(left)} to go"
+        )
+
+
+def _number(trial: Any) -> int:
+    return int(trial.config["number"])
+
+
+def is_lost(error: Exception | None) -> bool:
+    """Whether the process of a trial is gone, as with a lost node, and has raised no error."""
+    while isinstance(error, RayTaskError):
+        error = error.cause
+    if isinstance(error, OutOfMemoryError):
+        return False
+    return isinstance(error, RayActorError | NodeDiedError | WorkerCrashedError)
+
+
+def reason_of(error: object) -> str:
+    """The line of an error that says what was wrong, without the classes that Ray wraps it in."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    last = lines[-1] if lines else type(error).__name__
+    return re.sub(r"^(?:[\w.]+(?:Error|Exception)(?:\([\w.]+\))?: )+", "", last)

@@ -1,0 +1,64 @@
+"""What is known of each trial that has ended, as files that outlive the search."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ctc_ray.config.choices import TrialState
+from ctc_ray.files import storage
+
+_FOLDER = "trials"
+MODELS = "models"
+
+
+def name_of(number: int) -> str:
+    """Of the trial's folder; names sort as numbers do."""
+    return f"{number:05d}"
+
+
+def model_uri(output_uri: str, number: int) -> str:
+    """Where a trial writes its model."""
+    return storage.join(output_uri, MODELS, name_of(number))
+
+
+@dataclass(frozen=True)
+class EndedTrial:
+    """A trial that will not go on."""
+
+    number: int
+    sample: Mapping[str, Any]
+    """Dotted field -> its value."""
+    history: tuple[Mapping[str, float], ...]
+    """The metrics of each epoch."""
+    state: TrialState
+    reason: str
+    """Why it has no model; empty if it has."""
+    seconds: float
+    n_images: int
+    """Images that it has learnt from, each as often as it was seen."""
+
+    def write(self, output_uri: str) -> None:
+        """Keep it; numbers that are not finite are kept as text."""
+        uri = storage.join(output_uri, _FOLDER, f"{name_of(self.number)}.json")
+        rows = [{k: _as_json(v) for k, v in row.items()} for row in self.history]
+        storage.write_json(uri, {**asdict(self), "history": rows})
+
+
+def read_ended(output_uri: str) -> dict[int, EndedTrial]:
+    """By number, ascending."""
+    found = {}
+    folder = storage.join(output_uri, _FOLDER)
+    for uri in sorted(storage.list_files(folder)) if storage.is_folder(folder) else ():
+        values = json.loads(storage.read_bytes(uri))
+        values["history"] = tuple(
+            {k: float(v) for k, v in row.items()} for row in values["history"]
+        )
+        one = EndedTrial(**values)
+        found[one.number] = one
+    return found
+
+
+def _as_json(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

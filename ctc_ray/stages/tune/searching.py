@@ -1,0 +1,278 @@
+"""Which sample the next trial takes, and which trials end early: Ray Tune's parts, and Optuna's.
+
+A search that is resumed is a new one for Ray Tune: it gets the trials that are left, and these
+classes get what the ended ones have found.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+from ray.tune.search import Searcher
+
+from ctc_ray.config.search import Dimension, draw, is_searched, n_planned, train_config
+from ctc_ray.config.tuning import TuneConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.stages.tune.objective import Objective
+from ctc_ray.stages.tune.records import EndedTrial
+from ctc_ray.stages.tune.trial import EPOCH, FAILED, OBJECTIVE, with_objective
+
+_STARTUP_TRIALS = 8  # of TPE, at random; as many as Optuna's default of 10 would be half a search
+
+
+@dataclass
+class Planned(Searcher):  # type: ignore[misc]  # Ray is untyped here
+    """Gives Ray Tune the trials that are left, each with its number and its sample."""
+
+    numbers: list[int]
+    """Of the trials that are left, ascending."""
+    sample_of: Callable[[int], Mapping[str, Any]]
+    is_spent: Callable[[], bool] = lambda: False
+    """Whether no further trial may begin."""
+    running: dict[str, int] = field(default_factory=dict)
+    """Ray Tune's name of a trial -> its number."""
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial."""
+        if not self.numbers or self.is_spent():
+            return Searcher.FINISHED
+        number = self.numbers.pop(0)
+        self.running[trial_id] = number
+        return {"number": number, "sample": dict(self.sample_of(number))}
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Called by Ray Tune."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Called by Ray Tune; a search is resumed from its records instead."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Never called: see `save`."""
+
+
+class OptunaStudy:
+    """Optuna's TPE over the dimensions of a space."""
+
+    def __init__(
+        self,
+        dimensions: Mapping[str, Dimension],
+        objective: Objective,
+        ended: Sequence[EndedTrial],
+        *,
+        values_of: Callable[[int], list[float]],
+        seed: int,
+    ) -> None:
+        """Learn from the trials that have ended.
+
+        Args:
+            values_of: the objectives of the model of a trial that is done, one number if there is
+                one objective.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._dimensions, self._objective, self._values_of = dimensions, objective, values_of
+        n_objectives = len(objective.weights) if objective.is_pareto else 1
+        direction = (
+            StudyDirection.MINIMIZE if objective.direction == "min" else StudyDirection.MAXIMIZE
+        )
+        # a resumed study draws other random samples than it has drawn already
+        sampler = optuna.samplers.TPESampler(
+            seed=seed + len(ended), n_startup_trials=_STARTUP_TRIALS
+        )
+        self._study = optuna.create_study(directions=[direction] * n_objectives, sampler=sampler)
+        self._asked: dict[int, optuna.Trial] = {}
+        for trial in ended:
+            self._study.add_trial(self._frozen(trial))
+
+    def sample(self, number: int) -> dict[str, Any]:
+        """The sample of the next trial."""
+        trial = self._asked[number] = self._study.ask()
+        sample: dict[str, Any] = {}
+        for name, dimension in self._dimensions.items():
+            if not is_searched(dimension, sample):
+                continue
+            if dimension.kind == "same_as":
+                sample[name] = sample[dimension.values[0]]
+            else:
+                sample[name] = _suggested(trial, name, dimension)
+        return sample
+
+    def tell(self, trial: EndedTrial) -> None:
+        """Learn from a trial of `sample` that has ended."""
+        asked = self._asked.pop(trial.number, None)
+        if asked is None:
+            return
+        values = self._told(trial)
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        self._study.tell(asked, values, state=state)
+
+    def _told(self, trial: EndedTrial) -> list[float] | None:
+        """The objectives: of the model, or of the last epoch of a trial that was stopped."""
+        match trial.state:
+            case "done":
+                values = self._values_of(trial.number)
+            case "stopped":
+                last = trial.history[-1] if trial.history else {}
+                values = (
+                    self._objective.values(last)
+                    if self._objective.is_pareto
+                    else [self._objective.value(last)]
+                )
+            case "error":
+                return None
+            case _:
+                assert_never(trial.state)
+        return values if all(map(math.isfinite, values)) else None
+
+    def _frozen(self, trial: EndedTrial) -> FrozenTrial:
+        given = {
+            name: dimension
+            for name, dimension in self._dimensions.items()
+            if name in trial.sample and dimension.kind != "same_as"
+        }
+        values = self._told(trial)
+        return create_trial(
+            params={n: _to_optuna(d, trial.sample[n]) for n, d in given.items()},
+            distributions={n: _distribution(n, d) for n, d in given.items()},
+            values=values,
+            state=TrialState.FAIL if values is None else TrialState.COMPLETE,
+        )
+
+
+def _distribution(name: str, dimension: Dimension) -> BaseDistribution:
+    values = dimension.values
+    match dimension.kind:
+        case "choice":
+            return CategoricalDistribution(list(range(len(values))))
+        case "uniform":
+            return FloatDistribution(values[0], values[1])
+        case "loguniform":
+            return FloatDistribution(values[0], values[1], log=True)
+        case "randint":
+            return IntDistribution(values[0], values[1] - 1)
+        case "grid":
+            raise ConfigError(f"space.{name}: --method optuna has no grid; take choice")
+        case "same_as":
+            raise ValueError(name)
+        case _:
+            assert_never(dimension.kind)
+
+
+def _suggested(trial: optuna.Trial, name: str, dimension: Dimension) -> Any:
+    """The value that Optuna proposes for a dimension."""
+    match _distribution(name, dimension):
+        case CategoricalDistribution(choices=indices):
+            return dimension.values[int(trial.suggest_categorical(name, indices))]  # type: ignore[arg-type]
+        case IntDistribution(low=low, high=high):
+            return trial.suggest_int(name, low, high)
+        case FloatDistribution(low=least, high=most, log=log):
+            return trial.suggest_float(name, least, most, log=log)
+        case other:
+            raise TypeError(other)
+
+
+def _to_optuna(dimension: Dimension, value: Any) -> Any:
+    return dimension.values.index(value) if dimension.kind == "choice" else value
+
+
+def require_searchable(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> None:
+    """Check that the method can search the space, and that each sample that is known is valid.
+
+    Raises:
+        ConfigError: it cannot, or a sample is not.
+    """
+    match config.method:
+        case "random":
+            for number in range(n_planned(dimensions, config.trials)):
+                train_config(config, draw(dimensions, seed=config.seed, number=number))
+        case "optuna":
+            for name, dimension in dimensions.items():
+                if dimension.kind != "same_as":
+                    _distribution(name, dimension)
+        case _:
+            assert_never(config.method)
+
+
+def samples_of(
+    config: TuneConfig, dimensions: Mapping[str, Dimension], study: OptunaStudy | None
+) -> Callable[[int], Mapping[str, Any]]:
+    """Number of a trial -> its sample."""
+    if study is not None:
+        return study.sample
+    return lambda number: draw(dimensions, seed=config.seed, number=number)
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """A trial of an earlier run of the search, as Ray Tune's schedulers know one."""
+
+    trial_id: str
+
+
+def scheduler_of(
+    config: TuneConfig, objective: Objective, max_epochs: int, ended: Sequence[EndedTrial]
+) -> TrialScheduler:
+    """What ends trials early, and knows what the ended ones have reported."""
+    grace = min(config.grace_epochs, max_epochs)
+    common: dict[str, Any] = {"metric": OBJECTIVE, "mode": objective.direction}
+    rows = {
+        _Ended(f"ended-{one.number}"): [with_objective(row, objective) for row in one.history]
+        for one in ended
+    }
+    match config.stopping:
+        case "none":
+            return FIFOScheduler()
+        case "asha":
+            asha = ASHAScheduler(
+                time_attr=EPOCH,
+                max_t=max_epochs + 1,  # what runs to its end ends by itself, with its model
+                grace_period=grace,
+                reduction_factor=config.reduction_factor,
+                **common,
+            )
+            for trial, reports in rows.items():
+                asha.on_trial_add(None, trial)
+                for row in reports:
+                    asha.on_trial_result(None, trial, row)
+            return asha
+        case "median":
+            median = _Median(time_attr=EPOCH, grace_period=grace, min_time_slice=math.inf, **common)
+            for trial, reports in rows.items():
+                if reports:
+                    median.add(trial, reports)
+            return median
+        case _:
+            assert_never(config.stopping)
+
+
+class _Median(MedianStoppingRule):  # type: ignore[misc]  # Ray is untyped here
+    """The median rule, with what trials of an earlier run have reported."""
+
+    def add(self, trial: Any, reports: Sequence[Mapping[str, Any]]) -> None:
+        """What a trial has reported, epoch by epoch."""
+        self._results[trial].extend(reports)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
+        """Called by Ray Tune; a trial that has failed reports no metrics."""
+        if FAILED not in result:
+            super().on_trial_complete(tune_controller, trial, result)

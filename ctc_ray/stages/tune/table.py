@@ -1,0 +1,140 @@
+"""The results of a search: a row per trial, the best configuration."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from ctc_ray.config.base import to_yaml
+from ctc_ray.config.search import Dimension, train_config
+from ctc_ray.config.tuning import TuneConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet, storage
+from ctc_ray.files.csv_text import csv_of_records
+from ctc_ray.models.bundle import HISTORY_FILE, read_provenance
+from ctc_ray.runs.manifest import Manifest
+from ctc_ray.stages.tune.objective import Objective
+from ctc_ray.stages.tune.records import EndedTrial, model_uri, name_of
+
+TRIALS_CSV, TRIALS_PARQUET, BEST_YAML = "trials.csv", "trials.parquet", "best.yaml"
+
+
+def kept_metrics(output_uri: str, number: int) -> dict[str, Any]:
+    """The metrics of the model that a trial has written, named as in a history."""
+    metrics = read_provenance(model_uri(output_uri, number)).metrics
+    return {f"val_{name}": value for name, value in metrics.items()}
+
+
+def kept_value(output_uri: str, objective: Objective, number: int) -> float:
+    """What compares trials, of the epoch whose weights the trial has kept."""
+    return objective.value(kept_metrics(output_uri, number))
+
+
+def kept_values(output_uri: str, objective: Objective, number: int) -> list[float]:
+    """One value per objective; see `kept_value`."""
+    metrics = kept_metrics(output_uri, number)
+    return objective.values(metrics) if objective.is_pareto else [objective.value(metrics)]
+
+
+def kept_history(output_uri: str, number: int) -> list[Mapping[str, float]]:
+    """The metrics of each epoch of a trial that is done."""
+    content = storage.read_bytes(storage.join(model_uri(output_uri, number), HISTORY_FILE))
+    return [
+        {name: float(value) for name, value in row.items() if value}
+        for row in csv.DictReader(io.StringIO(content.decode()))
+    ]
+
+
+def shown(sample: Mapping[str, Any]) -> str:
+    """A sample in words."""
+    parts = (
+        f"{value:.4g}" if isinstance(value, float) else str(value) for value in sample.values()
+    )
+    return ", ".join(f"{name}={value}" for name, value in zip(sample, parts, strict=True))
+
+
+def summarise(
+    config: TuneConfig,
+    dimensions: Mapping[str, Dimension],
+    objective: Objective,
+    ended: Sequence[EndedTrial],
+    dataset: Manifest,
+    inputs: Mapping[str, str],
+) -> Manifest:
+    """Write the table and the best configuration.
+
+    Raises:
+        ConfigError: no trial has ended with a model.
+    """
+    rows = [_row(config.output_uri, list(dimensions), objective, one) for one in ended]
+    if objective.is_pareto:
+        rows = _with_front(rows, objective)
+    storage.write_bytes(storage.join(config.output_uri, TRIALS_CSV), csv_of_records(rows))
+    columns = {name: _column([row.get(name) for row in rows]) for name in rows[0]}
+    parquet.write_table(storage.join(config.output_uri, TRIALS_PARQUET), pa.table(columns))
+    done = [row for row in rows if row["state"] == "done"]
+    if not done:
+        reasons = sorted({str(row["reason"]) for row in rows if row["reason"]})
+        raise ConfigError(f"no trial ended with a model: {'; '.join(reasons)} (see {TRIALS_CSV})")
+    best = objective.best(done, key=lambda row: row[objective.name])
+    sample = next(one.sample for one in ended if name_of(one.number) == best["trial"])
+    chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
+    text = to_yaml(chosen.model_dump(mode="json"))
+    storage.write_bytes(storage.join(config.output_uri, BEST_YAML), text.encode())
+    return Manifest(
+        kind="trials",
+        config=config.result_fields(),
+        inputs=dict(inputs),
+        classes={head: dataset.classes[head] for head in chosen.heads},
+        summary={
+            "best trial": best["trial"],
+            "best.yaml": storage.join(config.output_uri, BEST_YAML),
+            "trials": rows,
+        },
+    )
+
+
+def _row(
+    output_uri: str, names: Sequence[str], objective: Objective, one: EndedTrial
+) -> dict[str, Any]:
+    """One trial: its sample, its value, epochs, seconds, how it ended and why.
+
+    The value is that of the epoch whose weights the trial has kept. A trial without a sound model
+    has none, and is not ranked.
+    """
+    metrics = kept_metrics(output_uri, one.number) if one.state == "done" else {}
+    columns = [name for name in objective.weights if name != objective.name]
+    return {
+        "trial": name_of(one.number),
+        **{name: one.sample.get(name) for name in names},
+        objective.name: objective.value(metrics) if metrics else None,
+        **{name: metrics.get(name) for name in columns},
+        "epochs": len(one.history),
+        "seconds": one.seconds,
+        "state": one.state,
+        "reason": one.reason,
+    }
+
+
+def _with_front(rows: Sequence[dict[str, Any]], objective: Objective) -> list[dict[str, Any]]:
+    done = [row for row in rows if row["state"] == "done"]
+    front = objective.front([objective.values(row) for row in done])
+    best = {row["trial"] for row, is_best in zip(done, front, strict=True) if is_best}
+    return [{**row, "pareto": row["trial"] in best} for row in rows]
+
+
+def _column(values: Sequence[Any]) -> pa.Array:
+    """Numbers, texts or truths as they are; other values, and mixed ones, as text."""
+    numbers = [isinstance(v, int | float) and not isinstance(v, bool) for v in values]
+    kinds = {
+        float if is_number else type(value)
+        for value, is_number in zip(values, numbers, strict=True)
+        if value is not None
+    }
+    if kinds == {float}:
+        return pa.array([None if v is None else float(v) for v in values], pa.float64())
+    if kinds <= {str} or kinds == {bool}:
+        return pa.array(values)
+    return pa.array([None if v is None else str(v) for v in values], pa.string())

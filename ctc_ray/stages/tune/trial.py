@@ -1,0 +1,99 @@
+"""What a trial does, in a process of its own: `ctc train` on its sample of the search space.
+
+A process does one trial after the other. An error of the code or the data ends the trial, and is
+reported as its reason; only a trial whose process is gone is begun again, from its checkpoint.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import ray.tune
+from ray.exceptions import RayError
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from ctc_ray.config.search import train_config
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
+from ctc_ray.errors import CtcError
+from ctc_ray.runs.claim import end_claims_below
+from ctc_ray.stages.cluster.connect import connect
+from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.tune.objective import Objective
+from ctc_ray.stages.tune.records import model_uri
+
+FAILED = "failed"
+"""Key of a report: why the trial has no model."""
+OBJECTIVE = "objective"
+"""Key of a report: what compares trials after as many epochs."""
+EPOCH = "epoch"
+CPU_OF_WAITING = 0.25
+"""CPUs of a process that waits for the workers of its trial."""
+
+
+def trial_function(
+    config: TuneConfig, objective: Objective, *, is_here: bool
+) -> Callable[[Mapping[str, Any]], None]:
+    """The function that Ray Tune calls with a trial's number and sample.
+
+    Args:
+        is_here: whether the training runs in the trial's own process, not in workers of Ray Train.
+    """
+    n_trainings = min(config.concurrent_trials, config.trials)
+
+    def trial(task: Mapping[str, Any]) -> None:
+        output_uri = model_uri(config.output_uri, task["number"])
+        end_claims_below(output_uri)  # of a node that is lost: Ray Tune runs a trial once at a time
+        connect()
+        try:
+            own = train_config(config, task["sample"], output_uri=output_uri)
+            train.run(
+                own, trial=_as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
+            )
+        except CtcError as error:
+            if isinstance(error.__cause__, RayError):
+                raise  # its workers are lost
+            ray.tune.report({FAILED: str(error), **with_objective({}, objective)})
+        except Exception as error:  # noqa: BLE001  # a mistake in one trial does not end the search
+            reason = f"{type(error).__name__}: {error}"
+            ray.tune.report({FAILED: reason, **with_objective({}, objective)})
+
+    return trial
+
+
+def with_objective(metrics: Mapping[str, float], objective: Objective) -> dict[str, float]:
+    """The metrics of an epoch, and what compares trials; a value that is none is behind all."""
+    value = objective.value(metrics)
+    worst = math.inf if objective.direction == "min" else -math.inf
+    return {**metrics, OBJECTIVE: value if math.isfinite(value) else worst}
+
+
+class _ReportOfWorkers(TuneReportCallback):  # type: ignore[misc]  # Ray is untyped here
+    """Reports each epoch but the last, as the first worker of Ray Train has."""
+
+    def __init__(self, objective: Objective, max_epochs: int) -> None:
+        super().__init__()
+        self._objective, self._max_epochs = objective, max_epochs
+
+    def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
+        """Called by Ray Train when every worker has reported."""
+        if metrics[0][EPOCH] < self._max_epochs:
+            first = with_objective(metrics[0], self._objective)
+            super().after_report(run_context, [first], checkpoint)
+
+
+def _as_trial(
+    config: TrainConfig,
+    objective: Objective,
+    *,
+    n_trainings: int,
+    is_here: bool,
+) -> train.Trial:
+    def report_unless_last(metrics: Mapping[str, float]) -> None:
+        """A trial that has done all its epochs ends by itself, with its model."""
+        if metrics[EPOCH] < config.max_epochs:
+            ray.tune.report(with_objective(metrics, objective))
+
+    if is_here:
+        return train.Trial(n_trainings, report=report_unless_last)
+    return train.Trial(n_trainings, callbacks=(_ReportOfWorkers(objective, config.max_epochs),))
