@@ -63,7 +63,7 @@ LIBRARIES: dict[str, set[str]] = {
     "scenes": {*ARROW, "PIL", "simplejpeg"},
     "models": {"numpy", "onnx", "safetensors", "timm", "torch"},
     "training": {*ARROW, "torch"},
-    "reports": {*ARROW, "PIL"},
+    "reports": {*ARROW, "PIL", "jinja2", "altair", "vl_convert"},
     "stages": ARROW,
     "front": {"cyclopts", "pydantic", "pydantic_core"},
 }
