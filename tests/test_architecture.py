@@ -73,7 +73,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "images/augment.py": {"torch"},
     "models/downloads.py": {"huggingface_hub"},
     "stages/cluster": {"ray"},
-    "stages/train": {"ray", "tensorboardX", "torch"},
+    "stages/train": {"PIL", "ray", "tensorboardX", "torch"},
     "stages/tune.py": {"ray"},
     "stages/predict": {"torch"},
     "stages/show": {"PIL"},

@@ -24,7 +24,7 @@ from ctc_ray.models.low_rank import merge_low_rank
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.stages.train import result, telling
+from ctc_ray.stages.train import result, samples, telling
 from ctc_ray.stages.train.computing import compile_backbone
 from ctc_ray.stages.train.data import TrainingData
 from ctc_ray.stages.train.first_model import (
@@ -35,6 +35,7 @@ from ctc_ray.stages.train.first_model import (
 from ctc_ray.stages.train.in_epoch import InEpoch
 from ctc_ray.stages.train.pauses import Pauses
 from ctc_ray.stages.train.pixels import is_cpu
+from ctc_ray.stages.train.tensorboard import SPEED
 from ctc_ray.stages.train.weights import (
     between,
     copy,
@@ -43,7 +44,7 @@ from ctc_ray.stages.train.weights import (
     sum_over_workers,
 )
 from ctc_ray.training.calibration import CalibrationCounts
-from ctc_ray.training.epoch_shares import n_items
+from ctc_ray.training.epoch_shares import Stretch, n_items
 from ctc_ray.training.event_metrics import EventCounts
 from ctc_ray.training.loop import (
     EpochSettings,
@@ -55,9 +56,7 @@ from ctc_ray.training.loop import (
 from ctc_ray.training.losses import Workers, loss_settings
 from ctc_ray.training.metrics import FinalMetrics, MetricCounts
 from ctc_ray.training.optimizer import EarlyStopping, LearningRateSchedule, make_optimizer
-from ctc_ray.training.plans import (
-    batch_sizes,
-)
+from ctc_ray.training.plans import batch_sizes
 from ctc_ray.training.timed_batches import TimedBatches
 
 
@@ -172,14 +171,21 @@ class TrainingJob:
         return telling.ending(self._config, self._stopping, self._history)
 
     def line(self, metrics: dict[str, float]) -> str:
-        """An epoch in words."""
-        return telling.epoch_line(
-            self._config,
-            metrics,
-            epoch=len(self._history),
-            images_s=(self._n_trained + self._data.n_val) / metrics["seconds"],
-            waited=self.waited_s / metrics["seconds"],
-        )
+        """An epoch in words, from its metrics and its speed."""
+        return telling.epoch_line(self._config, metrics, epoch=len(self._history))
+
+    def speed(self, seconds: float) -> dict[str, float]:
+        """How fast the last epoch was since a state was loaded; see `tensorboard.SPEED`."""
+        rate = (self._n_trained + self._data.n_val) / seconds
+        values = (round(seconds, 2), round(rate, 1), round(self.waited_s / seconds, 4))
+        return dict(zip(SPEED, values, strict=True))
+
+    def write_samples(self) -> None:
+        """Write images of the first epoch as the model sees them, before they are mixed."""
+        n_images = min(samples.N_SAMPLES, self._n_items(0))
+        share = (Stretch(self._n_workers, self._rank, 0, n_images),)
+        batches = list(self._data.batches(share, 0, first_batch=0))
+        samples.write(self._config.output_uri, batches, self._settings)
 
     def next_epoch(
         self,

@@ -26,7 +26,7 @@ from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, r
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
-from ctc_ray.stages.train import report
+from ctc_ray.stages.train import report, telling
 from ctc_ray.stages.train.checkpoints import LAST_FILE
 from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.mapped_classes import with_classes
@@ -76,9 +76,12 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
             from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
 
             train_on_ray(config, dataset, run.claim, callbacks, n_trainings=n_trainings)
-        if not callbacks:  # a search reports its trials together
-            report.write(config.output_uri)
-        return _finish(config, run, fields)
+        if callbacks:  # a search reports its trials together
+            return _finish(config, run, fields)
+        report.write(config.output_uri)
+        manifest = _finish(config, run, fields)
+        logger.info("%s", telling.how_to_view(config.output_uri))
+        return manifest
 
 
 def _has_more(config: TrainConfig) -> bool:

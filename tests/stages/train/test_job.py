@@ -281,7 +281,7 @@ def test_the_temperature_of_a_bundle_makes_its_scores_less_sure(
 
 def test_epoch_in_words_names_every_head(dataset: Path, tmp_path: Path) -> None:
     here = job(dataset, tmp_path)
-    line = here.line({**here.next_epoch(), "seconds": 1.0})
+    line = here.line(here.next_epoch() | here.speed(1.0))
     assert line.startswith("epoch 1/6: loss ")
     assert re.search(r"species [01]\.\d", line)
     assert "count" in line

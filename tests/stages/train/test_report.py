@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ctc_ray.files import storage
-from ctc_ray.stages.train import report
+from ctc_ray.stages.train import report, telling
 
 FILES = (report.PAGE_FILE, report.PNG_FILE)
 
@@ -33,3 +33,24 @@ def test_charts_are_not_imported_before_they_are_drawn(start: str) -> None:
     code = f"import sys, {start}; print({{'altair', 'vl_convert'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    ("uri", "commands"),
+    [
+        ("/herd/model", "tensorboard --logdir /herd/model/tensorboard"),
+        (
+            "s3://herd/a model",
+            "aws s3 sync 's3://herd/a model/tensorboard' 'a model/tensorboard' && "
+            "tensorboard --logdir 'a model/tensorboard'",
+        ),
+        (
+            "gs://herd/model/",
+            "gcloud storage rsync -r gs://herd/model/tensorboard model/tensorboard && "
+            "tensorboard --logdir model/tensorboard",
+        ),
+    ],
+)
+def test_the_end_says_how_to_view_the_curves(uri: str, commands: str) -> None:
+    line = telling.how_to_view(uri)
+    assert line == f"see {storage.join(uri, 'training.html')}, or run: {commands}"
