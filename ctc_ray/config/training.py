@@ -17,6 +17,7 @@ from ctc_ray.config.choices import (
     Preset,
     Sampling,
     ScheduleName,
+    Tracking,
     UnmappedRule,
 )
 from ctc_ray.config.continuation import continued
@@ -158,7 +159,7 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     --model.backbone resnet18 --model.pretrained true"""
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {
         *("workers", "gpu_per_worker", "cpu_per_worker", "decode_threads"),
-        *("max_epochs", "early_stopping_patience", "checkpoint_minutes"),
+        *("max_epochs", "early_stopping_patience", "checkpoint_minutes", "track"),
     }
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Options": ("max_epochs", "early_stopping_patience"),
@@ -254,6 +255,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     checkpoint_minutes: float = Field(10.0, ge=0)
     """Minutes between two checkpoints within an epoch, beside the one after each epoch: what a
     killed training has to do again, at most. 0: after each epoch only."""
+    track: Tracking = "none"
+    """mlflow: log the configuration, the metrics of each epoch and the report to the server of
+    MLFLOW_TRACKING_URI, or to ./mlruns. Needs pip install 'ctc-ray[mlflow]'."""
 
     @field_validator("workers", mode="before")
     @classmethod

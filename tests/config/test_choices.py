@@ -39,6 +39,7 @@ TAKEN_APART = {
     "DimensionKind": ["config/search.py", "stages/tune.py"],
     "TimeSource": ["stages/create_inventory/files.py"],
     "Direction": ["stages/tune.py"],
+    "Tracking": ["stages/train/tracking.py"],
 }
 
 

@@ -24,6 +24,7 @@ from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.cluster.errors import as_error, ray_work
 from ctc_ray.stages.cluster.messages import WorkerLogRelay
 from ctc_ray.stages.train.computing import repeatable
+from ctc_ray.stages.train.tracking import Tracker
 from ctc_ray.stages.train.worker import Session, train_worker
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def train_on_ray(
     callbacks: Sequence[Any],
     *,
     n_trainings: int,
+    tracker: Tracker,
 ) -> None:
     """Train with the workers that the configuration asks for; the bundle is written at the end.
 
@@ -59,6 +61,7 @@ def train_on_ray(
     Args:
         callbacks: of Ray Train, e.g. to report to Ray Tune.
         n_trainings: how many run at the same time.
+        tracker: gets the metrics of each epoch, on the driver.
 
     Raises:
         CtcError: what a worker raised for the user.
@@ -66,7 +69,7 @@ def train_on_ray(
     with ray_work():
         connect()
         try:
-            with WorkerLogRelay(logger) as relay:
+            with WorkerLogRelay(logger, take_metrics=tracker.add_epoch) as relay:
                 _trainer(config, dataset, claim, relay, callbacks, n_trainings).fit()
                 if (failure := relay.failure()) is not None:
                     raise failure
@@ -118,6 +121,12 @@ def _work(settings: dict[str, Any]) -> None:
     logs.set_up()
     context = ray.train.get_context()
     mailbox = settings["mailbox"]
+
+    def report(metrics: dict[str, float]) -> None:
+        if context.get_world_rank() == 0:
+            mailbox.put.remote(metrics)
+        ray.train.report(metrics)
+
     session = Session(
         rank=context.get_world_rank(),
         n_workers=context.get_world_size(),
@@ -125,7 +134,7 @@ def _work(settings: dict[str, Any]) -> None:
         n_trainings=settings["n_trainings"],
         device=get_device(),
         wrap=prepare_model,
-        report=ray.train.report,
+        report=report,
         show=lambda line: mailbox.put.remote(line),
         keeps_last=settings["keeps_last"],
         is_leaving=lambda: ray.train.get_preemption_info() is not None,

@@ -26,7 +26,7 @@ from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, r
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
-from ctc_ray.stages.train import report, telling
+from ctc_ray.stages.train import report, telling, tracking
 from ctc_ray.stages.train.checkpoints import LAST_FILE
 from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.mapped_classes import with_classes
@@ -52,6 +52,7 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
             update={"pretrained": absolute_weights(config.model.pretrained)}
         ),
     )
+    tracking.check(config, is_trial=bool(callbacks))
     dataset = check_dataset(config)
     inputs = inputs_of(config)
     fields = {**config.result_fields(), "inputs": inputs}
@@ -70,17 +71,21 @@ def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int 
     ) as run:
         if isinstance(run, Manifest):
             return run
-        if is_local:
-            _train_here(config, dataset, run.claim)
-        else:
-            from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
+        with tracking.tracked(config) as tracker:
+            if is_local:
+                _train_here(config, dataset, run.claim, tracker)
+            else:
+                from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
 
-            train_on_ray(config, dataset, run.claim, callbacks, n_trainings=n_trainings)
-        if callbacks:  # a search reports its trials together
-            return _finish(config, run, fields)
-        report.write(config.output_uri)
-        manifest = _finish(config, run, fields)
-        logger.info("%s", telling.how_to_view(config.output_uri))
+                train_on_ray(
+                    config, dataset, run.claim, callbacks, n_trainings=n_trainings, tracker=tracker
+                )
+            if not callbacks:  # a search reports its trials together
+                report.write(config.output_uri)
+            manifest = _finish(config, run, fields)
+            tracker.finish()
+        if not callbacks:
+            logger.info("%s", telling.how_to_view(config.output_uri))
         return manifest
 
 
@@ -117,7 +122,9 @@ def with_gpus(config: TrainConfig, *, on_cluster: bool) -> TrainConfig:
     return config.replaced(gpu_per_worker=1 if n_gpus >= config.workers_range[0] else 0)
 
 
-def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
+def _train_here(
+    config: TrainConfig, dataset: Manifest, claim: Claim, tracker: tracking.Tracker
+) -> None:
     """Train with one worker in this process, on its CPUs or its GPU."""
     session = Session(
         rank=0,
@@ -126,11 +133,20 @@ def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim) -> None:
         n_trainings=1,
         device="cuda" if config.gpus else "cpu",
         wrap=lambda model: model,
-        report=lambda _: None,
+        report=tracker.add_epoch,
         show=lambda line: logger.info("%s", line),
     )
     with repeatable(is_on=config.deterministic):
         train_worker(config, dataset, claim, session)
+
+
+def check_trial(config: TrainConfig) -> None:
+    """Check what a trial of a search needs beside the dataset and the machines.
+
+    Raises:
+        ConfigError: it cannot be tracked as it shall be.
+    """
+    tracking.check(config, is_trial=True)
 
 
 def check_dataset(config: TrainConfig) -> Manifest:
