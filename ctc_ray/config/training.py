@@ -210,6 +210,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """What says which epoch is best, for the epoch that is kept, early stopping and the plateau:
     val_loss, or val_loss, val_accuracy, val_balanced_accuracy, val_macro_f1 or val_top5 of a head,
     for example val_macro_f1_species."""
+    test_split: bool = False
+    """At the end, measure the model that is kept on the split `test`, too: per image and per
+    capture event. It decides nothing in the training."""
     image_choice: ImageChoice = "random"
     """Images used per capture event and epoch. random: one (as in camera-trap-classifier). first:
     its first usable image. all: every image. stack: up to three, in gray, as the channels of one
@@ -326,6 +329,11 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     def is_stack(self) -> bool:
         """Whether the model sees the images of an event as the channels of one."""
         return self.image_choice == "stack"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits of the dataset that the training uses."""
+        return ("train", "val", "test") if self.test_split else ("train", "val")
 
     @property
     def evaluated(self) -> Literal["all", "stack"]:

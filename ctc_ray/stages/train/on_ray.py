@@ -40,7 +40,9 @@ _OF_CODE_OR_DATA = (
     NotADirectoryError,
     UnusableStoreError,
 )
-_MAX_RESTARTS = 3  # after a lost node or worker; each resumes from the last checkpoint
+# After a worker or an unannounced node is lost; each resumes from the last checkpoint. Ray counts
+# nodes that are taken away after a notice by themselves (max_preemption_failures), without limit.
+_MAX_RESTARTS = 3
 
 
 def train_on_ray(

@@ -7,7 +7,7 @@ out: a bundle (weights, labels, pre-processing, provenance, card), history.csv, 
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,8 @@ from ctc_ray.stages.train.worker import Session, train_worker
 from ctc_ray.training.plans import list_row_groups
 
 logger = logging.getLogger(__name__)
+
+_OR_WITHOUT = {"test": ", or train without --test-split"}
 
 
 def run(config: TrainConfig, *, callbacks: Sequence[Any] = (), n_trainings: int = 1) -> Manifest:
@@ -163,16 +165,17 @@ def check_dataset(config: TrainConfig) -> Manifest:
             raise LabelError(f"heads: {head!r} is no head of the dataset; its heads are {known}")
     dataset = with_classes(dataset, config)
     LabelSpace.from_json(dataset.classes).select(config.heads)
-    for split in ("train", "val"):
+    for split in config.splits:
         if not any(s.split == split and s.n_images > s.n_failed for s in dataset.shards):
             splits = sorted({shard.split for shard in dataset.shards})
             raise ConfigError(
                 f"{config.dataset_uri}: no usable image in split {split!r}; splits are "
-                f"{', '.join(splits)} (set split.by and split.fractions of create-dataset)"
+                f"{', '.join(splits)} (set split.by and split.fractions of create-dataset"
+                f"{_OR_WITHOUT.get(split, '')})"
             )
     _check_labels(config, dataset)
     if config.is_stack and not config.stack_first_3:
-        require_short_events(config.dataset_uri, dataset)
+        require_short_events(config.dataset_uri, dataset, config.splits)
     weights = config.model.pretrained
     if isinstance(weights, str) and not storage.exists(weights):
         raise ConfigError(f"model.pretrained: {weights}: no such file")
@@ -251,12 +254,12 @@ def _why_one_image(config: TrainConfig, dataset: Manifest) -> str:
 
 
 def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
-    for split in ("train", "val"):
+    for split in config.splits:
         for head in config.heads:
             if not any(dataset.labels[split][head].values()):
                 raise ConfigError(
                     f"{config.dataset_uri}: no usable image of split {split!r} has a label of head "
-                    f"{head!r}; leave the head out, or split otherwise"
+                    f"{head!r}; leave the head out, or split otherwise{_OR_WITHOUT.get(split, '')}"
                 )
     for head in config.heads:
         counts = dataset.labels["train"][head]
@@ -273,8 +276,8 @@ def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
 
 def _finish(config: TrainConfig, run: Run, fields: dict[str, Any]) -> Manifest:
     bundle = load_bundle(config.output_uri)
-    metrics = bundle.provenance.metrics
-    heads = bundle.label_space.heads
+    about = bundle.provenance
+    measured = {"validation": about.metrics, "test": about.test_metrics}
     manifest = Manifest(
         kind="bundle",
         config={name: value for name, value in fields.items() if name != "inputs"},
@@ -288,18 +291,19 @@ def _finish(config: TrainConfig, run: Run, fields: dict[str, Any]) -> Manifest:
         summary={
             "image_size": bundle.image_size,
             "keep_aspect": bundle.keep_aspect,
-            "val_loss": metrics["loss"],
-            "on the validation split": [
-                {
-                    "head": head,
-                    **{
-                        k: metrics.get(f"{k}_{head}") for k in ("accuracy", "macro_f1", "top5", "n")
-                    },
-                }
-                for head in heads
-            ],
+            "val_loss": about.metrics["loss"],
+            **{
+                f"on the {split} split": [_row(head, found) for head in bundle.label_space.heads]
+                for split, found in measured.items()
+                if found
+            },
         },
     )
     run.finish(manifest)
     logger.info("wrote the model to %s", config.output_uri)
     return manifest
+
+
+def _row(head: str, metrics: Mapping[str, float]) -> dict[str, str | float | None]:
+    names = ("accuracy", "macro_f1", "top5", "n", "event_accuracy", "event_macro_f1", "event_n")
+    return {"head": head, **{name: metrics.get(f"{name}_{head}") for name in names}}

@@ -51,7 +51,7 @@ def epoch_line(config: TrainConfig, metrics: Mapping[str, float], *, epoch: int)
         epoch: its number, from 1.
     """
     heads = ", ".join(
-        f"{head} {metrics[f'val_accuracy_{head}']:.3f}"
+        f"{head} {_accuracy(head, metrics)}"
         for head in config.heads
         if f"val_accuracy_{head}" in metrics
     )
@@ -62,6 +62,14 @@ def epoch_line(config: TrainConfig, metrics: Mapping[str, float], *, epoch: int)
         f"{metrics['waiting_share']:.0%} waiting for images, "
         f"{clock((config.max_epochs - epoch) * metrics['seconds'])} to go"
     )
+
+
+def _accuracy(head: str, metrics: Mapping[str, float]) -> str:
+    """Accuracy per image, and per event where a labelled event has several images."""
+    of_images = f"{metrics[f'val_accuracy_{head}']:.3f}"
+    if metrics[f"val_event_n_{head}"] == metrics[f"val_n_{head}"]:
+        return of_images
+    return f"{of_images} (events {metrics[f'val_event_accuracy_{head}']:.3f})"
 
 
 def ending(
