@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ctc_ray.config.choices import Mixing
 from ctc_ray.config.training import LossConfig
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX, Batch
@@ -23,6 +24,8 @@ KINDS = {
     "weighted": LossConfig(class_weights="inverse", label_smoothing=0.1),
     "focal": LossConfig(class_weights="effective-number", focal_gamma=2, logit_adjustment=1),
 }
+MIXED: tuple[Mixing, ...] = ("none", "mixup", "cutmix")
+HEAD_WEIGHTS = {"young": 2.0}
 N_PARTS = (1, 3)  # batches per step
 SHARES = (0.0, 0.5, 0.97, 0.99, 1.0)
 N_ROWS, N_WORKERS = 64, 4
@@ -77,11 +80,22 @@ def cut(batch: Batch, first: int, last: int) -> Batch:
     )
 
 
-def step(model: nn.Module, batches: list[Batch], kind: str, workers: Workers | None = None) -> None:
+def n_images_of(head: str) -> range:
+    """Training images of each class, which the class weights are made of."""
+    return range(5, 5 + LABELS.n_classes(head))
+
+
+def step(
+    model: nn.Module,
+    batches: list[Batch],
+    kind: str,
+    mix: Mixing = "none",
+    workers: Workers | None = None,
+) -> None:
     """One step of plain SGD with a rate of 1: the weights move by the gradient."""
-    heads = {h: head_settings(KINDS[kind], range(5, 5 + LABELS.n_classes(h))) for h in LABELS.heads}
-    loss = LossSettings({"young": 2.0}, heads, workers)
-    settings = EpochSettings(LABELS, loss, accumulate=len(batches))
+    heads = {head: head_settings(KINDS[kind], n_images_of(head)) for head in LABELS.heads}
+    loss = LossSettings(HEAD_WEIGHTS, heads, workers)
+    settings = EpochSettings(LABELS, loss, accumulate=len(batches), mix=mix, mix_alpha=1.0)
     train_epoch(model, batches, torch.optim.SGD(model.parameters(), lr=1.0), settings, epoch=0)
 
 
@@ -97,8 +111,8 @@ def work(rank: int, folder: str) -> None:
     found = {}
     for n_workers in (2, 4):
         group = dist.new_group(list(range(n_workers)))
-        cases = list(itertools.product(KINDS, N_PARTS, SHARES))
-        for kind, n_parts, missing in cases if rank < n_workers else ():
+        cases = list(itertools.product(KINDS, MIXED, N_PARTS, SHARES))
+        for kind, mix, n_parts, missing in cases if rank < n_workers else ():
             model = Linear()
 
             def total(values: Tensor, group: dist.ProcessGroup = group) -> Tensor:
@@ -107,26 +121,30 @@ def work(rank: int, folder: str) -> None:
 
             wrapped = DistributedDataParallel(model, process_group=group)
             part = share(rows(missing), rank, n_workers)
-            step(wrapped, parts(part, n_parts), kind, Workers(n_workers, total))
-            found[n_workers, kind, n_parts, missing] = moved(model)
+            step(wrapped, parts(part, n_parts), kind, mix, Workers(n_workers, total))
+            found[n_workers, kind, mix, n_parts, missing] = moved(model)
     if rank == 0:
         torch.save(found, f"{folder}/moved.pt")
     dist.barrier()
     dist.destroy_process_group()
 
 
-Moved = dict[tuple[int, str, int, float], Tensor]
+Moved = dict[tuple[int, str, Mixing, int, float], Tensor]
 
 
 def moved_by_workers(folder: str) -> Moved:
-    """Workers, kind of loss, batches per step, share of missing labels -> how the weights moved."""
+    """How the weights moved, by the case.
+
+    Returns:
+        workers, kind of loss, mixing, batches per step, share of missing labels -> the change.
+    """
     mp.spawn(work, (folder,), nprocs=N_WORKERS)
     found: Moved = torch.load(f"{folder}/moved.pt", weights_only=True)
     return found
 
 
-def moved_by_one(kind: str, missing: float) -> Tensor:
-    """How the weights of a worker move that has all rows in one batch."""
+def moved_by_one(kind: str, missing: float, mix: Mixing = "none", n_parts: int = 1) -> Tensor:
+    """How the weights of a worker move that has all rows."""
     model = Linear()
-    step(model, [rows(missing)], kind)
+    step(model, parts(rows(missing), n_parts), kind, mix)
     return moved(model)

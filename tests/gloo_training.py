@@ -43,8 +43,9 @@ def trained(folder: Path, fields: dict[str, Any], parts: list[Part]) -> dict[str
     """What the parts, one after the other, have read and learnt.
 
     Returns:
-        weights: the bytes of the last state; history; read: epoch -> image ids that were learnt
-        from, of updates that a checkpoint or the end has kept.
+        weights: the bytes of the last state; state; history; final: metrics of the model that is
+        kept; read: epoch -> image ids that were learnt from, of updates that a checkpoint or the
+        end has kept.
     """
     folder.mkdir()
     (folder / "fields.json").write_text(json.dumps(fields))
@@ -55,8 +56,10 @@ def trained(folder: Path, fields: dict[str, Any], parts: list[Part]) -> dict[str
         for rank in range(part.n_workers):
             for epoch, names in json.loads((folder / f"read-{rank}.json").read_text()).items():
                 read.setdefault(epoch, []).extend(names)
-    found = torch.load(folder / "done.pt", weights_only=True)
-    return {**found, "read": read}
+    found = torch.load(folder / "done-0.pt", weights_only=True)
+    finals = [json.loads(path.read_text()) for path in sorted(folder.glob("final-*.json"))]
+    assert all(final == finals[0] for final in finals)  # every worker knows them
+    return {**found, "final": finals[0], "read": read}
 
 
 def _work(rank: int, folder: Path, store: Path, part: Part) -> None:
@@ -73,9 +76,12 @@ def _work(rank: int, folder: Path, store: Path, part: Part) -> None:
     read = _train(job, folder / "state.pt", part)
     (folder / f"read-{rank}.json").write_text(json.dumps(read))
     dist.barrier()
-    if rank == 0 and job.is_done:
-        done = {"weights": job._model.state_dict(), "history": job._history}
-        torch.save(done, folder / "done.pt")
+    if job.is_done:
+        done = {"weights": job._model.state_dict(), "history": job._history, "state": job.state()}
+        torch.save(done, folder / f"done-{rank}.pt")
+        final = job.end()
+        metrics = final.for_file(job._model.label_space, monitor=config.monitor)
+        (folder / f"final-{rank}.json").write_text(json.dumps(metrics))
     dist.destroy_process_group()
 
 

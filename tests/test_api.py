@@ -105,7 +105,7 @@ def test_type_checkers_see_the_names_that_programs_get() -> None:
 def test_the_package_is_typed_where_it_is_installed() -> None:
     assert (ROOT / "ctc_ray" / "py.typed").is_file()
     tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
-    assert tools["setuptools"]["package-data"] == {"ctc_ray": ["py.typed"]}
+    assert "py.typed" in tools["setuptools"]["package-data"]["ctc_ray"]
 
 
 def test_every_command_and_its_configuration_is_public() -> None:

@@ -63,7 +63,7 @@ LIBRARIES: dict[str, set[str]] = {
     "scenes": {*ARROW, "PIL", "simplejpeg"},
     "models": {"numpy", "onnx", "safetensors", "timm", "torch"},
     "training": {*ARROW, "torch"},
-    "reports": {*ARROW, "PIL"},
+    "reports": {*ARROW, "PIL", "jinja2", "altair", "vl_convert"},
     "stages": ARROW,
     "front": {"cyclopts", "pydantic", "pydantic_core"},
 }
@@ -73,7 +73,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "images/augment.py": {"torch"},
     "models/downloads.py": {"huggingface_hub"},
     "stages/cluster": {"ray"},
-    "stages/train": {"ray", "tensorboardX", "torch"},
+    "stages/train": {"PIL", "ray", "tensorboardX", "torch"},
     "stages/tune": {"optuna", "ray"},
     "stages/predict": {"torch"},
     "stages/show": {"PIL"},

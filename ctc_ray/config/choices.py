@@ -83,3 +83,6 @@ Direction = Literal["min", "max"]
 
 TimeSource = Literal["original", "digitized", "maker-note", "modify-date", "file-name"]
 """Where the capture time of an image file is read."""
+
+Tracking = Literal["none", "mlflow"]
+"""Where the metrics of a training are logged while it runs."""

@@ -15,7 +15,7 @@ _BUNDLE_FILE = "bundle.json"
 # Of the old data, the old machines, and what the old weights began with.
 _NOT_TAKEN = (
     "dataset_uri", "output_uri", "overwrite", "continue_from", "workers", "gpu_per_worker",
-    "cpu_per_worker", "decode_threads",
+    "cpu_per_worker", "decode_threads", "track",
 )  # fmt: skip
 _NOT_TAKEN_OF_MODEL = ("pretrained", "normalisation")
 

@@ -17,6 +17,7 @@ from ctc_ray.config.choices import (
     Preset,
     Sampling,
     ScheduleName,
+    Tracking,
     UnmappedRule,
 )
 from ctc_ray.config.continuation import continued
@@ -158,7 +159,7 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     --model.backbone resnet18 --model.pretrained true"""
     operational: ClassVar[frozenset[str]] = StageConfig.operational | {
         *("workers", "gpu_per_worker", "cpu_per_worker", "decode_threads"),
-        *("max_epochs", "early_stopping_patience", "checkpoint_minutes"),
+        *("max_epochs", "early_stopping_patience", "checkpoint_minutes", "track"),
     }
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Options": ("max_epochs", "early_stopping_patience"),
@@ -209,6 +210,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """What says which epoch is best, for the epoch that is kept, early stopping and the plateau:
     val_loss, or val_loss, val_accuracy, val_balanced_accuracy, val_macro_f1 or val_top5 of a head,
     for example val_macro_f1_species."""
+    test_split: bool = False
+    """At the end, measure the model that is kept on the split `test`, too: per image and per
+    capture event. It decides nothing in the training."""
     image_choice: ImageChoice = "random"
     """Images used per capture event and epoch. random: one (as in camera-trap-classifier). first:
     its first usable image. all: every image. stack: up to three, in gray, as the channels of one
@@ -254,6 +258,9 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     checkpoint_minutes: float = Field(10.0, ge=0)
     """Minutes between two checkpoints within an epoch, beside the one after each epoch: what a
     killed training has to do again, at most. 0: after each epoch only."""
+    track: Tracking = "none"
+    """mlflow: log the configuration, the metrics of each epoch and the report to the server of
+    MLFLOW_TRACKING_URI, or to ./mlruns. Needs pip install 'ctc-ray[mlflow]'."""
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -322,6 +329,11 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     def is_stack(self) -> bool:
         """Whether the model sees the images of an event as the channels of one."""
         return self.image_choice == "stack"
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Splits of the dataset that the training uses."""
+        return ("train", "val", "test") if self.test_split else ("train", "val")
 
     @property
     def evaluated(self) -> Literal["all", "stack"]:

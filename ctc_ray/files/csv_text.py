@@ -43,6 +43,14 @@ def csv_of_records(records: Sequence[Mapping[str, Cell]]) -> bytes:
     return b"".join(csv_chunks(columns, [rows]))
 
 
+def numbers_of_csv(content: bytes) -> list[dict[str, float]]:
+    """The records of a file by `csv_of_records` that holds numbers; without its empty cells."""
+    return [
+        {name: float(cell) for name, cell in row.items() if cell}
+        for row in csv.DictReader(io.StringIO(content.decode()))
+    ]
+
+
 def _safe(cell: Cell) -> Cell:
     if isinstance(cell, str) and cell[:1] in _FORMULA and not _NUMBER.fullmatch(cell):
         return f"'{cell}"

@@ -17,7 +17,6 @@ import numpy as np
 import safetensors
 import safetensors.torch
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 
 from ctc_ray.errors import ConfigError
@@ -199,6 +198,8 @@ def weight_blocks(backbone: nn.Module) -> dict[nn.Parameter, int]:
     weights = dict(backbone.named_parameters())
     matcher = getattr(backbone, "group_matcher", None)
     if matcher is not None:  # of timm
+        from timm.models import group_parameters  # see _timm_network
+
         numbers = group_parameters(backbone, matcher(coarse=False), reverse=True)
     else:
         blocks = list(dict.fromkeys(_block(name) for name in weights))

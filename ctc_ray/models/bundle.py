@@ -41,6 +41,8 @@ class Provenance(Config):
     """Metrics on the validation split, after the epoch of these weights."""
     n_training_images: dict[str, dict[str, int]]
     """Head -> class -> number of images with this label in the training split."""
+    test_metrics: dict[str, float] = {}  # noqa: RUF012  # pydantic copies it
+    """Metrics on the test split, if they were measured."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,7 +38,9 @@ def _lines(description: Mapping[str, Any]) -> Iterator[str]:
         yield "ctc export --bundle-uri THIS_FOLDER --output-uri MODEL_FILE --format onnx"
     yield "```"
     yield from _class_lines(description["classes"], provenance["n_training_images"])
-    yield from _metric_lines(provenance["metrics"])
+    yield from _metric_lines(provenance["metrics"], "validation")
+    if provenance["test_metrics"]:
+        yield from _metric_lines(provenance["test_metrics"], "test")
     yield from _temperature_lines(description)
     yield from ("", "## Limits", "", _LIMITS)
     yield from ("", "## Training", "")
@@ -70,8 +72,8 @@ def _class_lines(
             yield f"| {_cell(name)} | {counts.get(name, 0) if counts else 'not counted'} |"
 
 
-def _metric_lines(metrics: Mapping[str, float]) -> Iterator[str]:
-    yield from ("", "## Metrics on the validation split", "")
+def _metric_lines(metrics: Mapping[str, float], split: str) -> Iterator[str]:
+    yield from ("", f"## Metrics on the {split} split", "")
     if not metrics:
         yield "Not measured."
         return

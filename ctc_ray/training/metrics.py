@@ -5,16 +5,12 @@ B batch, K classes of a head.
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from ctc_ray.config.training import MONITORED
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX
-from ctc_ray.training.calibration import Calibration
 from ctc_ray.training.losses import head_loss
 
 _TOP = 5
@@ -175,51 +171,3 @@ def macro_f1(confusion_KK: Tensor) -> float:
     labelled_K, predicted_K = confusion_KK.sum(dim=1), confusion_KK.sum(dim=0)
     f1_K = 2 * hits_K / (labelled_K + predicted_K).clamp(min=1)
     return float(f1_K[labelled_K > 0].mean())
-
-
-@dataclass(frozen=True)
-class FinalMetrics:
-    """What the model that is kept answers on the validation split."""
-
-    epoch: int
-    """Whose weights it has, from 1."""
-    metrics: dict[str, float]
-    """See `MetricCounts.compute` and `EventCounts.compute`."""
-    classes: dict[str, dict[str, list[float]]]
-    """Head -> see `MetricCounts.per_class`."""
-    calibrations: dict[str, Calibration]
-    """Head -> its temperature, and the calibration errors without and with it."""
-
-    def with_calibration(self) -> dict[str, float]:
-        """The metrics, and `ece_<head>` and `ece_uncalibrated_<head>`."""
-        found = dict(self.metrics)
-        for head, calibration in self.calibrations.items():
-            found[f"ece_uncalibrated_{head}"] = calibration.ece_before
-            found[f"ece_{head}"] = calibration.ece_after
-        return found
-
-    def for_file(self, label_space: LabelSpace, *, monitor: str) -> dict[str, Any]:
-        """The content of metrics.json."""
-        heads = {}
-        for head in label_space.heads:
-            own = {
-                name.removesuffix(f"_{head}"): value
-                for name, value in self.metrics.items()
-                if name in {f"{kind}_{head}" for kind in (*MONITORED, "n", "event_n")}
-            }
-            rows = zip(*self.classes[head].values(), strict=True)
-            heads[head] = {
-                **own,
-                **asdict(self.calibrations[head]),
-                "classes": [
-                    {"class": name, **dict(zip(self.classes[head], row, strict=True))}
-                    for name, row in zip(label_space.classes[head], rows, strict=True)
-                ],
-            }
-        return {
-            "split": "val",
-            "epoch": self.epoch,
-            "monitor": monitor,
-            "loss": self.metrics.get("loss"),
-            "heads": heads,
-        }

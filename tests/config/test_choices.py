@@ -43,6 +43,7 @@ TAKEN_APART = {
     "SearchMethod": ["stages/tune/searching.py"],
     "StoppingRule": ["stages/tune/searching.py"],
     "TrialState": ["stages/tune/searching.py"],
+    "Tracking": ["stages/train/tracking.py"],
 }
 
 

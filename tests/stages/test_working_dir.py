@@ -31,7 +31,9 @@ def outputs_of_docs() -> set[str]:
 
 def code() -> set[str]:
     files = (p for room in CODE for p in (CHECKOUT / room).rglob("*") if p.is_file())
-    return {str(p.relative_to(CHECKOUT)) for p in files if p.suffix in (".py", ".yaml", ".md")}
+    return {
+        str(p.relative_to(CHECKOUT)) for p in files if p.suffix in (".py", ".html", ".yaml", ".md")
+    }
 
 
 @pytest.fixture(scope="module")

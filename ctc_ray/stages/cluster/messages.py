@@ -3,11 +3,14 @@
 import logging
 import pickle
 import threading
+from collections.abc import Callable
 from typing import Self
 
 import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+_Message = str | dict[str, float]
 
 
 class WorkerLogRelay:
@@ -16,8 +19,19 @@ class WorkerLogRelay:
     They are for people only: when their actor is lost, messages are lost and the work continues.
     """
 
-    def __init__(self, receiver: logging.Logger, every_s: float = 0.5) -> None:
-        self._receiver = receiver
+    def __init__(
+        self,
+        receiver: logging.Logger,
+        every_s: float = 0.5,
+        *,
+        take_metrics: Callable[[dict[str, float]], None] = lambda _: None,
+    ) -> None:
+        """Nothing is relayed yet.
+
+        Args:
+            take_metrics: called on the driver with the messages that are no text.
+        """
+        self._receiver, self._take_metrics = receiver, take_metrics
         self._every_s = every_s
         self._stopped = threading.Event()
         # On the driver's node: another node may be removed during the work.
@@ -54,15 +68,18 @@ class WorkerLogRelay:
         except RayError:
             return
         for message in messages:
-            self._receiver.info("%s", message)
+            if isinstance(message, str):
+                self._receiver.info("%s", message)
+            else:
+                self._take_metrics(message)
 
 
 class _Mailbox:
     def __init__(self) -> None:
-        self._messages: list[str] = []
+        self._messages: list[_Message] = []
         self._failure: bytes | None = None
 
-    def put(self, message: str) -> None:
+    def put(self, message: _Message) -> None:
         self._messages.append(message)
 
     def fail(self, error: bytes) -> None:
@@ -71,6 +88,6 @@ class _Mailbox:
     def failure(self) -> bytes | None:
         return self._failure
 
-    def take(self) -> list[str]:
+    def take(self) -> list[_Message]:
         messages, self._messages = self._messages, []
         return messages

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -25,12 +24,16 @@ from ctc_ray.stages.predict.answer_files import (
     part_number,
     read_versions,
 )
-from ctc_ray.stages.predict.sources import VERSION, decode_batches, image_columns, versions_now
+from ctc_ray.stages.predict.sources import (
+    VERSION,
+    DecodedBatch,
+    decode_batches,
+    image_columns,
+    versions_now,
+)
 
 ANSWER_FILE, ANSWER_ROW = "_answer_file", "_answer_row"
 """Columns of a plan: the file below the output, and the row there, that has an image's answer."""
-
-Batch = tuple[pa.Table, npt.NDArray[np.uint8]]
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,13 @@ class _Scorer:
         n_threads = 1 if self.on_gpu else self.n_threads
         return pa.concat_tables(map_ahead(self._score, batches, n_threads=n_threads))
 
-    def _score(self, batch: Batch) -> pa.Table:
-        rows, pixels_NSSC = batch
-        scored = score_rows(rows, self.bundle.label_space, predict_probs(self.bundle, pixels_NSSC))
-        return scored.append_column(VERSION, rows[VERSION])
+    def _score(self, batch: DecodedBatch) -> pa.Table:
+        probs = {
+            head: np.repeat(probs_MK, batch.n_rows_M, axis=0)
+            for head, probs_MK in predict_probs(self.bundle, batch.pixels_MSSC).items()
+        }
+        scored = score_rows(batch.rows, self.bundle.label_space, probs)
+        return scored.append_column(VERSION, batch.rows[VERSION])
 
     def _with_former_answers(self, rows: pa.Table) -> pa.Table:
         """The rows with the answers that `ANSWER_FILE` and `ANSWER_ROW` say."""

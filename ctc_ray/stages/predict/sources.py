@@ -174,6 +174,19 @@ def _from_shards(rows: pa.Table) -> Iterator[bytes | Failure]:
             yield Failure(failure) if failure else jpegs["jpeg"][row_of[image_id]].as_py()
 
 
+@dataclass(frozen=True)
+class DecodedBatch:
+    """Rows of images, and what the network sees of them: M images."""
+
+    rows: pa.Table
+    """They have their image's `failure`, and the `VERSION` of the file that was read."""
+    pixels_MSSC: npt.NDArray[np.uint8]  # noqa: N815  # shape letters
+    """RGB. The image of each row without a failure, or one stack of the first usable images of
+    each event."""
+    n_rows_M: npt.NDArray[np.int64]  # noqa: N815  # shape letters
+    """Rows without a failure, neighbours among them, that each is the answer for."""
+
+
 def decode_batches(
     config: PredictConfig,
     rows: pa.Table,
@@ -182,14 +195,8 @@ def decode_batches(
     keep_aspect: bool,
     is_stack: bool,
     n_threads: int,
-) -> Iterator[tuple[pa.Table, npt.NDArray[np.uint8]]]:
-    """Batches of `batch_size` rows in their order, and the pixels of the decoded.
-
-    The rows have their image's `failure`, and the `VERSION` of the file that was read.
-
-    Pixels are uint8 RGB (N, S, S, 3), one image per row without a failure: the row's own, or the
-    stack of the first usable images of its event. A batch of stacks holds whole events.
-    """
+) -> Iterator[DecodedBatch]:
+    """Batches of `batch_size` rows in their order. A batch of stacks holds whole events."""
 
     def decode(file: FileContent) -> tuple[npt.NDArray[np.uint8] | Failure, str | None]:
         if isinstance(file.raw, Failure):
@@ -214,24 +221,18 @@ def decode_batches(
         decoded = list(itertools.islice(images, part.num_rows))
         failures = [item.value if isinstance(item, Failure) else None for item, _ in decoded]
         pixels = [item for item, _ in decoded if not isinstance(item, Failure)]
+        n_rows_M = np.ones(len(pixels), np.int64)
         if is_stack:
             usable = pa.array([failure is None for failure in failures], pa.bool_())
-            pixels = _stacks(part["capture_event_id"].filter(usable), pixels)
+            starts = run_starts(part["capture_event_id"].filter(usable))
+            n_rows_M = np.diff(starts, append=len(pixels))
+            pixels = [
+                stack_frames(pixels[at : at + min(n, IMAGES_PER_STACK)])
+                for at, n in zip(starts, n_rows_M, strict=True)
+            ]
         empty = np.zeros((0, image_size, image_size, 3), np.uint8)
         versions = [version for _, version in decoded]
         part = part.select(image_columns(part))
         part = part.append_column("failure", pa.array(failures, pa.string()))
         part = part.append_column(VERSION, pa.array(versions, pa.string()))
-        yield part, np.stack(pixels) if pixels else empty
-
-
-def _stacks(
-    event_ids: pa.ChunkedArray, pixels: list[npt.NDArray[np.uint8]]
-) -> list[npt.NDArray[np.uint8]]:
-    """For each image the stack of its event's first images."""
-    starts = run_starts(event_ids).tolist()
-    found = []
-    for start, stop in itertools.pairwise([*starts, len(pixels)]):
-        stack = stack_frames(pixels[start : min(stop, start + IMAGES_PER_STACK)])
-        found += [stack] * (stop - start)
-    return found
+        yield DecodedBatch(part, np.stack(pixels) if pixels else empty, n_rows_M)

@@ -26,7 +26,7 @@ from ctc_ray.training.sampling import class_sampling
 
 
 class TrainingData:
-    """The training and the validation split of a dataset."""
+    """The splits of a dataset that a training uses."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class TrainingData:
         self._sampling = class_sampling(config.sampling, config.sampled_head, counts)
         self._groups = {
             split: list_row_groups(config.dataset_uri, dataset.shards, split)
-            for split in ("train", "val")
+            for split in config.splits
         }
 
     @property
@@ -84,10 +84,10 @@ class TrainingData:
         settings = self._loader_settings(self._config.changes)
         return read_parts(parts, settings, first_batch=first_batch)
 
-    def to_validate(self, *, rank: int, n_workers: int) -> Iterator[Batch]:
-        """The batches of a worker's share of the validation split."""
+    def to_measure(self, split: str, *, rank: int, n_workers: int) -> Iterator[Batch]:
+        """The batches of a worker's share of a split, unchanged and in its order."""
         plan = plan_evaluation(
-            self._groups["val"], self._config.evaluated, rank=rank, world_size=n_workers
+            self._groups[split], self._config.evaluated, rank=rank, world_size=n_workers
         )
         return read_batches(plan, self._loader_settings())
 

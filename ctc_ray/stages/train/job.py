@@ -7,7 +7,7 @@ continues as if it had never stopped.
 import io
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -24,17 +24,15 @@ from ctc_ray.models.low_rank import merge_low_rank
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.models.starting_weights import backbone_to_begin_with
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.stages.train import result, telling
+from ctc_ray.stages.train import result, samples, telling
 from ctc_ray.stages.train.computing import compile_backbone
 from ctc_ray.stages.train.data import TrainingData
-from ctc_ray.stages.train.first_model import (
-    make_model,
-    normalisation_of,
-    with_heads_of,
-)
+from ctc_ray.stages.train.first_model import make_model, normalisation_of, with_heads_of
 from ctc_ray.stages.train.in_epoch import InEpoch
+from ctc_ray.stages.train.measuring import Measuring
 from ctc_ray.stages.train.pauses import Pauses
 from ctc_ray.stages.train.pixels import is_cpu
+from ctc_ray.stages.train.tensorboard import SPEED
 from ctc_ray.stages.train.weights import (
     between,
     copy,
@@ -42,22 +40,14 @@ from ctc_ray.stages.train.weights import (
     moving_average,
     sum_over_workers,
 )
-from ctc_ray.training.calibration import CalibrationCounts
-from ctc_ray.training.epoch_shares import n_items
-from ctc_ray.training.event_metrics import EventCounts
-from ctc_ray.training.loop import (
-    EpochSettings,
-    Updates,
-    evaluate,
-    new_counts,
-    train_epoch,
-)
+from ctc_ray.training.batches import Batch
+from ctc_ray.training.epoch_shares import Stretch, n_items
+from ctc_ray.training.final_metrics import FinalMetrics
+from ctc_ray.training.loop import EpochSettings, Updates, new_counts, train_epoch
 from ctc_ray.training.losses import Workers, loss_settings
-from ctc_ray.training.metrics import FinalMetrics, MetricCounts
+from ctc_ray.training.metrics import MetricCounts
 from ctc_ray.training.optimizer import EarlyStopping, LearningRateSchedule, make_optimizer
-from ctc_ray.training.plans import (
-    batch_sizes,
-)
+from ctc_ray.training.plans import batch_sizes
 from ctc_ray.training.timed_batches import TimedBatches
 
 
@@ -103,6 +93,7 @@ class TrainingJob:
         self._data = TrainingData(
             config, dataset, labels, counts, image_size=self._image_size, device=device
         )
+        self._measuring = Measuring(self._settings, self._to_measure, self._sum)
         normalisation = normalisation_of(config, backbone, start, self._data.statistics)
         self._model = make_model(config, labels, backbone, normalisation).to(device)
         self.told = with_heads_of(start, self._model, config)
@@ -172,14 +163,21 @@ class TrainingJob:
         return telling.ending(self._config, self._stopping, self._history)
 
     def line(self, metrics: dict[str, float]) -> str:
-        """An epoch in words."""
-        return telling.epoch_line(
-            self._config,
-            metrics,
-            epoch=len(self._history),
-            images_s=(self._n_trained + self._data.n_val) / metrics["seconds"],
-            waited=self.waited_s / metrics["seconds"],
-        )
+        """An epoch in words, from its metrics and its speed."""
+        return telling.epoch_line(self._config, metrics, epoch=len(self._history))
+
+    def speed(self, seconds: float) -> dict[str, float]:
+        """How fast the last epoch was since a state was loaded; see `tensorboard.SPEED`."""
+        rate = (self._n_trained + self._data.n_val) / seconds
+        values = (round(seconds, 2), round(rate, 1), round(self.waited_s / seconds, 4))
+        return dict(zip(SPEED, values, strict=True))
+
+    def write_samples(self) -> None:
+        """Write images of the first epoch as the model sees them, before they are mixed."""
+        n_images = min(samples.N_SAMPLES, self._n_items(0))
+        share = (Stretch(self._n_workers, self._rank, 0, n_images),)
+        batches = list(self._data.batches(share, 0, first_batch=0))
+        samples.write(self._config.output_uri, batches, self._settings)
 
     def next_epoch(
         self,
@@ -241,10 +239,10 @@ class TrainingJob:
             updates=Updates(rate, begun.n_updates, counts, after_update),
         )
         self._share_statistics()
-        events = self._event_counts()
-        for prefix, found in (("train", trained), ("val", self._evaluate(events=events))):
-            metrics |= {f"{prefix}_{name}": v for name, v in self._summed(found).items()}
-        metrics |= {f"val_{name}": value for name, value in self._summed(events).items()}
+        trained.all_reduce(self._sum)
+        val = self._measuring.on(self._measured, "val")
+        for prefix, found in (("train", trained.compute()), ("val", val.metrics)):
+            metrics |= {f"{prefix}_{name}": value for name, value in found.items()}
         self._after(epoch, metrics)
         self._in_epoch = None
         self.waited_s, self._n_trained = batches.waited_s, self._n_workers * batches.n_images
@@ -258,18 +256,9 @@ class TrainingJob:
         """The sum over all workers; each must call this."""
         return sum_over_workers(tensor) if self._n_workers > 1 else tensor
 
-    def _event_counts(self, temperatures: Mapping[str, float] | None = None) -> EventCounts:
-        labels, device = self._settings.label_space, self._settings.device
-        return EventCounts(labels, temperatures=temperatures, device=device)
-
-    def _evaluate(
-        self, calibration: CalibrationCounts | None = None, events: EventCounts | None = None
-    ) -> MetricCounts:
-        """Counts of this worker's share of the validation split."""
-        batches = self._data.to_validate(rank=self._rank, n_workers=self._n_workers)
-        return evaluate(
-            self._measured, batches, self._settings, calibration=calibration, events=events
-        )
+    def _to_measure(self, split: str) -> Iterator[Batch]:
+        """The batches of this worker's share of a split."""
+        return self._data.to_measure(split, rank=self._rank, n_workers=self._n_workers)
 
     def _share_statistics(self) -> None:
         """Give every worker the batch statistics of the first, whose model is the one saved.
@@ -296,10 +285,6 @@ class TrainingJob:
         if self._stopping.is_best or not self._best:
             self._best = copy(self._measured.state_dict())
         self._history.append(dict(metrics))
-
-    def _summed(self, counts: MetricCounts | EventCounts) -> dict[str, float]:
-        counts.all_reduce(self._sum)
-        return counts.compute()
 
     @property
     def history(self) -> Sequence[Mapping[str, float]]:
@@ -364,20 +349,8 @@ class TrainingJob:
             backbone = self._measured.backbone
             backbone.load_state_dict(between(self._start, backbone.state_dict(), share))
         merge_low_rank(self._measured.backbone)
-        calibration = CalibrationCounts(self._settings.label_space, device=self._settings.device)
-        events = self._event_counts()
-        counts = self._evaluate(calibration, events)
-        calibration.all_reduce(self._sum)
-        calibrations = calibration.compute()
-        temperatures = {head: found.temperature for head, found in calibrations.items()}
-        if any(value != 1 for value in temperatures.values()):  # they change means of probabilities
-            events = self._event_counts(temperatures)
-            self._evaluate(events=events)
-        return FinalMetrics(
-            epoch=self._stopping.best_epoch + 1,
-            metrics=self._summed(counts) | self._summed(events),
-            classes={head: counts.per_class(head) for head in self._settings.label_space.heads},
-            calibrations=calibrations,
+        return self._measuring.kept(
+            self._measured, epoch=self._stopping.best_epoch + 1, on_test=self._config.test_split
         )
 
     def write_bundle(self, final: FinalMetrics) -> None:

@@ -3,7 +3,6 @@
 import logging
 import pickle
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -24,7 +23,8 @@ from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.cluster.errors import as_error, ray_work
 from ctc_ray.stages.cluster.messages import WorkerLogRelay
 from ctc_ray.stages.train.computing import repeatable
-from ctc_ray.stages.train.worker import Session, train_worker
+from ctc_ray.stages.train.tracking import Tracker
+from ctc_ray.stages.train.worker import Session, Trial, train_worker
 
 logger = logging.getLogger(__name__)
 
@@ -39,16 +39,18 @@ _OF_CODE_OR_DATA = (
     NotADirectoryError,
     UnusableStoreError,
 )
-_MAX_RESTARTS = 3  # after a lost node or worker; each resumes from the last checkpoint
+# After a worker or an unannounced node is lost; each resumes from the last checkpoint. Ray counts
+# nodes that are taken away after a notice by themselves (max_preemption_failures), without limit.
+_MAX_RESTARTS = 3
 
 
 def train_on_ray(
     config: TrainConfig,
     dataset: Manifest,
     claim: Claim,
-    callbacks: Sequence[Any],
+    trial: Trial | None,
     *,
-    n_trainings: int,
+    tracker: Tracker,
 ) -> None:
     """Train with the workers that the configuration asks for; the bundle is written at the end.
 
@@ -57,8 +59,8 @@ def train_on_ray(
     the training.
 
     Args:
-        callbacks: of Ray Train, e.g. to report to Ray Tune.
-        n_trainings: how many run at the same time.
+        trial: of a search.
+        tracker: gets the metrics of each epoch, on the driver.
 
     Raises:
         CtcError: what a worker raised for the user.
@@ -66,8 +68,8 @@ def train_on_ray(
     with ray_work():
         connect()
         try:
-            with WorkerLogRelay(logger) as relay:
-                _trainer(config, dataset, claim, relay, callbacks, n_trainings).fit()
+            with WorkerLogRelay(logger, take_metrics=tracker.add_epoch) as relay:
+                _trainer(config, dataset, claim, relay, trial).fit()
                 if (failure := relay.failure()) is not None:
                     raise failure
         except ray.train.WorkerGroupError as error:
@@ -82,8 +84,7 @@ def _trainer(
     dataset: Manifest,
     claim: Claim,
     relay: WorkerLogRelay,
-    callbacks: Sequence[Any],
-    n_trainings: int,
+    trial: Trial | None,
 ) -> TorchTrainer:
     least, most = config.workers_range
     resources = {"CPU": config.cpu_per_worker}
@@ -96,8 +97,8 @@ def _trainer(
             "dataset": dataset.model_dump(mode="json"),
             "claim": claim,
             "mailbox": relay.mailbox,
-            "n_trainings": n_trainings,
-            "keeps_last": not callbacks,
+            "n_trainings": 1 if trial is None else trial.n_trainings,
+            "keeps_last": trial is None,
         },
         scaling_config=ray.train.ScalingConfig(
             num_workers=most if least == most else (least, most),
@@ -108,7 +109,7 @@ def _trainer(
             name="run",
             storage_path=storage.join(config.output_uri, WORK_FOLDER),
             failure_config=ray.train.FailureConfig(max_failures=_MAX_RESTARTS),
-            callbacks=list(callbacks),
+            callbacks=[] if trial is None else list(trial.callbacks),
         ),
     )
 
@@ -118,6 +119,12 @@ def _work(settings: dict[str, Any]) -> None:
     logs.set_up()
     context = ray.train.get_context()
     mailbox = settings["mailbox"]
+
+    def report(metrics: dict[str, float]) -> None:
+        if context.get_world_rank() == 0:
+            mailbox.put.remote(metrics)
+        ray.train.report(metrics)
+
     session = Session(
         rank=context.get_world_rank(),
         n_workers=context.get_world_size(),
@@ -125,7 +132,7 @@ def _work(settings: dict[str, Any]) -> None:
         n_trainings=settings["n_trainings"],
         device=get_device(),
         wrap=prepare_model,
-        report=ray.train.report,
+        report=report,
         show=lambda line: mailbox.put.remote(line),
         keeps_last=settings["keeps_last"],
         is_leaving=lambda: ray.train.get_preemption_info() is not None,

@@ -8,7 +8,7 @@ from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.models.bundle import HISTORY_FILE, METRICS_FILE, Bundle, Provenance, save_bundle
 from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.runs.manifest import Manifest, manifest_fingerprint
-from ctc_ray.training.metrics import FinalMetrics
+from ctc_ray.training.final_metrics import FinalMetrics
 
 
 def write(
@@ -33,6 +33,7 @@ def write(
         data_fingerprint=manifest_fingerprint(config.dataset_uri),
         metrics=final.with_calibration(),
         n_training_images={h: dataset.labels["train"][h] for h in config.heads},
+        test_metrics={} if final.test is None else final.test.metrics,
     )
     bundle = Bundle(
         model,

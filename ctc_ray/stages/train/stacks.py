@@ -1,6 +1,7 @@
 """Whether the capture events of a dataset fit into stacks, looked up before a training begins."""
 
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -13,8 +14,8 @@ from ctc_ray.training.plans import RowGroup, list_row_groups
 _READ_THREADS = 8
 
 
-def require_short_events(dataset_uri: str, dataset: Manifest) -> None:
-    """Check that no event of training or validation has more usable images than a stack holds.
+def require_short_events(dataset_uri: str, dataset: Manifest, splits: Sequence[str]) -> None:
+    """Check that no event of the splits has more usable images than a stack holds.
 
     Only ids and failures are read.
 
@@ -23,7 +24,7 @@ def require_short_events(dataset_uri: str, dataset: Manifest) -> None:
     """
     groups = [
         group
-        for split in ("train", "val")
+        for split in splits
         for group in list_row_groups(dataset_uri, dataset.shards, split)
         if group.n_images > group.n_events
     ]

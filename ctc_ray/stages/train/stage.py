@@ -1,13 +1,13 @@
 """`ctc train`: learn a model with one output per head, on one or many workers.
 
 in:  SHARD of a finished dataset
-out: a bundle (weights, labels, pre-processing, provenance, card), history.csv, _manifest.json
+out: a bundle (weights, labels, pre-processing, provenance, card), history.csv, metrics.json,
+     training.html, training.png, TensorBoard files, _manifest.json
 """
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -26,27 +26,18 @@ from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, r
 from ctc_ray.runs.output_folder import Run, open_run
 from ctc_ray.runs.records import BundleRecord
 from ctc_ray.stages.cluster.in_process_or_ray import is_on_cluster
+from ctc_ray.stages.train import report, telling, tracking
 from ctc_ray.stages.train.checkpoints import LAST_FILE
 from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.mapped_classes import with_classes
 from ctc_ray.stages.train.stacks import require_short_events
 from ctc_ray.stages.train.worker import Session, train_worker
+from ctc_ray.stages.train.worker import Trial as Trial  # of a search
 from ctc_ray.training.plans import list_row_groups
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Trial:
-    """What a training has to know that is one of several of a search."""
-
-    n_trainings: int
-    """How many run at the same time, this one included; they share the CPUs."""
-    report: Callable[[Mapping[str, float]], None] | None = None
-    """Called with the metrics of each epoch, also of those before the training was resumed. With
-    it, the training runs in this process."""
-    callbacks: Sequence[Any] = ()
-    """Of Ray Train, which report from its workers."""
+_OR_WITHOUT = {"test": ", or train without --test-split"}
 
 
 def run(config: TrainConfig, *, trial: Trial | None = None) -> Manifest:
@@ -63,6 +54,7 @@ def run(config: TrainConfig, *, trial: Trial | None = None) -> Manifest:
             update={"pretrained": absolute_weights(config.model.pretrained)}
         ),
     )
+    tracking.check(config, is_trial=trial is not None)
     dataset = check_dataset(config)
     inputs = inputs_of(config)
     fields = {**config.result_fields(), "inputs": inputs}
@@ -84,16 +76,20 @@ def run(config: TrainConfig, *, trial: Trial | None = None) -> Manifest:
     ) as run:
         if isinstance(run, Manifest):
             return run
-        if is_here:
-            _train_here(config, dataset, run.claim, trial)
-        else:
-            from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
+        with tracking.tracked(config) as tracker:
+            if is_here:
+                _train_here(config, dataset, run.claim, tracker, trial)
+            else:
+                from ctc_ray.stages.train.on_ray import train_on_ray  # Ray takes seconds to import
 
-            callbacks, n_trainings = (
-                ((), 1) if trial is None else (trial.callbacks, trial.n_trainings)
-            )
-            train_on_ray(config, dataset, run.claim, callbacks, n_trainings=n_trainings)
-        return _finish(config, run, fields)
+                train_on_ray(config, dataset, run.claim, trial, tracker=tracker)
+            if trial is None:  # a search reports its trials together
+                report.write(config.output_uri)
+            manifest = _finish(config, run, fields)
+            tracker.finish()
+        if trial is None:
+            logger.info("%s", telling.how_to_view(config.output_uri))
+        return manifest
 
 
 def _has_more(config: TrainConfig) -> bool:
@@ -129,9 +125,21 @@ def with_gpus(config: TrainConfig, *, on_cluster: bool) -> TrainConfig:
     return config.replaced(gpu_per_worker=1 if n_gpus >= config.workers_range[0] else 0)
 
 
-def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim, trial: Trial | None) -> None:
+def _train_here(
+    config: TrainConfig,
+    dataset: Manifest,
+    claim: Claim,
+    tracker: tracking.Tracker,
+    trial: Trial | None,
+) -> None:
     """Train with one worker in this process, on its CPUs or its GPU."""
-    report = None if trial is None else trial.report
+    report_resumed = None if trial is None else trial.report
+
+    def report_epoch(metrics: Mapping[str, float]) -> None:
+        tracker.add_epoch(metrics)
+        if report_resumed is not None:
+            report_resumed(metrics)
+
     session = Session(
         rank=0,
         n_workers=1,
@@ -139,13 +147,22 @@ def _train_here(config: TrainConfig, dataset: Manifest, claim: Claim, trial: Tri
         n_trainings=1 if trial is None else trial.n_trainings,
         device="cuda" if config.gpus else "cpu",
         wrap=lambda model: model,
-        report=report or (lambda _: None),
-        report_resumed=report or (lambda _: None),
+        report=report_epoch,
+        report_resumed=report_resumed or (lambda _: None),
         show=lambda line: logger.info("%s", line),
         keeps_last=trial is None,
     )
     with repeatable(is_on=config.deterministic):
         train_worker(config, dataset, claim, session)
+
+
+def check_trial(config: TrainConfig) -> None:
+    """Check what a trial of a search needs beside the dataset and the machines.
+
+    Raises:
+        ConfigError: it cannot be tracked as it shall be.
+    """
+    tracking.check(config, is_trial=True)
 
 
 def check_dataset(config: TrainConfig) -> Manifest:
@@ -162,16 +179,17 @@ def check_dataset(config: TrainConfig) -> Manifest:
             raise LabelError(f"heads: {head!r} is no head of the dataset; its heads are {known}")
     dataset = with_classes(dataset, config)
     LabelSpace.from_json(dataset.classes).select(config.heads)
-    for split in ("train", "val"):
+    for split in config.splits:
         if not any(s.split == split and s.n_images > s.n_failed for s in dataset.shards):
             splits = sorted({shard.split for shard in dataset.shards})
             raise ConfigError(
                 f"{config.dataset_uri}: no usable image in split {split!r}; splits are "
-                f"{', '.join(splits)} (set split.by and split.fractions of create-dataset)"
+                f"{', '.join(splits)} (set split.by and split.fractions of create-dataset"
+                f"{_OR_WITHOUT.get(split, '')})"
             )
     _check_labels(config, dataset)
     if config.is_stack and not config.stack_first_3:
-        require_short_events(config.dataset_uri, dataset)
+        require_short_events(config.dataset_uri, dataset, config.splits)
     weights = config.model.pretrained
     if isinstance(weights, str) and not storage.exists(weights):
         raise ConfigError(f"model.pretrained: {weights}: no such file")
@@ -250,12 +268,12 @@ def _why_one_image(config: TrainConfig, dataset: Manifest) -> str:
 
 
 def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
-    for split in ("train", "val"):
+    for split in config.splits:
         for head in config.heads:
             if not any(dataset.labels[split][head].values()):
                 raise ConfigError(
                     f"{config.dataset_uri}: no usable image of split {split!r} has a label of head "
-                    f"{head!r}; leave the head out, or split otherwise"
+                    f"{head!r}; leave the head out, or split otherwise{_OR_WITHOUT.get(split, '')}"
                 )
     for head in config.heads:
         counts = dataset.labels["train"][head]
@@ -272,8 +290,8 @@ def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
 
 def _finish(config: TrainConfig, run: Run, fields: dict[str, Any]) -> Manifest:
     bundle = load_bundle(config.output_uri)
-    metrics = bundle.provenance.metrics
-    heads = bundle.label_space.heads
+    about = bundle.provenance
+    measured = {"validation": about.metrics, "test": about.test_metrics}
     manifest = Manifest(
         kind="bundle",
         config={name: value for name, value in fields.items() if name != "inputs"},
@@ -287,18 +305,19 @@ def _finish(config: TrainConfig, run: Run, fields: dict[str, Any]) -> Manifest:
         summary={
             "image_size": bundle.image_size,
             "keep_aspect": bundle.keep_aspect,
-            "val_loss": metrics["loss"],
-            "on the validation split": [
-                {
-                    "head": head,
-                    **{
-                        k: metrics.get(f"{k}_{head}") for k in ("accuracy", "macro_f1", "top5", "n")
-                    },
-                }
-                for head in heads
-            ],
+            "val_loss": about.metrics["loss"],
+            **{
+                f"on the {split} split": [_row(head, found) for head in bundle.label_space.heads]
+                for split, found in measured.items()
+                if found
+            },
         },
     )
     run.finish(manifest)
     logger.info("wrote the model to %s", config.output_uri)
     return manifest
+
+
+def _row(head: str, metrics: Mapping[str, float]) -> dict[str, str | float | None]:
+    names = ("accuracy", "macro_f1", "top5", "n", "event_accuracy", "event_macro_f1", "event_n")
+    return {"head": head, **{name: metrics.get(f"{name}_{head}") for name in names}}

@@ -1,12 +1,15 @@
 """What a training tells the user, in words: what it is, each epoch, and why it ends."""
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 import torch
 
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.console.progress import clock
+from ctc_ray.files import storage
 from ctc_ray.stages.train.pixels import is_cpu
+from ctc_ray.stages.train.report import PAGE_FILE
 from ctc_ray.training.loop import EpochSettings
 from ctc_ray.training.optimizer import EarlyStopping
 from ctc_ray.training.plans import batch_sizes
@@ -40,32 +43,33 @@ def about(
     )
 
 
-def epoch_line(
-    config: TrainConfig,
-    metrics: Mapping[str, float],
-    *,
-    epoch: int,
-    images_s: float,
-    waited: float,
-) -> str:
+def epoch_line(config: TrainConfig, metrics: Mapping[str, float], *, epoch: int) -> str:
     """A finished epoch: losses, accuracies, rate, time to go if no epoch is saved.
 
     Args:
+        metrics: and the speed, see `tensorboard.SPEED`.
         epoch: its number, from 1.
-        images_s: images per second, of training and validation.
-        waited: share of the time in which there was no batch.
     """
     heads = ", ".join(
-        f"{head} {metrics[f'val_accuracy_{head}']:.3f}"
+        f"{head} {_accuracy(head, metrics)}"
         for head in config.heads
         if f"val_accuracy_{head}" in metrics
     )
     return (
         f"epoch {epoch}/{config.max_epochs}: loss {metrics['train_loss']:.3f}, "
         f"val_loss {metrics['val_loss']:.3f}, val accuracy: {heads}, "
-        f"{images_s:.0f} images/s, {waited:.0%} waiting for images, "
+        f"{metrics['images_per_s']:.0f} images/s, "
+        f"{metrics['waiting_share']:.0%} waiting for images, "
         f"{clock((config.max_epochs - epoch) * metrics['seconds'])} to go"
     )
+
+
+def _accuracy(head: str, metrics: Mapping[str, float]) -> str:
+    """Accuracy per image, and per event where a labelled event has several images."""
+    of_images = f"{metrics[f'val_accuracy_{head}']:.3f}"
+    if metrics[f"val_event_n_{head}"] == metrics[f"val_n_{head}"]:
+        return of_images
+    return f"{of_images} (events {metrics[f'val_event_accuracy_{head}']:.3f})"
 
 
 def ending(
@@ -79,3 +83,19 @@ def ending(
     )
     value = history[stopping.best_epoch][config.monitor]
     return f"{why}; epoch {stopping.best_epoch + 1} is kept, with {config.monitor} {value:.4f}"
+
+
+def how_to_view(output_uri: str) -> str:
+    """Where the report of a training is, and the commands that show its TensorBoard files."""
+    page, name = storage.join(output_uri, PAGE_FILE), output_uri.rstrip("/").rpartition("/")[2]
+    files, copy = storage.join(output_uri, "tensorboard"), f"{name}/tensorboard"
+    if output_uri.startswith("s3://"):
+        commands = f"aws s3 sync {quote(files)} {quote(copy)} && tensorboard --logdir {quote(copy)}"
+    elif storage.is_remote(output_uri):
+        commands = (
+            f"gcloud storage rsync -r {quote(files)} {quote(copy)} && "
+            f"tensorboard --logdir {quote(copy)}"
+        )
+    else:
+        commands = f"tensorboard --logdir {quote(files)}"
+    return f"see {page}, or run: {commands}"

@@ -1,7 +1,7 @@
-"""The history of a training as a file of TensorBoard's; the same history gives the same bytes.
+"""What a training leaves as files of TensorBoard's; the same history gives the same bytes.
 
-`tensorboard --logdir MODEL` shows it. A file of a store must be copied first: TensorBoard reads
-s3:// only with a library of its own.
+`tensorboard --logdir MODEL` shows it, and as runs of their own `speed` and `images`. A file of a
+store must be copied first: TensorBoard reads s3:// only with a library of its own.
 """
 
 import io
@@ -14,7 +14,13 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from ctc_ray.config.training import MONITORED
 
-EVENTS_FILE = "tensorboard/events.out.tfevents.0.ctc"
+_NAME = "events.out.tfevents.0.ctc"
+EVENTS_FILE = f"tensorboard/{_NAME}"
+SPEED_EVENTS_FILE = f"tensorboard/speed/{_NAME}"
+IMAGES_EVENTS_FILE = f"tensorboard/images/{_NAME}"
+SPEED = ("seconds", "images_per_s", "waiting_share")
+"""How fast an epoch was: how long it took, images of training and validation per second, and the
+share of the time in which there was no batch."""
 _MASK = 0xA282EAD8  # of TFRecord's checksums
 
 
@@ -26,8 +32,7 @@ def events_of(history: Sequence[Mapping[str, float]]) -> bytes:
     Args:
         history: one row per epoch, with its number, from 1, as `epoch`.
     """
-    content = io.BytesIO()
-    _write(content, Event(wall_time=0.0, file_version="brain.Event:2"))
+    content = _begun()
     for row in history:
         epoch = int(row["epoch"])
         values = [
@@ -39,6 +44,20 @@ def events_of(history: Sequence[Mapping[str, float]]) -> bytes:
     return content.getvalue()
 
 
+def events_of_image(tag: str, png: bytes, *, width: int, height: int) -> bytes:
+    """One image, before the first epoch."""
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    content = _begun()
+    _write(content, Event(summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
+    return content.getvalue()
+
+
+def _begun() -> io.BytesIO:
+    content = io.BytesIO()
+    _write(content, Event(wall_time=0.0, file_version="brain.Event:2"))
+    return content
+
+
 def _tag(column: str) -> str:
     """Groups the columns of a head: `val_accuracy_species` is `species/val_accuracy`."""
     for metric in MONITORED:
@@ -46,7 +65,7 @@ def _tag(column: str) -> str:
             prefix = f"{split}_{metric}_"
             if column.startswith(prefix):
                 return f"{column[len(prefix) :]}/{split}_{metric}"
-    return f"training/{column}"
+    return f"{'speed' if column in SPEED else 'training'}/{column}"
 
 
 def _write(content: io.BytesIO, event: Event) -> None:

@@ -5,8 +5,9 @@ number of workers on CPUs, the weights are equal whether the run was killed or n
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -18,7 +19,8 @@ from ctc_ray.runs.machine import n_cpus
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.train.checkpoints import LAST_FILE, Checkpoints, read_checkpoint
 from ctc_ray.stages.train.job import TrainingJob
-from ctc_ray.stages.train.tensorboard import EVENTS_FILE, events_of
+from ctc_ray.stages.train.speed import add_epoch
+from ctc_ray.stages.train.tensorboard import EVENTS_FILE, IMAGES_EVENTS_FILE, events_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,19 @@ class Session:
     """Whether a node is about to be taken away; every worker asks after the same updates."""
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What a training has to know that is one of several of a search."""
+
+    n_trainings: int
+    """How many run at the same time, this one included; they share the CPUs."""
+    report: Callable[[Mapping[str, float]], None] | None = None
+    """Called with the metrics of each epoch, also of those before the training was resumed. With
+    it, the training runs in this process."""
+    callbacks: Sequence[Any] = ()
+    """Of Ray Train, which report from its workers."""
+
+
 def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: Session) -> None:
     """Do this worker's share of every epoch, until the last or until nothing improves.
 
@@ -67,6 +82,7 @@ def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: 
         show(line)
     _resume(job, config.output_uri, session, show)
     job.wrap(session.wrap)
+    _write_samples(config.output_uri, job, session)
     with Checkpoints(config.output_uri, claim, minutes=config.checkpoint_minutes) as checkpoints:
         while not job.is_done:
             _do_epoch(job, checkpoints, session, show)
@@ -100,9 +116,11 @@ def _do_epoch(
 
     began = time.perf_counter()
     metrics = job.next_epoch(show, is_wanted=is_wanted, save=checkpoints.save)
-    metrics["seconds"] = round(time.perf_counter() - began, 2)
+    speed = job.speed(time.perf_counter() - began)
+    metrics |= speed
     show(job.line(metrics))
     if session.rank == 0:
+        add_epoch(checkpoints.output_uri, job.n_epochs, speed)
         checkpoints.save(job)
         checkpoints.wait()
         _write_curves(checkpoints.output_uri, job)
@@ -122,3 +140,10 @@ def n_threads(config: TrainConfig, session: Session) -> int:
 
 def _write_curves(output_uri: str, job: TrainingJob) -> None:
     storage.write_bytes(storage.join(output_uri, EVENTS_FILE), events_of(job.history))
+
+
+def _write_samples(output_uri: str, job: TrainingJob, session: Session) -> None:
+    """Once in a training, by its first worker."""
+    is_there = storage.is_file(storage.join(output_uri, IMAGES_EVENTS_FILE))
+    if session.rank == 0 and not is_there:
+        job.write_samples()

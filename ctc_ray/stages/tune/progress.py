@@ -26,16 +26,12 @@ from ctc_ray.runs.manifest import is_complete
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import EndedTrial, model_uri, name_of
 from ctc_ray.stages.tune.table import kept_history, kept_value, shown
-from ctc_ray.stages.tune.trial import EPOCH, FAILED, OBJECTIVE
+from ctc_ray.stages.tune.trial import EPOCH, FAILED
 
 logger = logging.getLogger(__name__)
 
 _BEHIND = "other trials were better after as many epochs"
-_OF_RAY = {
-    *("done", "trial_id", "date", "timestamp", "pid", "hostname", "node_ip", "experiment_tag"),
-    *("config", "should_checkpoint", "training_iteration", "iterations_since_restore"),
-    *("time_this_iter_s", "time_total_s", "time_since_restore", OBJECTIVE),
-}
+_OF_TRAINING = (EPOCH, "learning_rate", "train_", "val_")  # Ray Tune adds its own columns
 
 
 class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped here
@@ -76,7 +72,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         if FAILED in result:
             self._failed[number] = str(result[FAILED])
         elif EPOCH in result:
-            metrics = {name: value for name, value in result.items() if name not in _OF_RAY}
+            metrics = {k: float(v) for k, v in result.items() if k.startswith(_OF_TRAINING)}
             self._reports.setdefault(number, {})[int(result[EPOCH])] = metrics
             logger.info(
                 "trial %s, epoch %s: %s %.4g",

@@ -156,6 +156,7 @@ def _check_trials(
     n_trials = min(config.concurrent_trials, config.trials)
     inputs: dict[str, str] = {}
     for trial in tried or [train_config(config, {})]:
+        train.check_trial(trial)
         dataset = train.check_dataset(trial)
         on_gpus = train.with_gpus(trial, on_cluster=is_on_cluster())
         train.check_workers(on_gpus, more_cpus=n_trials * CPU_OF_WAITING)

@@ -20,6 +20,7 @@ from ctc_ray.runs.executor import InProcess
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages import export
 from ctc_ray.stages.create_inventory import stage as create_inventory
+from ctc_ray.stages.predict import sources
 from ctc_ray.stages.predict import stage as predict
 from ctc_ray.stages.train import stage as train
 
@@ -94,6 +95,24 @@ def test_prediction_answers_every_image_with_its_events_stack(
     images = parquet.read_folder(str(tmp_path / "out" / "images"))
     assert images.num_rows > len(events)  # some are bursts
     assert images["failure"].null_count == sum(map(len, events.values()))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+def test_the_network_sees_each_stack_once(
+    stack_bundle: Path, dataset: Path, tmp_path: Path, batch_size: int
+) -> None:
+    inputs = {"dataset_uri": str(dataset), "batch_size": batch_size}
+    config = predict_config(stack_bundle, tmp_path / "out", **inputs)
+    rows = sources.read_source(config).rows
+    batches = list(
+        sources.decode_batches(
+            config, rows, image_size=SIDE, keep_aspect=False, is_stack=True, n_threads=1
+        )
+    )
+    events = [jpegs for split in ("train", "val") for jpegs in events_of(dataset, split).values()]
+    assert sum(len(batch.pixels_MSSC) for batch in batches) == len(events)
+    answered = np.concatenate([batch.n_rows_M for batch in batches]).tolist()
+    assert sorted(answered) == sorted(map(len, events))
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 100])

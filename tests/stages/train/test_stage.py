@@ -21,11 +21,9 @@ from ctc_ray.runs.executor import InProcess
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.predict import stage as predict
-from ctc_ray.stages.train import job, worker
+from ctc_ray.stages.train import measuring, worker
 from ctc_ray.stages.train import stage as train
 from ctc_ray.stages.train.job import TrainingJob
-from ctc_ray.training.calibration import CalibrationCounts
-from ctc_ray.training.metrics import FinalMetrics
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -107,10 +105,7 @@ def test_metrics_of_two_workers_are_those_of_the_saved_model(dataset: Path, tmp_
         config, read_manifest(str(dataset), "dataset"), rank=0, n_workers=1, device="cpu"
     )
     alone._model.load_state_dict(bundle.model.state_dict())
-    calibration = CalibrationCounts(alone._settings.label_space)
-    events = alone._event_counts()
-    counts = alone._evaluate(calibration, events)
-    found = FinalMetrics(1, counts.compute() | events.compute(), {}, calibration.compute())
+    found = alone._measuring.kept(alone._model, epoch=1, on_test=False)
     metrics = found.with_calibration()
     assert metrics["n_species"] > metrics["n_count"] > 0
     assert metrics == pytest.approx(bundle.provenance.metrics, rel=1e-5)
@@ -202,7 +197,7 @@ def test_a_loss_on_the_validation_split_that_is_no_number_ends_the_training(
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also after an epoch that was sound."""
-    original, n_evaluated = job.evaluate, 0
+    original, n_evaluated = measuring.evaluate, 0
 
     def overflowing(model: torch.nn.Module, batches: Any, settings: Any, **more: Any) -> Any:
         nonlocal n_evaluated
@@ -212,7 +207,7 @@ def test_a_loss_on_the_validation_split_that_is_no_number_ends_the_training(
             counts.non_finite["count"] += 1
         return counts
 
-    monkeypatch.setattr(job, "evaluate", overflowing)
+    monkeypatch.setattr(measuring, "evaluate", overflowing)
     config = train_config(dataset, tmp_path / "model").replaced(max_epochs=4)
     with pytest.raises(DivergedError, match="validation split is not a number after epoch 2, at"):
         train.run(config)

@@ -1,9 +1,19 @@
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
+from builders import train_config
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ctc_ray.files import storage
+from ctc_ray.files.csv_text import numbers_of_csv
+from ctc_ray.runs.manifest import read_manifest
+from ctc_ray.stages.train.job import TrainingJob
+from ctc_ray.stages.train.speed import add_epoch
 from ctc_ray.stages.train.tensorboard import EVENTS_FILE, events_of
+from ctc_ray.training.batches import read_batches
 
 HISTORY = [
     {
@@ -57,3 +67,45 @@ def test_a_training_leaves_what_tensorboard_reads(bundle: Path) -> None:
     found = read(bundle / "tensorboard")
     assert [step for step, _ in found["species/val_accuracy"]] == [1, 2, 3, 4, 5, 6]
     assert found["species/val_accuracy"][-1][1] == 1.0
+
+
+def test_the_speed_of_every_epoch_is_a_table_and_a_run_of_its_own(bundle: Path) -> None:
+    found = read(bundle / "tensorboard" / "speed")
+    assert set(found) == {"speed/seconds", "speed/images_per_s", "speed/waiting_share"}
+    rows = numbers_of_csv((bundle / "speed.csv").read_bytes())
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    for row, (step, value) in zip(rows, found["speed/images_per_s"], strict=True):
+        assert (step, value) == (row["epoch"], pytest.approx(row["images_per_s"]))
+        assert row["seconds"] > 0
+        assert 0 <= row["waiting_share"] <= 1
+
+
+def test_an_epoch_that_is_done_again_has_one_row_and_ends_what_came_after_it(
+    output_uri: str,
+) -> None:
+    for epoch in (1, 2, 3, 2):
+        add_epoch(output_uri, epoch, {"seconds": float(epoch)})
+    content = storage.read_bytes(storage.join(output_uri, "speed.csv"))
+    assert content == b"epoch,seconds\r\n1,1.0\r\n2,2.0\r\n"
+
+
+def test_a_training_shows_images_once_as_the_model_sees_them_at_first(
+    bundle: Path, dataset: Path, tmp_path: Path
+) -> None:
+    found = EventAccumulator(str(bundle / "tensorboard" / "images"))
+    found.Reload()
+    (event,) = found.Images("training images")
+    sheet = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB"))
+    assert sheet.shape[:2] == (event.height, event.width)
+    here = TrainingJob(
+        train_config(dataset, tmp_path),
+        read_manifest(str(dataset)),
+        rank=0,
+        n_workers=1,
+        device="cpu",
+    )
+    plan = here._data.plan(0, rank=0, n_workers=1)
+    first = next(read_batches(plan, here._data._loader_settings(here._config.changes)))
+    image_HWC = first.images_BCHW[0].permute(1, 2, 0).numpy()
+    assert (sheet[6 : 6 + 32, 6 : 6 + 32] == image_HWC).all()
+    assert sheet.shape[1] == 4 * (32 + 6) + 6

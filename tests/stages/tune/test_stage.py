@@ -47,7 +47,8 @@ def test_grid_over_two_fields_gives_a_table_and_a_config_that_train_accepts(
         "loss_weights.count": {"uniform": [0.1, 1]},
     }
     metric = "val_loss_species"
-    manifest = tune.run(config(dataset, tmp_path / "tuned", space=space, metric=metric))
+    search = config(dataset, tmp_path / "tuned", space=space, metric=metric, stopping="none")
+    manifest = tune.run(search)
     rows = trials(tmp_path / "tuned")
     assert sorted(float(row["optimizer.learning_rate"]) for row in rows) == [1e-6, 0.01]
     assert all(0.1 <= float(row["loss_weights.count"]) <= 1 for row in rows)

@@ -1,0 +1,99 @@
+"""Pages in a real browser: what it loads, what it complains about, and how wide they get."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_training import SPECIES, training_of
+
+from ctc_ray.reports.training import training_page
+
+sync_api = pytest.importorskip("playwright.sync_api")
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), None)
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed")
+
+LONG = "Crested_porcupine_of_a_very_long_name_without_any_space_in_it" * 3
+NASTY = (
+    "</script><script>document.title = 'run'</script><img src=x onerror=\"document.title='run'\">"
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    names = ("lion", LONG, NASTY, "a b")
+    classes = [{**row, "class": name} for row, name in zip(SPECIES["classes"], names, strict=True)]
+    heads = {"species": SPECIES | {"classes": classes}, NASTY: SPECIES, LONG: SPECIES}
+    path = tmp_path_factory.mktemp("page") / "training.html"
+    path.write_bytes(training_page(training_of(n_epochs=12, **heads)))
+    return path
+
+
+@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_is_drawn_without_network_complaints_or_overflow(
+    browser: Any, file: Path, width: int, scheme: str
+) -> None:
+    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    requests: list[str] = []
+    said: list[str] = []
+    view.on("request", lambda request: requests.append(request.url))
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.goto(file.as_uri())
+    n_charts = view.locator("figure").count()
+    view.wait_for_function(
+        "n => document.querySelectorAll('.chart svg').length === n", arg=n_charts
+    )
+    assert n_charts == 1 + 1 + 3  # loss, learning rate, metrics of each head
+    assert requests == [file.as_uri()]
+    assert said == []
+    assert view.title().startswith("Training of species")
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    ends = view.evaluate(
+        "[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().right)"
+    )
+    assert 0 < max(ends) <= width
+    paper = view.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(22, 24, 28)"}[scheme]
+    view.close()
+
+
+def test_the_values_of_an_epoch_are_shown_where_the_pointer_is(browser: Any, file: Path) -> None:
+    view = browser.new_page(viewport={"width": 1200, "height": 800})
+    view.goto(file.as_uri())
+    chart = view.locator(".chart svg").first
+    chart.wait_for()
+    box = chart.bounding_box()
+    for x in (0.5, 0.55):
+        view.mouse.move(box["x"] + x * box["width"], box["y"] + 80)
+    shown = view.locator("#vg-tooltip-element.visible")
+    shown.wait_for()
+    name, epoch, *values = shown.inner_text().split()
+    assert name == "epoch"
+    assert values == ["training", f"{2 / int(epoch):.4g}", "validation", f"{3 / int(epoch):.4g}"]
+    view.close()
+
+
+def test_charts_follow_when_the_reader_turns_to_the_dark(browser: Any, file: Path) -> None:
+    view = browser.new_page(viewport={"width": 1200, "height": 800}, color_scheme="light")
+    view.goto(file.as_uri())
+    light, dark = "rgb(92, 92, 92)", "rgb(162, 166, 173)"
+    is_drawn_in = """colour => {
+        const label = document.querySelector('.role-axis-label text');
+        return label && getComputedStyle(label).fill === colour;
+    }"""
+    view.wait_for_function(is_drawn_in, arg=light)
+    view.emulate_media(color_scheme="dark")
+    view.wait_for_function(is_drawn_in, arg=dark)
+    view.close()
