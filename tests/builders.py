@@ -122,7 +122,7 @@ def train_config(dataset: Path, output: Path) -> TrainConfig:
         output_uri=str(output),
         heads=("species", "count"),
         model=ModelConfig(image_size=32),
-        optimizer=OptimizerConfig(name="adamw", learning_rate=0.01),
+        optimizer=OptimizerConfig(name="adamw", learning_rate=0.01, backbone_rate=1.0),
         batch_size=8,
         max_epochs=6,
         image_choice="all",

@@ -20,6 +20,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "optimizer": {
             "name": "sgd",
             "learning_rate": 0.01,
+            "backbone_rate": 1.0,
             "momentum": 0.9,
             "weight_decay": 1e-4,
         },

@@ -59,13 +59,13 @@ class AugmentConfig(Config):
     below say. As in camera-trap-classifier: little: brightness and saturation; full_fast:
     brightness and tint; full_randomized: brightness, saturation, hue and contrast, in random order.
     """
-    brightness: float = Field(0.4, ge=0, lt=1)
+    brightness: float = Field(0.2, ge=0, lt=1)
     """Used with --augment.colour standard: multiply by a factor between 1 - this and 1 + this."""
-    contrast: float = Field(0.4, ge=0, lt=1)
+    contrast: float = Field(0.2, ge=0, lt=1)
     """Used with --augment.colour standard: likewise, the distance from the image's mean."""
-    saturation: float = Field(0.4, ge=0, lt=1)
+    saturation: float = Field(0.2, ge=0, lt=1)
     """Used with --augment.colour standard: likewise, the distance from gray."""
-    hue: float = Field(0.05, ge=0, le=0.5)
+    hue: float = Field(0.02, ge=0, le=0.5)
     """Used with --augment.colour standard: turn the colours by at most this share of a turn."""
     gray: float = Field(0.1, ge=0, le=1)
     """Share of images that lose their colours, as at night."""
@@ -86,15 +86,17 @@ class OptimizerConfig(Config):
 
     name: OptimizerName = "adamw"
     """sgd, rmsprop, or adamw."""
-    learning_rate: float = Field(0.001, gt=0)
-    """Largest learning rate."""
+    learning_rate: float = Field(0.01, gt=0)
+    """Largest learning rate, that of the heads."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """Used with --optimizer.name sgd or rmsprop: momentum."""
     nesterov: bool = False
     """Used with --optimizer.name sgd: momentum as by Nesterov."""
     weight_decay: float = Field(0.05, ge=0)
     """Weight decay: decoupled with adamw, else L2. Biases and normalisation layers have none."""
-    backbone_rate: float = Field(1.0, gt=0)
+    backbone_rate: Annotated[
+        float | None, Field(gt=0), Shown("0.1 with --model.pretrained, else 0.3")
+    ] = None
     """Factor of the learning rate for the backbone."""
     layer_decay: float = Field(1.0, gt=0, le=1)
     """Factor of the learning rate from each block of the backbone to the one before it, so that the
@@ -344,6 +346,13 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     def one_per_event(self) -> Literal["random", "stack"]:
         """The image of an event by which pixels are measured before the training."""
         return "stack" if self.is_stack else "random"
+
+    @property
+    def backbone_rate(self) -> float:
+        """Factor of the learning rate for the backbone: weights that have learnt change less."""
+        if self.optimizer.backbone_rate is not None:
+            return self.optimizer.backbone_rate
+        return 0.3 if self.model.pretrained is False else 0.1
 
     @property
     def sampled_head(self) -> str:

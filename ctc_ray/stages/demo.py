@@ -160,7 +160,7 @@ def _train_config(
         heads=heads,
         loss_weights={"count": 0.3} if "count" in heads else {},
         model=ModelConfig(image_size=config.image_size),
-        optimizer=OptimizerConfig(name="adamw", learning_rate=0.003, weight_decay=0.01),
+        optimizer=OptimizerConfig(learning_rate=0.003, backbone_rate=1.0, weight_decay=0.01),
         schedule=ScheduleConfig(name="cosine"),
         batch_size=32,
         max_epochs=config.max_epochs,

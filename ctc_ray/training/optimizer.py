@@ -15,15 +15,20 @@ _COOLDOWN = 1  # plateau: epochs after a reduction that do not count as waiting;
 
 
 def make_optimizer(
-    model: nn.Module, config: OptimizerConfig, blocks: Mapping[nn.Parameter, int] | None = None
+    model: nn.Module,
+    config: OptimizerConfig,
+    blocks: Mapping[nn.Parameter, int] | None = None,
+    *,
+    backbone_rate: float = 1.0,
 ) -> optim.Optimizer:
     """An optimiser of all trainable weights; biases and norms have no weight decay.
 
     Args:
         blocks: of the backbone: weight -> number of its block, from the input. These weights have
             learning rates of their own, see `set_learning_rate`.
+        backbone_rate: factor of the learning rate for them.
     """
-    groups = list(_groups(model, config, blocks or {}))
+    groups = list(_groups(model, config, _factors(config, blocks or {}, backbone_rate)))
     rate, momentum = config.learning_rate, config.momentum
     match config.name:
         case "sgd":
@@ -37,11 +42,10 @@ def make_optimizer(
 
 
 def _groups(
-    model: nn.Module, config: OptimizerConfig, blocks: Mapping[nn.Parameter, int]
+    model: nn.Module, config: OptimizerConfig, factors: Mapping[nn.Parameter, float]
 ) -> Iterator[dict[str, Any]]:
     """Weights with the same decay and the same factor of the learning rate."""
     found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    factors = _factors(config, blocks)
     for weight in model.parameters():
         if weight.requires_grad:
             decay = config.weight_decay if weight.ndim > 1 else 0.0
@@ -51,12 +55,12 @@ def _groups(
 
 
 def _factors(
-    config: OptimizerConfig, blocks: Mapping[nn.Parameter, int]
+    config: OptimizerConfig, blocks: Mapping[nn.Parameter, int], backbone_rate: float
 ) -> dict[nn.Parameter, float]:
     """The factor of the learning rate of each weight of the backbone."""
     n_blocks = 1 + max(blocks.values(), default=0)
     return {
-        weight: config.backbone_rate * config.layer_decay ** (n_blocks - block)
+        weight: backbone_rate * config.layer_decay ** (n_blocks - block)
         for weight, block in blocks.items()
     }
 

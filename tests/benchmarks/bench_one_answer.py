@@ -35,7 +35,9 @@ def trained(folder: Path) -> Path:
     model = ModelConfig(
         backbone=BACKBONE, image_size=SIZE, pretrained=weights, freeze_backbone=True
     )
-    optimizer = OptimizerConfig(name="adamw", learning_rate=0.01, weight_decay=0.01)
+    optimizer = OptimizerConfig(
+        name="adamw", learning_rate=0.01, backbone_rate=1.0, weight_decay=0.01
+    )
     manifest = train.run(
         trashnet_config(dataset, folder / "model", model=model, optimizer=optimizer, max_epochs=3)
     )

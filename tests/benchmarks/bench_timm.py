@@ -101,6 +101,7 @@ def command_of_ours(task: Task, dataset: Path, output: Path, seed: int) -> list[
         *("--max-epochs", str(task.epochs), "--optimizer.learning-rate", str(task.learning_rate)),
         *("--augment.brightness", str(JITTER), "--augment.contrast", str(JITTER)),
         *("--augment.saturation", str(JITTER), "--augment.hue", "0", "--augment.gray", "0"),
+        *("--optimizer.backbone-rate", "1"),
         *("--monitor", "val_accuracy_class", "--early-stopping-patience", "0"),
     ]
 

@@ -37,7 +37,7 @@ from ctc_ray.stages.train import stage as train
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 SIZE, BATCH, RATE = 64, 64, 0.003
 FLIPS = AugmentConfig(zoom=0, crop=0, rotate=0, colour="none")
-OPTIMIZER = OptimizerConfig(name="adamw", learning_rate=RATE, weight_decay=0.01)
+OPTIMIZER = OptimizerConfig(name="adamw", learning_rate=RATE, backbone_rate=1.0, weight_decay=0.01)
 
 
 def small_shards(folder: Path) -> Path:

@@ -244,7 +244,7 @@ def test_trashnet_is_learnt(
         pretrained=pretrained,
         freeze_backbone=weights.exists(),
     )
-    optimizer = OptimizerConfig(name="adamw", learning_rate=learning_rate, weight_decay=0.01)
+    optimizer = OptimizerConfig(learning_rate=learning_rate, backbone_rate=1.0, weight_decay=0.01)
     manifest = train.run(
         trashnet_config(
             trashnet, tmp_path / "model", model=model, optimizer=optimizer, max_epochs=epochs

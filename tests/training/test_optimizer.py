@@ -172,8 +172,8 @@ def test_best_epoch_is_remembered() -> None:
 def test_the_first_blocks_of_a_backbone_learn_least() -> None:
     network = make_backbone("resnet18", image_size=64).network
     model = nn.Sequential(network, nn.Linear(512, 3))
-    config = OptimizerConfig(layer_decay=0.5, backbone_rate=0.1, learning_rate=1.0)
-    optimizer = make_optimizer(model, config, weight_blocks(network))
+    config = OptimizerConfig(layer_decay=0.5, learning_rate=1.0)
+    optimizer = make_optimizer(model, config, weight_blocks(network), backbone_rate=0.1)
     set_learning_rate(optimizer, 2.0)
     rate = {w: group["lr"] for group in optimizer.param_groups for w in group["params"]}
     names = dict(network.named_parameters())

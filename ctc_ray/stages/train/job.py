@@ -104,7 +104,10 @@ class TrainingJob:
         self._wrap: Callable[[nn.Module], nn.Module] = lambda model: model
         self._start = copy(self._model.backbone.state_dict()) if config.model.wise_ft < 1 else {}
         self._optimizer = make_optimizer(
-            self._model, config.optimizer, weight_blocks(self._model.backbone)
+            self._model,
+            config.optimizer,
+            weight_blocks(self._model.backbone),
+            backbone_rate=config.backbone_rate,
         )
         self._ema = moving_average(self._model, config.model.ema_decay)
         if (ema := self._ema) is not None:

@@ -58,7 +58,7 @@ def test_grid_over_two_fields_gives_a_table_and_a_config_that_train_accepts(
     chosen = build(TrainConfig, values, where="best.yaml")
     assert chosen.optimizer.learning_rate == float(best["optimizer.learning_rate"])
     assert chosen.loss_weights["count"] == pytest.approx(float(best["loss_weights.count"]))
-    events = list((tmp_path / "tuned" / "models").rglob("events.out.tfevents*"))
+    events = list((tmp_path / "tuned" / "models").glob("*/tensorboard/events.out.tfevents*"))
     assert len(events) == 2
     table = pq.read_table(tmp_path / "tuned" / "trials.parquet").to_pylist()
     assert [row["trial"] for row in table] == [row["trial"] for row in rows] == ["00000", "00001"]
