@@ -71,6 +71,7 @@ LIBRARIES: dict[str, set[str]] = {
 # folder or module -> further libraries that its room may not import elsewhere
 EXCEPTIONS: dict[str, set[str]] = {
     "images/augment.py": {"torch"},
+    "images/device_copies.py": {"torch"},  # for images/augment.py and what samples on a GPU
     "models/downloads.py": {"huggingface_hub"},
     "stages/cluster": {"ray"},
     "stages/train": {"PIL", "ray", "tensorboardX", "torch"},
