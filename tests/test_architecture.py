@@ -72,6 +72,7 @@ LIBRARIES: dict[str, set[str]] = {
 EXCEPTIONS: dict[str, set[str]] = {
     "images/augment.py": {"torch"},
     "images/device_copies.py": {"torch"},  # of the three modules that change images on a GPU
+    "images/device_pixels.py": {"torch", "torchvision"},
     "images/device_sampling.py": {"torch"},
     "models/downloads.py": {"huggingface_hub"},
     "stages/cluster": {"ray"},

@@ -155,13 +155,18 @@ def augment_image(rgb_HWC: Pixels, params: AugmentParams, *, linear: bool) -> Pi
     return change_colours(rgb_HWC, params.linear) if linear else rgb_HWC
 
 
-def _without_rectangle(rgb_HWC: Pixels, erased: Erased) -> Pixels:
-    height, width = rgb_HWC.shape[:2]
+def rectangle(erased: Erased, height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right edge of the rectangle in an image of this size, in pixels."""
     rows = min(height, max(1, round(height * math.sqrt(erased.area / erased.aspect))))
     columns = min(width, max(1, round(width * math.sqrt(erased.area * erased.aspect))))
     top, left = round((height - rows) * erased.top), round((width - columns) * erased.left)
+    return top, top + rows, left, left + columns
+
+
+def _without_rectangle(rgb_HWC: Pixels, erased: Erased) -> Pixels:
+    top, bottom, left, right = rectangle(erased, *rgb_HWC.shape[:2])
     changed = rgb_HWC.copy()
-    changed[top : top + rows, left : left + columns] = np.round(cv2.mean(rgb_HWC)[:3])
+    changed[top:bottom, left:right] = np.round(cv2.mean(rgb_HWC)[:3])
     return changed
 
 

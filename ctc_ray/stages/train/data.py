@@ -12,7 +12,7 @@ from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.records import PixelRecord
 from ctc_ray.stages.train.first_model import Normalisation
 from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import decoder, stacker
+from ctc_ray.stages.train.pixels import decoder, decoder_of_batches, stacker
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches, read_parts
 from ctc_ray.training.device_batches import ToDevice
 from ctc_ray.training.epoch_shares import Share
@@ -46,10 +46,14 @@ class TrainingData:
             counts: head -> training images of each class.
             image_size: width and height of the images.
             device: where the network computes; on a GPU, it changes the colours.
+
+        Raises:
+            ConfigError: images shall be decoded on the device, and torchvision cannot.
         """
         self._config, self._dataset, self._labels = config, dataset, labels
         self._image_size, self._device = image_size, device
-        self._to_device = ToDevice(device)
+        self._to_device = to_device = ToDevice(device)
+        self._decode_all = decoder_of_batches(config, config.changes, image_size, to_device)
         self._rename = renaming(config)
         self._row_groups = RowGroupReader()
         self._sampling = class_sampling(config.sampling, config.sampled_head, counts)
@@ -84,7 +88,7 @@ class TrainingData:
             )
             for stretch in share
         ]
-        settings = self._loader_settings(self._config.changes)
+        settings = replace(self._loader_settings(self._config.changes), decode_all=self._decode_all)
         return read_parts(parts, self._sending(settings), first_batch=first_batch)
 
     def to_measure(self, split: str, *, rank: int, n_workers: int) -> Iterator[Batch]:
