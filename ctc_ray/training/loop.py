@@ -179,7 +179,7 @@ class _FiniteLoss:
         steps, self._waiting = self._waiting, []
         if steps and not bool(torch.stack([is_finite for _, is_finite in steps]).all()):
             step = next(step for step, is_finite in steps if not bool(is_finite))
-            rate = self._optimizer.param_groups[0]["lr"]
+            rate = max(group["lr"] for group in self._optimizer.param_groups)
             raise DivergedError(
                 f"training diverged: the loss is not a number in epoch {self._epoch + 1}, step "
                 f"{step}, at a learning rate of {rate:g}; try a smaller --optimizer.learning-rate, "
