@@ -71,6 +71,9 @@ LIBRARIES: dict[str, set[str]] = {
 # folder or module -> further libraries that its room may not import elsewhere
 EXCEPTIONS: dict[str, set[str]] = {
     "images/augment.py": {"torch"},
+    "images/device_copies.py": {"torch"},  # of the three modules that change images on a GPU
+    "images/device_pixels.py": {"torch", "torchvision"},
+    "images/device_sampling.py": {"torch"},
     "models/downloads.py": {"huggingface_hub"},
     "stages/cluster": {"ray"},
     "stages/train": {"PIL", "ray", "tensorboardX", "torch"},

@@ -45,6 +45,9 @@ PixelNormalisation = Literal["backbone", "dataset"]
 Precision = Literal["float32", "bfloat16", "float16"]
 """Numbers that a network computes with in training."""
 
+Decoding = Literal["cpu", "gpu"]
+"""Where the images of a training are decoded."""
+
 ImageChoice = Literal["random", "first", "all", "stack"]
 """The images of a capture event that one epoch of training uses."""
 

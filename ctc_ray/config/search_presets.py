@@ -39,7 +39,7 @@ def space_of(preset: SearchPreset, heads: Sequence[str]) -> dict[str, Any]:
                 "optimizer.learning_rate": {"loguniform": [1e-4, 1e-2]},
                 "optimizer.weight_decay": {"loguniform": [1e-3, 0.3]},
                 "optimizer.layer_decay": {"choice": [0.7, 0.85, 1.0]},
-                "loss.label_smoothing": {"choice": [0.0, 0.1]},
+                "optimizer.backbone_rate": {"choice": [0.1, 0.3, 1.0]},
             }
         case _:
             assert_never(preset)

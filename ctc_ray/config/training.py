@@ -9,6 +9,7 @@ from ctc_ray.config.base import Config, Shown, StageConfig
 from ctc_ray.config.choices import (
     ClassWeights,
     Colour,
+    Decoding,
     Direction,
     ImageChoice,
     Mixing,
@@ -230,6 +231,10 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     sampling_head: Annotated[str | None, Shown("the first of --heads")] = None
     """Used with --sampling: the head whose classes count. Images without a label of it keep their
     share."""
+    decode_on: Decoding = "cpu"
+    """Where training images are decoded and sampled. gpu: on the worker's GPU, with nvJPEG, which
+    helps where CPUs are too few to keep it busy. Pixels differ a little between the two. Validation
+    images are decoded on CPUs in both cases, as in `ctc predict`."""
     precision: Precision = "float32"
     """Numbers that the network computes with in training: bfloat16 is faster on newer GPUs and
     CPUs, float16 on older GPUs. The weights stay float32."""
@@ -325,6 +330,12 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     def _first_3_of_stacks(self) -> Self:
         if self.stack_first_3 and not self.is_stack:
             raise ValueError("stack_first_3 needs image_choice stack")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_decode_single_images(self) -> Self:
+        if self.decode_on == "gpu" and self.is_stack:
+            raise ValueError("decode_on gpu is for single images, image_choice is stack")
         return self
 
     @property

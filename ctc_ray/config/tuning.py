@@ -26,7 +26,7 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     """Heads to learn."""
     preset: SearchPreset = "none"
     """Settings to search. augmentation: the strength of all random changes. loss-weights: the
-    weights of heads and of classes. optimizer: learning rates, weight decay and label smoothing.
+    weights of heads and of classes. optimizer: learning rates and weight decay.
     Settings of --space are added, or go before."""
     train: dict[str, Any] = Field({})
     """Settings of `ctc train` that all trials share, without output_uri. Best given in the --config

@@ -23,6 +23,7 @@ from ctc_ray.config.choices import Colour
 from ctc_ray.config.training import AugmentConfig
 from ctc_ray.images.colours import LUMA, UNCHANGED, LinearColours, change_colours
 from ctc_ray.images.decode import Pixels
+from ctc_ray.images.device_copies import copied
 from ctc_ray.images.sampling import WHOLE, Geometry
 
 BRIGHTNESS = 0.2
@@ -154,26 +155,34 @@ def augment_image(rgb_HWC: Pixels, params: AugmentParams, *, linear: bool) -> Pi
     return change_colours(rgb_HWC, params.linear) if linear else rgb_HWC
 
 
-def _without_rectangle(rgb_HWC: Pixels, erased: Erased) -> Pixels:
-    height, width = rgb_HWC.shape[:2]
+def rectangle(erased: Erased, height: int, width: int) -> tuple[int, int, int, int]:
+    """Top, bottom, left and right edge of the rectangle in an image of this size, in pixels."""
     rows = min(height, max(1, round(height * math.sqrt(erased.area / erased.aspect))))
     columns = min(width, max(1, round(width * math.sqrt(erased.area * erased.aspect))))
     top, left = round((height - rows) * erased.top), round((width - columns) * erased.left)
+    return top, top + rows, left, left + columns
+
+
+def _without_rectangle(rgb_HWC: Pixels, erased: Erased) -> Pixels:
+    top, bottom, left, right = rectangle(erased, *rgb_HWC.shape[:2])
     changed = rgb_HWC.copy()
-    changed[top : top + rows, left : left + columns] = np.round(cv2.mean(rgb_HWC)[:3])
+    changed[top:bottom, left:right] = np.round(cv2.mean(rgb_HWC)[:3])
     return changed
 
 
 def change_batch(images_BCHW: Tensor, colours: Sequence[LinearColours]) -> Tensor:
     """As `change_colours`, for a batch of uint8 images on any device."""
-    device = images_BCHW.device
-    matrices = torch.tensor(np.stack([one.matrix() for one in colours]), dtype=torch.float32)
-    of_mean = torch.tensor([one.of_mean for one in colours], dtype=torch.float32)
+    matrices = np.stack([one.matrix() for one in colours]).ravel()
+    of_mean = np.array([one.of_mean for one in colours])
+    drawn = np.concatenate([matrices, of_mean, LUMA])
+    sizes = [len(matrices), len(of_mean), len(LUMA)]
+    matrices_, of_mean_B, luma_C = copied(
+        drawn, torch.float32, images_BCHW.device
+    ).split_with_sizes(sizes)
     floats_BCHW = images_BCHW.to(torch.float32)
-    luma = torch.tensor(LUMA, dtype=torch.float32, device=device)
-    mean_B = torch.einsum("bchw,c->b", floats_BCHW, luma) / images_BCHW[0, 0].numel()
-    changed_BCHW = torch.einsum("bdc,bchw->bdhw", matrices.to(device), floats_BCHW)
-    changed_BCHW += (of_mean.to(device) * mean_B)[:, None, None, None]
+    mean_B = torch.einsum("bchw,c->b", floats_BCHW, luma_C) / images_BCHW[0, 0].numel()
+    changed_BCHW = torch.einsum("bdc,bchw->bdhw", matrices_.view(-1, 3, 3), floats_BCHW)
+    changed_BCHW += (of_mean_B * mean_B)[:, None, None, None]
     return changed_BCHW.clamp_(0, 255).round_().to(torch.uint8)
 
 
@@ -201,20 +210,32 @@ def augment_batch(
 def apply_params(images_BCHW: Tensor, params: Sequence[AugmentParams], colour: Colour) -> Tensor:
     """Change the colours of each image by its own parameters; see `augment_batch`."""
     n_images = images_BCHW.shape[0]
+    device = images_BCHW.device
+    drawn = np.array([[getattr(one, name) for one in params] for name in _COLOURS], np.float32)
+    columns = dict(zip(_COLOURS, copied(drawn, torch.float32, device), strict=True))
+    orders = [one.order for one in params]
     result_BCHW = torch.empty_like(images_BCHW)
-    n_at_once = _IMAGES_AT_ONCE if images_BCHW.device.type == "cpu" else max(1, n_images)
+    n_at_once = _IMAGES_AT_ONCE if device.type == "cpu" else max(1, n_images)
     for first in range(0, n_images, n_at_once):
         part = slice(first, first + n_at_once)
-        values = torch.tensor([[getattr(one, name) for name in _COLOURS] for one in params[part]])
-        columns = values.to(images_BCHW.device, torch.float32).unbind(1)
-        batch_params = dict(zip(_COLOURS, columns, strict=True))
+        batch = _Batch({name: column[part] for name, column in columns.items()}, orders[part])
         floats_BCHW = images_BCHW[part].to(torch.float32).div_(255)
-        painted_BCHW = _paint(floats_BCHW, batch_params, colour)
+        painted_BCHW = _paint(floats_BCHW, batch, colour)
         result_BCHW[part] = painted_BCHW.clamp(0, 1).mul_(255).add_(0.5).to(torch.uint8)
     return result_BCHW
 
 
 _BatchParams = dict[str, Tensor]  # field of AugmentParams -> its value per image, (B,)
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """The parameters of a batch."""
+
+    params: _BatchParams
+    """On the device of the images."""
+    orders: Sequence[int]
+    """`AugmentParams.order` of each image, on the CPU: a GPU would be waited for."""
 
 
 def _brightness(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
@@ -247,7 +268,7 @@ def _hue(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
         torch.where(high == green, (blue - red) * per_chroma + 2, (red - green) * per_chroma + 4),
     )
     sixth = sixth + 6 * _per_image(params["hue"])
-    offsets = torch.tensor([5.0, 3.0, 1.0], device=images_BCHW.device).view(1, 3, 1, 1)
+    offsets = torch.arange(5.0, 0.0, -2.0, device=images_BCHW.device).view(1, 3, 1, 1)
     k = (sixth + offsets).remainder_(6)
     return high - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
 
@@ -265,17 +286,17 @@ _LITTLE_ORDERS: tuple[tuple[_Operation, ...], ...] = (
 )
 
 
-def _paint(images_BCHW: Tensor, params: _BatchParams, colour: Colour) -> Tensor:
+def _paint(images_BCHW: Tensor, batch: _Batch, colour: Colour) -> Tensor:
     """Change the colours; the result may be the input itself."""
     match colour:
         case "none" | "standard":
             return images_BCHW
         case "little":
-            return _in_orders(images_BCHW, params, _LITTLE_ORDERS)
+            return _in_orders(images_BCHW, batch, _LITTLE_ORDERS)
         case "full_fast":
-            return _paint_fast(images_BCHW, params)
+            return _paint_fast(images_BCHW, batch.params)
         case "full_randomized":
-            return _in_orders(images_BCHW, params, _FULL_ORDERS)
+            return _in_orders(images_BCHW, batch, _FULL_ORDERS)
         case _:
             assert_never(colour)
 
@@ -296,15 +317,20 @@ def _paint_fast(images_BCHW: Tensor, params: _BatchParams) -> Tensor:
 
 
 def _in_orders(
-    images_BCHW: Tensor, params: _BatchParams, orders: Sequence[Sequence[_Operation]]
+    images_BCHW: Tensor, batch: _Batch, orders: Sequence[Sequence[_Operation]]
 ) -> Tensor:
     """Apply the operations to each image in the order that its parameters name."""
+    by_order = np.argsort(batch.orders, kind="stable")
+    sizes = np.bincount(batch.orders, minlength=len(orders)).tolist()
     result_BCHW = torch.empty_like(images_BCHW)
-    for index, operations in enumerate(orders):
-        chosen = (params["order"] == index).nonzero().squeeze(1)
+    for chosen, operations in zip(
+        copied(by_order, torch.int64, images_BCHW.device).split_with_sizes(sizes),
+        orders,
+        strict=True,
+    ):
         if chosen.numel():
             group_BCHW = images_BCHW[chosen]
-            group_params = {name: column[chosen] for name, column in params.items()}
+            group_params = {name: column[chosen] for name, column in batch.params.items()}
             for operation in operations:
                 group_BCHW = operation(group_BCHW, group_params)
             result_BCHW[chosen] = group_BCHW

@@ -64,23 +64,26 @@ def sample_square(
         keep_aspect: the part is of the largest centred square; otherwise of the whole image, which
             is squeezed.
     """
-    region = _largest_square(image.box) if keep_aspect else image.box
+    region = sampled_region(image.box, keep_aspect=keep_aspect)
     rgb_HWC = as_rgb(image.pixels)
-    visible = _visible(region, geometry)
+    visible = visible_part(region, geometry)
     if geometry.angle == 0:
         square_SSC = _scaled(rgb_HWC, visible, region, image_size)
         return square_SSC if geometry.flip > 0 else np.ascontiguousarray(square_SSC[:, ::-1])
     return _warped(rgb_HWC, visible, region, geometry, image_size)
 
 
-def _largest_square(box: Box) -> Box:
+def sampled_region(box: Box, *, keep_aspect: bool) -> Box:
+    """The largest centred square of the image, or the whole image."""
+    if not keep_aspect:
+        return box
     left, top, right, bottom = box
     side = min(right - left, bottom - top)
     x, y = (left + right - side) / 2, (top + bottom - side) / 2
     return x, y, x + side, y + side
 
 
-def _visible(region: Box, geometry: Geometry) -> Box:
+def visible_part(region: Box, geometry: Geometry) -> Box:
     """The part of the region that zoom and crop show, before it is rotated."""
     left, top, right, bottom = region
     width, height = right - left, bottom - top
@@ -93,7 +96,7 @@ def _visible(region: Box, geometry: Geometry) -> Box:
 
 def _scaled(rgb_HWC: Pixels, visible: Box, region: Box, size: int) -> Pixels:
     """The visible part, scaled by one antialiased step; black outside the region."""
-    if _contains(region, visible):
+    if contains(region, visible):
         inside = _clipped(visible, rgb_HWC)
         whole = Image.fromarray(rgb_HWC)
         scaled = whole.resize((size, size), Image.Resampling.BILINEAR, box=inside)
@@ -103,7 +106,8 @@ def _scaled(rgb_HWC: Pixels, visible: Box, region: Box, size: int) -> Pixels:
     return _scaled(framed, shifted, (0, 0, framed.shape[1], framed.shape[0]), size)
 
 
-def _contains(region: Box, part: Box) -> bool:
+def contains(region: Box, part: Box) -> bool:
+    """Whether a part lies in the region, but for rounding."""
     tolerance = 1e-6 * max(1.0, region[2], region[3])
     return (
         part[0] >= region[0] - tolerance
@@ -121,13 +125,19 @@ def _clipped(box: Box, rgb_HWC: Pixels) -> Box:
 
 def _framed(rgb_HWC: Pixels, visible: Box, region: Box) -> tuple[Pixels, tuple[int, int]]:
     """The region's pixels in a black frame that holds the visible part; the origin's shift."""
-    left, top = math.floor(region[0] + 0.5), math.floor(region[1] + 0.5)
-    right, bottom = math.ceil(region[2] - 0.5), math.ceil(region[3] - 0.5)
-    before = [max(0, math.ceil(edge - visible[k])) + 1 for k, edge in enumerate((left, top))]
-    after = [max(0, math.ceil(visible[k + 2] - edge)) + 1 for k, edge in enumerate((right, bottom))]
+    left, top, right, bottom = whole_pixels(region)
+    before, after = frame_widths(visible, region)
     inside_HWC = rgb_HWC[top:bottom, left:right]
     pad = ((before[1], after[1]), (before[0], after[0]), (0, 0))
     return np.pad(inside_HWC, pad), (before[0] - left, before[1] - top)
+
+
+def frame_widths(visible: Box, region: Box) -> tuple[list[int], list[int]]:
+    """Black pixels around the region's whole pixels: left and top of them, right and below."""
+    left, top, right, bottom = whole_pixels(region)
+    before = [max(0, math.ceil(edge - visible[k])) + 1 for k, edge in enumerate((left, top))]
+    after = [max(0, math.ceil(visible[k + 2] - edge)) + 1 for k, edge in enumerate((right, bottom))]
+    return before, after
 
 
 def _warped(rgb_HWC: Pixels, visible: Box, region: Box, geometry: Geometry, size: int) -> Pixels:
@@ -135,6 +145,18 @@ def _warped(rgb_HWC: Pixels, visible: Box, region: Box, geometry: Geometry, size
 
     The image is smoothed first, so that linear interpolation gives the weights of the filter.
     """
+    matrix = affine_map(visible, region, geometry, size)
+    left, top, right, bottom = whole_pixels(region)
+    inside_HWC = np.ascontiguousarray(rgb_HWC[top:bottom, left:right])
+    cv2.setNumThreads(1)
+    framed_HWC = _smoothed(inside_HWC, *pixels_per_step(matrix))
+    matrix[:, 2] += 1  # the frame
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(framed_HWC, matrix, (size, size), flags=flags), np.uint8)
+
+
+def affine_map(visible: Box, region: Box, geometry: Geometry, size: int) -> npt.NDArray[np.float64]:
+    """The matrix (2, 3) from a pixel (x, y, 1) of the square to the region's whole pixels."""
     width, height = visible[2] - visible[0], visible[3] - visible[1]
     radians = math.radians(geometry.angle)
     cos, sin = math.cos(radians), math.sin(radians)
@@ -142,15 +164,16 @@ def _warped(rgb_HWC: Pixels, visible: Box, region: Box, geometry: Geometry, size
     turned = np.array([[cos * geometry.flip, -sin], [sin * geometry.flip, cos]])
     scaled = np.diag([width / 2, height / 2]) @ _shear_free(turned, region)
     middle = np.array([(visible[0] + visible[2]) / 2, (visible[1] + visible[3]) / 2])
-    inside_HWC, corner = _cut(rgb_HWC, region)
     matrix = np.zeros((2, 3))
     matrix[:, :2] = scaled * (2 / size)
-    matrix[:, 2] = scaled.sum(axis=1) * (1 / size - 1) + middle - 0.5 - corner
-    cv2.setNumThreads(1)
-    framed_HWC = _smoothed(inside_HWC, *np.hypot(matrix[:, 0], matrix[:, 1]).tolist())
-    matrix[:, 2] += 1  # the frame
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(framed_HWC, matrix, (size, size), flags=flags), np.uint8)
+    matrix[:, 2] = scaled.sum(axis=1) * (1 / size - 1) + middle - 0.5 - whole_pixels(region)[:2]
+    return matrix
+
+
+def pixels_per_step(matrix: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Width and height of a pixel of the square, in pixels of the image along its axes."""
+    x_scale, y_scale = np.hypot(matrix[:, 0], matrix[:, 1]).tolist()
+    return x_scale, y_scale
 
 
 def _smoothed(rgb_HWC: Pixels, x_scale: float, y_scale: float) -> Pixels:
@@ -161,7 +184,7 @@ def _smoothed(rgb_HWC: Pixels, x_scale: float, y_scale: float) -> Pixels:
     height, width, n_channels = rgb_HWC.shape
     framed_HWC = np.empty((height + 2, width + 2, n_channels), np.uint8)
     inside_HWC = framed_HWC[1:-1, 1:-1]
-    x_weights, y_weights = _smoothing(x_scale), _smoothing(y_scale)
+    x_weights, y_weights = smoothing(x_scale), smoothing(y_scale)
     if len(x_weights) == len(y_weights) == 1:
         inside_HWC[:] = rgb_HWC
     else:
@@ -172,7 +195,7 @@ def _smoothed(rgb_HWC: Pixels, x_scale: float, y_scale: float) -> Pixels:
     return framed_HWC
 
 
-def _smoothing(scale: float) -> npt.NDArray[np.float64]:
+def smoothing(scale: float) -> npt.NDArray[np.float64]:
     """Weights of a pixel and its neighbours; pixels that are enlarged are not smoothed."""
     steps = round(scale * _SCALE_STEPS)
     return _fitted_smoothing(steps / _SCALE_STEPS) if steps > _SCALE_STEPS else np.ones(1)
@@ -209,8 +232,7 @@ def _shear_free(turned: npt.NDArray[np.float64], region: Box) -> npt.NDArray[np.
     return sheared
 
 
-def _cut(rgb_HWC: Pixels, region: Box) -> tuple[Pixels, tuple[int, int]]:
-    """The region's whole pixels, and the position of the first."""
+def whole_pixels(region: Box) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom edge of the pixels of which at least half is in the region."""
     left, top = math.floor(region[0] + 0.5), math.floor(region[1] + 0.5)
-    right, bottom = math.ceil(region[2] - 0.5), math.ceil(region[3] - 0.5)
-    return np.ascontiguousarray(rgb_HWC[top:bottom, left:right]), (left, top)
+    return left, top, math.ceil(region[2] - 0.5), math.ceil(region[3] - 0.5)

@@ -39,7 +39,7 @@ def _lines(description: Mapping[str, Any]) -> Iterator[str]:
     yield "```"
     yield from _class_lines(description["classes"], provenance["n_training_images"])
     yield from _metric_lines(provenance["metrics"], "validation")
-    if provenance["test_metrics"]:
+    if provenance.get("test_metrics"):
         yield from _metric_lines(provenance["test_metrics"], "test")
     yield from _temperature_lines(description)
     yield from ("", "## Limits", "", _LIMITS)

@@ -36,6 +36,8 @@ IGNORE_INDEX = -100  # a missing label; torch's default for labels to leave out
 
 Stack = Callable[[Sequence[npt.NDArray[np.uint8]]], npt.NDArray[np.uint8]]
 Decode = Callable[[bytes, int], npt.NDArray[np.uint8]]
+DecodeAll = Callable[[Sequence[bytes], Sequence[int]], Tensor]
+"""JPEGs and seeds of a batch -> RGB images (B, C, H, W), uint8."""
 
 _N_IMAGES = "n_images"  # column of a window: usable images of the item
 _BATCHES_AHEAD = 2
@@ -51,6 +53,9 @@ class Batch:
     seeds: tuple[int, ...]  # per image, in [0, 2**63); for the random changes of the image
     image_ids: tuple[str, ...]
     capture_event_ids: tuple[str, ...]
+    sent: torch.cuda.Event | None = None
+    """When the tensors are on a GPU, see `device_batches.arrived`; None: they are where they are.
+    """
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,10 @@ class LoaderSettings:
     """How often the items of a shuffled plan are used; None: each once."""
     stack: Stack | None = None
     """Makes one image of the decoded frames of an event, for plans with image choice "stack"."""
+    decode_all: DecodeAll | None = None
+    """Decodes the images of a batch together, on a device; None: `decode` makes each of them."""
+    send: Callable[[Batch], Batch] = lambda batch: batch
+    """Called by the thread that has made a batch."""
 
 
 @dataclass(frozen=True)
@@ -286,10 +295,14 @@ def _make_batch(
     names = (f"{item.image_id}/{item.use}" if item.use else item.image_id for item in items)
     seeds = tuple(stable_hash(name, plan.seed, plan.epoch) for name in names)
     frames = [item.jpegs for item in items]
-    images_BHWC = np.stack(list(decoders.map(partial(_pixels, settings), frames, seeds)))
+    if settings.decode_all is None:
+        images_BHWC = np.stack(list(decoders.map(partial(_pixels, settings), frames, seeds)))
+        images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2)
+    else:
+        images_BCHW = settings.decode_all([jpegs[0] for jpegs in frames], seeds)
     codes = np.array([item.codes for item in items], np.int64)
-    return Batch(
-        images_BCHW=torch.from_numpy(images_BHWC).permute(0, 3, 1, 2),
+    batch = Batch(
+        images_BCHW=images_BCHW,
         labels={
             head: torch.from_numpy(codes[:, column].copy())
             for column, head in enumerate(settings.label_space.heads)
@@ -298,6 +311,7 @@ def _make_batch(
         image_ids=tuple(item.image_id for item in items),
         capture_event_ids=tuple(item.capture_event_id for item in items),
     )
+    return settings.send(batch)
 
 
 def _pixels(settings: LoaderSettings, jpegs: Sequence[bytes], seed: int) -> npt.NDArray[np.uint8]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX
+from ctc_ray.training.device_batches import copied
 from ctc_ray.training.metrics import SumOverWorkers, balanced_accuracy, macro_f1
 
 
@@ -69,6 +70,9 @@ class EventCounts:
         run_B = torch.tensor([0, *itertools.accumulate(changes)])
         n_images_R = torch.bincount(run_B)
         n_images_R[0] += self._n_open
+        n_last = int(n_images_R[-1])
+        device = next(iter(self.confusions.values())).device
+        run_B, n_images_R = copied(run_B, device), copied(n_images_R, device)
         for head, logits_BK in logits.items():
             temperature = self._temperatures.get(head, 1.0)
             probs_BK = (logits_BK.float() / temperature).softmax(dim=1).double()
@@ -78,22 +82,23 @@ class EventCounts:
             votes_BK.scatter_(1, known_B1, is_labelled_B.double()[:, None])
             values_B2K = torch.stack((probs_BK, votes_BK), dim=1)
             sums_R2K = values_B2K.new_zeros(len(n_images_R), *values_B2K.shape[1:])
-            sums_R2K.index_add_(0, run_B.to(values_B2K.device), values_B2K)
+            sums_R2K.index_add_(0, run_B, values_B2K)
             sums_R2K[0] += self._open[head]
             self._count(head, sums_R2K[:-1], n_images_R[:-1])
             self._open[head] = sums_R2K[-1].clone()
-        self._open_event, self._n_open = event_ids[-1], int(n_images_R[-1])
+        self._open_event, self._n_open = event_ids[-1], n_last
 
     def close(self) -> None:
         """Count the event that is open; call it after the last batch."""
         for head, sums_2K in self._open.items():
-            self._count(head, sums_2K[None], torch.tensor([max(1, self._n_open)]))
+            n_images_1 = torch.tensor([max(1, self._n_open)])
+            self._count(head, sums_2K[None], copied(n_images_1, sums_2K.device))
             self._open[head] = torch.zeros_like(sums_2K)
         self._open_event, self._n_open = None, 0
 
     def _count(self, head: str, sums_R2K: Tensor, n_images_R: Tensor) -> None:
         probs_RK, votes_RK = sums_R2K.unbind(dim=1)
-        mean_RK = (probs_RK / n_images_R.to(probs_RK.device)[:, None]).float()
+        mean_RK = (probs_RK / n_images_R[:, None]).float()
         is_labelled_R = votes_RK.sum(dim=1) > 0
         cells_R = votes_RK.argmax(dim=1) * votes_RK.shape[1] + mean_RK.argmax(dim=1)
         self.confusions[head].view(-1).index_add_(0, cells_R, is_labelled_R.long())

@@ -19,6 +19,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.runs.records import PixelRecord
 from ctc_ray.training.batches import Batch
 from ctc_ray.training.calibration import CalibrationCounts
+from ctc_ray.training.device_batches import arrived
 from ctc_ray.training.event_metrics import EventCounts
 from ctc_ray.training.losses import LossSettings, Target, label_weights, multi_head_loss
 from ctc_ray.training.metrics import MetricCounts
@@ -137,7 +138,7 @@ def train_epoch(
 
 def _prepared(batch: Batch, settings: EpochSettings) -> tuple[Tensor, list[Target]]:
     """The images as the model sees them in training, and what it should answer."""
-    images_BCHW, labels = _to_device(batch, settings.device)
+    images_BCHW, labels = arrived(batch, settings.device)
     if settings.augment is not None:
         images_BCHW = settings.augment(images_BCHW, batch.seeds)
     kind, alpha = settings.mix, settings.mix_alpha
@@ -178,7 +179,7 @@ class _FiniteLoss:
         steps, self._waiting = self._waiting, []
         if steps and not bool(torch.stack([is_finite for _, is_finite in steps]).all()):
             step = next(step for step, is_finite in steps if not bool(is_finite))
-            rate = self._optimizer.param_groups[0]["lr"]
+            rate = max(group["lr"] for group in self._optimizer.param_groups)
             raise DivergedError(
                 f"training diverged: the loss is not a number in epoch {self._epoch + 1}, step "
                 f"{step}, at a learning rate of {rate:g}; try a smaller --optimizer.learning-rate, "
@@ -206,7 +207,7 @@ def evaluate(
     model.eval()
     with torch.inference_mode():
         for batch in batches:
-            images_BCHW, labels = _to_device(batch, settings.device)
+            images_BCHW, labels = arrived(batch, settings.device)
             logits = model(images_BCHW)
             counts.update(logits, labels)
             if calibration is not None:
@@ -242,8 +243,3 @@ def new_counts(settings: EpochSettings) -> MetricCounts:
     """Counts that start at zero."""
     weights = settings.loss.head_weights
     return MetricCounts(settings.label_space, weights=weights, device=settings.device)
-
-
-def _to_device(batch: Batch, device: torch.device | str) -> tuple[Tensor, dict[str, Tensor]]:
-    labels = {head: part.to(device, non_blocking=True) for head, part in batch.labels.items()}
-    return batch.images_BCHW.to(device, non_blocking=True), labels

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ctc_ray.config.choices import Mixing
+from ctc_ray.training.device_batches import copied
 from ctc_ray.training.losses import Target
 
 
@@ -39,7 +40,7 @@ def mix(
     rng = np.random.Generator(np.random.Philox(key=seeds[0]))
     share = float(rng.beta(alpha, alpha))
     share = min(share, 1 - share)
-    partner = torch.from_numpy(rng.permutation(len(seeds))).to(images_BCHW.device)
+    partner = copied(torch.from_numpy(rng.permutation(len(seeds))), images_BCHW.device)
     match kind:
         case "mixup":
             images_BCHW = torch.lerp(images_BCHW.float(), images_BCHW[partner].float(), share)

@@ -29,6 +29,7 @@ TAKEN_APART = {
     "ClassWeights": ["training/losses.py"],
     "Sampling": ["training/sampling.py"],
     "ImageChoice": ["training/plans.py", "training/batches.py"],
+    "Decoding": ["stages/train/pixels.py"],
     "Colour": ["images/augment.py"],
     "Mixing": ["training/mixing.py"],
     "PixelNormalisation": ["stages/train/first_model.py"],

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pytest
 import torch
+from no_waiting import NoWaiting
 from torch import Tensor
 
 from ctc_ray.config.training import AugmentConfig, Colour
@@ -264,10 +265,42 @@ def test_order_of_colour_operations_is_the_one_drawn(
         assert painted(flat(200, 125, 40), params, colour) == [149, middle, 0]
 
 
+ON_DEVICE = [
+    *(AugmentConfig(colour=colour) for colour in (*COLOURS, "standard")),
+    AugmentConfig(colour="full_randomized", gray=0.5),
+]
+
+
+@pytest.mark.parametrize("settings", ON_DEVICE, ids=lambda one: f"{one.colour}, {one.gray}")
+def test_colours_need_no_value_of_a_pixel_on_the_cpu(settings: AugmentConfig) -> None:
+    images = smooth(19)
+    with NoWaiting():
+        augment.augment_batch(images, range(19), settings, linear=True)
+
+
+def test_an_operation_that_waits_is_found() -> None:
+    images = smooth(2)
+    for waits in (
+        lambda: images.nonzero(),
+        lambda: images[images > 3],
+        lambda: images.max().item(),
+    ):
+        with pytest.raises(AssertionError), NoWaiting():
+            waits()
+
+
 @pytest.mark.gpu
-def test_gpu_and_cpu_agree() -> None:
-    images, seeds = smooth(), list(range(5))
-    on_cpu = augment_batch(images, seeds, AugmentConfig(), size=32)
-    on_gpu = augment_batch(images.cuda(), seeds, AugmentConfig(), size=32)
-    assert on_gpu.device.type == "cuda"
+@pytest.mark.parametrize("settings", ON_DEVICE, ids=lambda one: f"{one.colour}, {one.gray}")
+def test_colours_on_a_gpu_are_those_of_the_cpu_and_wait_for_nothing(
+    settings: AugmentConfig,
+) -> None:
+    images, seeds = smooth(19), range(19)
+    on_cpu = augment.augment_batch(images, seeds, settings, linear=True)
+    there = images.cuda()
+    augment.augment_batch(there, seeds, settings, linear=True)  # libraries begin
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        on_gpu = augment.augment_batch(there, seeds, settings, linear=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     assert farthest(on_cpu, on_gpu.cpu()) <= 1

@@ -128,6 +128,7 @@ def test_tune_goes_on_after_a_kill_and_keeps_its_finished_trials(
         train={**values, "max_epochs": 2},
         space={"optimizer.learning_rate": {"grid": [0.001, 0.01]}},
         trials=1,
+        stopping="none",
     )
     models = tuned / "models"
     kill_when(

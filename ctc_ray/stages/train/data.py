@@ -1,6 +1,7 @@
 """The images of a training, as one of its workers reads them."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -11,8 +12,9 @@ from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.records import PixelRecord
 from ctc_ray.stages.train.first_model import Normalisation
 from ctc_ray.stages.train.mapped_classes import renaming
-from ctc_ray.stages.train.pixels import decoder, stacker
+from ctc_ray.stages.train.pixels import decoder, decoder_of_batches, stacker
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches, read_parts
+from ctc_ray.training.device_batches import ToDevice
 from ctc_ray.training.epoch_shares import Share
 from ctc_ray.training.loop import channel_mean_std
 from ctc_ray.training.plans import (
@@ -44,9 +46,14 @@ class TrainingData:
             counts: head -> training images of each class.
             image_size: width and height of the images.
             device: where the network computes; on a GPU, it changes the colours.
+
+        Raises:
+            ConfigError: images shall be decoded on the device, and torchvision cannot.
         """
         self._config, self._dataset, self._labels = config, dataset, labels
         self._image_size, self._device = image_size, device
+        self._to_device = to_device = ToDevice(device)
+        self._decode_all = decoder_of_batches(config, config.changes, image_size, to_device)
         self._rename = renaming(config)
         self._row_groups = RowGroupReader()
         self._sampling = class_sampling(config.sampling, config.sampled_head, counts)
@@ -81,15 +88,15 @@ class TrainingData:
             )
             for stretch in share
         ]
-        settings = self._loader_settings(self._config.changes)
-        return read_parts(parts, settings, first_batch=first_batch)
+        settings = replace(self._loader_settings(self._config.changes), decode_all=self._decode_all)
+        return read_parts(parts, self._sending(settings), first_batch=first_batch)
 
     def to_measure(self, split: str, *, rank: int, n_workers: int) -> Iterator[Batch]:
         """The batches of a worker's share of a split, unchanged and in its order."""
         plan = plan_evaluation(
             self._groups[split], self._config.evaluated, rank=rank, world_size=n_workers
         )
-        return read_batches(plan, self._loader_settings())
+        return read_batches(plan, self._sending(self._loader_settings()))
 
     def statistics(self) -> Normalisation:
         """Mean and deviation of training images: the same for every worker, run and restart.
@@ -104,6 +111,10 @@ class TrainingData:
         groups, choice = self._groups["train"], self._config.one_per_event
         plan = plan_epoch(groups, image_choice=choice, seed=self._config.seed, epoch=0)
         return channel_mean_std(read_batches(plan, self._loader_settings()))
+
+    def _sending(self, settings: LoaderSettings) -> LoaderSettings:
+        """With batches that are copied to the device ahead of the training."""
+        return replace(settings, send=self._to_device.send)
 
     def _loader_settings(self, augment: AugmentConfig | None = None) -> LoaderSettings:
         """How images are sampled and decoded: changed at random, or (None) as for evaluation."""

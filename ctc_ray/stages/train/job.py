@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import DivergedError
-from ctc_ray.images.augment import augment_batch
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import weight_blocks
 from ctc_ray.models.low_rank import merge_low_rank
@@ -31,7 +30,7 @@ from ctc_ray.stages.train.first_model import make_model, normalisation_of, with_
 from ctc_ray.stages.train.in_epoch import InEpoch
 from ctc_ray.stages.train.measuring import Measuring
 from ctc_ray.stages.train.pauses import Pauses
-from ctc_ray.stages.train.pixels import is_cpu
+from ctc_ray.stages.train.pixels import augmenter
 from ctc_ray.stages.train.tensorboard import SPEED
 from ctc_ray.stages.train.weights import (
     between,
@@ -77,7 +76,7 @@ class TrainingJob:
             rank=rank,
             accumulate=config.accumulate,
             clip_norm=config.optimizer.clip_norm,
-            augment=partial(augment_batch, settings=config.changes, linear=not is_cpu(device)),
+            augment=augmenter(config, device),
             precision=config.precision,
             scaler=gradient_scaler(config.precision, device),
             mix=config.augment.mix,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import TypeVar, assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,11 @@ from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import WHOLE
 from ctc_ray.images.stacking import stack_frames
 from ctc_ray.schemas import Failure
+from ctc_ray.training.batches import DecodeAll
+from ctc_ray.training.device_batches import ToDevice
+from ctc_ray.training.loop import Augment
+
+Image = TypeVar("Image", Pixels, torch.Tensor)
 
 _NO_LIMIT = 1 << 62  # shards hold images that passed max_pixels already
 
@@ -39,7 +45,7 @@ def decode(
         SchemaError: the image cannot be decoded.
     """
     params = None if settings is None else params_of(seed, settings)
-    image = to_input(
+    found = to_input(
         raw,
         image_size=image_size,
         keep_aspect=keep_aspect,
@@ -47,8 +53,7 @@ def decode(
         truncated="fail",
         geometry=WHOLE if params is None else params.geometry,
     )
-    if isinstance(image, Failure):
-        raise SchemaError(f"a shard holds an image that is {image.value}: create the dataset anew")
+    image = _pixels(found)
     return image if params is None else augment_image(image, params, linear=linear)
 
 
@@ -66,6 +71,66 @@ def decoder(
         settings=augment,
         linear=is_cpu(device),
     )
+
+
+def decoder_of_batches(
+    config: TrainConfig, augment: AugmentConfig, image_size: int, to_device: ToDevice
+) -> DecodeAll | None:
+    """What decodes the training images of a batch together, beside the training; None: nothing.
+
+    Raises:
+        ConfigError: torchvision cannot decode on the device.
+    """
+    match config.decode_on:
+        case "cpu":
+            return None
+        case "gpu":
+            from ctc_ray.images.device_pixels import require_decoder  # loads torchvision
+
+            require_decoder(to_device.device)
+            return partial(
+                _decode_all,
+                image_size=image_size,
+                keep_aspect=config.model.keep_aspect,
+                settings=augment,
+                to_device=to_device,
+            )
+        case _:
+            assert_never(config.decode_on)
+
+
+def _decode_all(
+    jpegs: Sequence[bytes],
+    seeds: Sequence[int],
+    *,
+    image_size: int,
+    keep_aspect: bool,
+    settings: AugmentConfig,
+    to_device: ToDevice,
+) -> torch.Tensor:
+    """As `decode` for each image, with colours as they are: (B, 3, S, S), on the device."""
+    from ctc_ray.images.device_pixels import squares_on_device  # loads torchvision
+
+    with to_device.beside():
+        images_BCSS = squares_on_device(
+            jpegs,
+            [params_of(seed, settings) for seed in seeds],
+            image_size=image_size,
+            keep_aspect=keep_aspect,
+            device=to_device.device,
+        )
+    return _pixels(images_BCSS)
+
+
+def _pixels(found: Image | Failure) -> Image:
+    """The image of a shard, which holds none that cannot be decoded.
+
+    Raises:
+        SchemaError: it holds one.
+    """
+    if isinstance(found, Failure):
+        raise SchemaError(f"a shard holds an image that is {found.value}: create the dataset anew")
+    return found
 
 
 def stacker(config: TrainConfig) -> Callable[[Sequence[Pixels]], Pixels] | None:
@@ -109,6 +174,12 @@ def seen_in_epoch(
     images_BCHW = torch.from_numpy(images_BHWC).permute(0, 3, 1, 2)
     changed_BCHW = augment_batch(images_BCHW, seeds, settings)
     return list(changed_BCHW.permute(0, 2, 3, 1).numpy())
+
+
+def augmenter(config: TrainConfig, device: torch.device | str) -> Augment:
+    """What changes the colours of a batch on the device; `decode` on a CPU has changed some."""
+    linear = config.decode_on == "gpu" or not is_cpu(device)
+    return partial(augment_batch, settings=config.changes, linear=linear)
 
 
 def is_cpu(device: torch.device | str) -> bool:

@@ -13,6 +13,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.reports.contact_sheet import Tile, contact_sheet
 from ctc_ray.stages.train.tensorboard import IMAGES_EVENTS_FILE, events_of_image
 from ctc_ray.training.batches import IGNORE_INDEX, Batch
+from ctc_ray.training.device_batches import arrived
 from ctc_ray.training.loop import EpochSettings
 
 N_SAMPLES = 16
@@ -29,12 +30,12 @@ def write(output_uri: str, batches: Sequence[Batch], settings: EpochSettings) ->
 
 
 def _tiles(batch: Batch, settings: EpochSettings) -> Iterator[Tile]:
-    images_BCHW = batch.images_BCHW.to(settings.device)
+    images_BCHW, labels = arrived(batch, settings.device)
     if settings.augment is not None:
         images_BCHW = settings.augment(images_BCHW, batch.seeds)
     images_BHWC = images_BCHW.byte().permute(0, 2, 3, 1).cpu().numpy()
     for index, image_HWC in enumerate(images_BHWC):
-        codes = {head: int(codes_B[index]) for head, codes_B in batch.labels.items()}
+        codes = {head: int(codes_B[index]) for head, codes_B in labels.items()}
         yield Tile(Image.fromarray(image_HWC), _caption(codes, settings.label_space))
 
 

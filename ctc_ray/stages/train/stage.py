@@ -113,16 +113,29 @@ def with_gpus(config: TrainConfig, *, on_cluster: bool) -> TrainConfig:
     """The configuration with one GPU per worker, if it leaves that open and so many are there.
 
     A cluster that would start nodes with GPUs when they are asked for has none yet: ask for them.
+
+    Raises:
+        ConfigError: images shall be decoded on GPUs, and there is none for each worker.
     """
-    if config.gpu_per_worker is not None:
-        return config
+    if config.gpu_per_worker is None:
+        config = config.replaced(gpu_per_worker=_gpus_for(config, on_cluster=on_cluster))
+    if config.decode_on == "gpu" and not config.gpus:
+        raise ConfigError(
+            f"--decode-on gpu: no GPU for each of --workers {config.workers}; use --decode-on cpu, "
+            "or --gpu-per-worker 1 on a cluster that starts nodes with GPUs"
+        )
+    return config
+
+
+def _gpus_for(config: TrainConfig, *, on_cluster: bool) -> float:
+    """GPUs per worker: 1, if so many are there; otherwise 0."""
     n_gpus = float(torch.cuda.device_count())
     if on_cluster:
         from ctc_ray.stages.cluster.connect import connect, there  # Ray takes seconds to import
 
         connect()
         n_gpus = there().get("GPU", 0)
-    return config.replaced(gpu_per_worker=1 if n_gpus >= config.workers_range[0] else 0)
+    return 1 if n_gpus >= config.workers_range[0] else 0
 
 
 def _train_here(

@@ -1,7 +1,9 @@
 """What happens to the weights of a training between its steps and its workers."""
 
+import itertools
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ctc_ray.config.choices import Precision
@@ -19,12 +21,32 @@ def gradient_scaler(precision: Precision, device: torch.device | str) -> torch.a
     return torch.amp.GradScaler(torch.device(device).type, enabled=precision == "float16")
 
 
-def moving_average(model: MultiHeadModel, decay: float) -> AveragedModel | None:
+class MovingAverage(AveragedModel):
+    """As torch's, whose every update copies a counter to the GPU, and waits for it."""
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average towards the model; the first time, take its weights."""
+        if self.multi_avg_fn is None or not self.n_averaged:
+            super().update_parameters(model)
+            return
+        mine = itertools.chain(self.module.parameters(), self.module.buffers())
+        theirs = itertools.chain(model.parameters(), model.buffers())
+        groups: dict[torch.dtype, tuple[list[Tensor], list[Tensor]]] = {}
+        for average, weight in zip(mine, theirs, strict=True):
+            averages, weights = groups.setdefault(average.dtype, ([], []))
+            averages.append(average.detach())
+            weights.append(weight.detach())
+        for averages, weights in groups.values():
+            self.multi_avg_fn(averages, weights, self.n_averaged)  # it does not read the counter
+        self.n_averaged += 1
+
+
+def moving_average(model: MultiHeadModel, decay: float) -> MovingAverage | None:
     """A moving average of the weights and the batch statistics; None: there is none."""
     if not decay:
         return None
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]  # torch has no types
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return MovingAverage(model, multi_avg_fn=average, use_buffers=True)
 
 
 def between(start: dict[str, Tensor], end: dict[str, Tensor], share: float) -> dict[str, Tensor]:
