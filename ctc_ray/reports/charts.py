@@ -34,7 +34,7 @@ class LineChart:
     x_title: str
     y_title: str = ""
     y_range: tuple[float, float] | None = None
-    """Of the axis; None: that of the lines."""
+    """Smallest and largest value of the y axis; None: those of the lines."""
     marked: tuple[float, str] | None = None
     """A position on the x axis, and what it is."""
 

@@ -30,7 +30,7 @@ class Chart:
 
     title: str
     spec: Mapping[str, Any]
-    """Of Vega-Lite, see `charts.for_page`."""
+    """A Vega-Lite specification, as `charts.for_page` gives it."""
     kind: ClassVar[str] = "chart"
 
 

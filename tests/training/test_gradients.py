@@ -63,7 +63,7 @@ def test_the_gradient_is_that_of_the_formula(moved, n_workers, kind, mix, n_part
 
 
 def gradient_by_formula(batches: list[Batch], kind: str, mix: str) -> Tensor:
-    """Of the weighted mean over all labels of all batches, each label in its share of an image."""
+    """The gradients of the weighted mean over all labels, each in its share of an image."""
     model = Linear().double()
     total = sum(weight.sum() for weight in model.parameters()) * 0
     for head in LABELS.heads:

@@ -13,7 +13,7 @@ SPEED_FILE = "speed.csv"
 
 
 def add_epoch(output_uri: str, epoch: int, speed: Mapping[str, float]) -> None:
-    """Add an epoch, in the place of an earlier try and of what a killed run has done after it.
+    """Add an epoch; it replaces what an earlier try or a killed run wrote for it and later ones.
 
     Args:
         epoch: its number, from 1.

@@ -58,7 +58,7 @@ class Trial:
     """Called with the metrics of each epoch, also of those before the training was resumed. With
     it, the training runs in this process."""
     callbacks: Sequence[Any] = ()
-    """Of Ray Train, which report from its workers."""
+    """Callbacks of Ray Train, which report from its workers."""
 
 
 def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: Session) -> None:

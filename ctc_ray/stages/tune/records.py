@@ -14,7 +14,7 @@ MODELS = "models"
 
 
 def name_of(number: int) -> str:
-    """Of the trial's folder; names sort as numbers do."""
+    """The name of the trial's folder; names sort as numbers do."""
     return f"{number:05d}"
 
 

@@ -6,7 +6,7 @@ classes get what the ended ones have found.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, assert_never
 
 import optuna
@@ -41,12 +41,10 @@ class Planned(Searcher):  # type: ignore[misc]  # Ray is untyped here
     """Gives Ray Tune the trials that are left, each with its number and its sample."""
 
     numbers: list[int]
-    """Of the trials that are left, ascending."""
+    """Numbers of the trials that are left, ascending."""
     sample_of: Callable[[int], Mapping[str, Any]]
     is_spent: Callable[[], bool] = lambda: False
     """Whether no further trial may begin."""
-    running: dict[str, int] = field(default_factory=dict)
-    """Ray Tune's name of a trial -> its number."""
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -56,7 +54,6 @@ class Planned(Searcher):  # type: ignore[misc]  # Ray is untyped here
         if not self.numbers or self.is_spent():
             return Searcher.FINISHED
         number = self.numbers.pop(0)
-        self.running[trial_id] = number
         return {"number": number, "sample": dict(self.sample_of(number))}
 
     def on_trial_complete(
@@ -182,7 +179,7 @@ def _suggested(trial: optuna.Trial, name: str, dimension: Dimension) -> Any:
     """The value that Optuna proposes for a dimension."""
     match _distribution(name, dimension):
         case CategoricalDistribution(choices=indices):
-            return dimension.values[int(trial.suggest_categorical(name, indices))]  # type: ignore[arg-type]
+            return dimension.values[int(trial.suggest_categorical(name, indices))]  # type: ignore[arg-type]  # its stub has only one type of choices
         case IntDistribution(low=low, high=high):
             return trial.suggest_int(name, low, high)
         case FloatDistribution(low=least, high=most, log=log):

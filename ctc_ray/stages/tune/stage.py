@@ -71,7 +71,7 @@ class Search:
     @property
     def is_here(self) -> bool:
         """Whether a trial trains in its own process, without workers of Ray Train."""
-        return self.base.workers_range == (1, 1) and not set(_OF_WORKERS) & set(self.dimensions)
+        return _is_here(self.config, self.dimensions)
 
     def left(self, ended: Mapping[int, EndedTrial]) -> list[int]:
         """Numbers of the trials that have not ended, ascending."""
@@ -83,6 +83,11 @@ class Search:
         return (hours is not None and sum(t.seconds for t in ended) >= hours * 3600) or (
             images is not None and sum(t.n_images for t in ended) >= images
         )
+
+
+def _is_here(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> bool:
+    has_one_worker = train_config(config, {}).workers_range == (1, 1)
+    return has_one_worker and not set(_OF_WORKERS) & set(dimensions)
 
 
 def run(config: TuneConfig) -> Manifest:
@@ -153,13 +158,13 @@ def _check_trials(
         if name.startswith("model.") or name in _OF_WORKERS
         for value in dimension.extremes()
     ]
-    n_trials = min(config.concurrent_trials, config.trials)
+    n_waiting = 0 if _is_here(config, dimensions) else min(config.concurrent_trials, config.trials)
     inputs: dict[str, str] = {}
     for trial in tried or [train_config(config, {})]:
         train.check_trial(trial)
         dataset = train.check_dataset(trial)
         on_gpus = train.with_gpus(trial, on_cluster=is_on_cluster())
-        train.check_workers(on_gpus, more_cpus=n_trials * CPU_OF_WAITING)
+        train.check_workers(on_gpus, more_cpus=n_waiting * CPU_OF_WAITING)
         train.check_model(trial, dataset)
         inputs |= train.inputs_of(trial)
     return dataset, inputs
