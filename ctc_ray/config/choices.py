@@ -72,7 +72,7 @@ DimensionKind = Literal["choice", "grid", "uniform", "loguniform", "randint", "s
 SearchPreset = Literal["none", "augmentation", "loss-weights", "optimizer"]
 """Fields of a search that go together."""
 
-SearchMethod = Literal["random", "optuna"]
+SearchMethod = Literal["random", "optuna", "pbt"]
 """How a search chooses the values of the next trial."""
 
 TrialState = Literal["done", "stopped", "error"]

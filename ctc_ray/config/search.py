@@ -150,12 +150,18 @@ def _in_order(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
 
 
 def train_config(
-    config: TuneConfig, sample: Mapping[str, Any], *, output_uri: str = "trial"
+    config: TuneConfig,
+    sample: Mapping[str, Any],
+    *,
+    output_uri: str = "trial",
+    parent_uri: str | None = None,
 ) -> TrainConfig:
     """The train configuration of one trial.
 
     Args:
         sample: dotted field -> value.
+        parent_uri: the model that the trial goes on from. What happens once at the beginning of a
+            training, as warming up, does not happen again.
 
     Raises:
         UsageError: it is not valid.
@@ -164,7 +170,16 @@ def train_config(
     for name, value in sample.items():
         values = merge(values, nested(name, value))
     shown = ", ".join(f"{name}={value!r}" for name, value in sample.items())
-    return build(TrainConfig, values, where=f"space: {shown}" if sample else "train")
+    where = f"space: {shown}" if sample else "train"
+    made = build(TrainConfig, values, where=where)
+    if parent_uri is None:
+        return made
+    going_on: dict[str, Any] = {
+        "model": {"pretrained": parent_uri, "freeze_epochs": 0},
+        "schedule": {"warmup_epochs": 0},
+        "optimizer": {"backbone_rate": made.backbone_rate},
+    }
+    return build(TrainConfig, merge(values, going_on), where=where)
 
 
 def nested(name: str, value: Any) -> dict[str, Any]:

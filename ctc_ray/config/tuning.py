@@ -1,7 +1,7 @@
 """Configuration of `ctc tune`."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -48,8 +48,13 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     heads (the Pareto front), and let --method optuna look for all of them."""
     method: SearchMethod = "random"
     """How values are chosen. random: at random, the same ones for a seed. optuna: by Optuna's TPE,
-    from the trials that have ended."""
-    stopping: StoppingRule = "asha"
+    from the trials that have ended. pbt: population-based training (Jaderberg et al. 2017): trials
+    go on from the weights of earlier ones, the worst from those of the best with changed values."""
+    population: int = Field(4, ge=2)
+    """Used with --method pbt: trials of a generation. Each trains for train.max_epochs epochs, from
+    the weights of a trial of the generation before. --trials counts those of all generations, so 16
+    are 4 generations of 4."""
+    stopping: Annotated[StoppingRule | None, Shown("asha; none with --method pbt")] = None
     """Which trials end early. asha: those behind others after as many epochs (Li et al. 2020).
     median: those whose best value is worse than the median of the others' means. none: no one."""
     trials: int = Field(10, gt=0)
@@ -70,6 +75,19 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     """Used with --stopping asha: at each stage of the search, one trial in this many continues."""
     seed: int = Field(0, ge=0)
     """Seed of the search."""
+
+    @model_validator(mode="after")
+    def _generations_are_whole(self) -> Self:
+        if self.method == "pbt" and self.rule != "none":
+            raise ValueError(
+                f"method pbt compares whole generations; stopping is {self.stopping}, not none"
+            )
+        return self
+
+    @property
+    def rule(self) -> StoppingRule:
+        """Which trials end early."""
+        return self.stopping or ("none" if self.method == "pbt" else "asha")
 
     @model_validator(mode="before")
     @classmethod

@@ -48,6 +48,10 @@ class Objective:
         """One per column, in their order."""
         return [float(metrics.get(name, float("nan"))) for name in self.weights]
 
+    def told(self, metrics: Mapping[str, Any]) -> list[float]:
+        """What a search learns from: one value per objective."""
+        return self.values(metrics) if self.is_pareto else [self.value(metrics)]
+
     def front(self, trials: Sequence[Sequence[float]]) -> list[bool]:
         """Whether no other trial is as good in every column and better in one.
 

@@ -121,6 +121,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             reason,
             round(time.perf_counter() - self._began.pop(number, time.perf_counter()), 1),
             len(history) * self._n_items,
+            trial.config["parent"],
         )
         one.write(self._config.output_uri)
         self.ended[number] = one

@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ctc_ray.config.choices import TrialState
+from ctc_ray.config.search import train_config
+from ctc_ray.config.training import TrainConfig
+from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.files import storage
 
 _FOLDER = "trials"
@@ -21,6 +24,20 @@ def name_of(number: int) -> str:
 def model_uri(output_uri: str, number: int) -> str:
     """Where a trial writes its model."""
     return storage.join(output_uri, MODELS, name_of(number))
+
+
+def config_of(
+    config: TuneConfig, sample: Mapping[str, Any], number: int, *, parent: int | None
+) -> TrainConfig:
+    """The train configuration of a trial, which writes its model into the trial's folder.
+
+    Args:
+        parent: the trial whose weights it begins with.
+    """
+    parent_uri = None if parent is None else model_uri(config.output_uri, parent)
+    return train_config(
+        config, sample, output_uri=model_uri(config.output_uri, number), parent_uri=parent_uri
+    )
 
 
 @dataclass(frozen=True)
@@ -38,6 +55,8 @@ class EndedTrial:
     seconds: float
     n_images: int
     """Images that it has learnt from, each as often as it was seen."""
+    parent: int | None = None
+    """The trial whose weights it began with; None: those that all trials begin with."""
 
     def write(self, output_uri: str) -> None:
         """Keep it; numbers that are not finite are kept as text."""

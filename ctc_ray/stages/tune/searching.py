@@ -27,12 +27,16 @@ from ray.tune.schedulers import (
 from ray.tune.search import Searcher
 
 from ctc_ray.config.search import Dimension, draw, is_searched, n_planned, train_config
+from ctc_ray.config.training import TrainConfig
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.stages.tune.objective import Objective
+from ctc_ray.stages.tune.population import Population
 from ctc_ray.stages.tune.records import EndedTrial
+from ctc_ray.stages.tune.samples import RandomSamples, Samples
 from ctc_ray.stages.tune.trial import EPOCH, FAILED, OBJECTIVE, with_objective
 
+_OF_NETWORK = ("heads", "mapping_uri", "unmapped", "image_choice")
 _STARTUP_TRIALS = 8  # of TPE, at random; as many as Optuna's default of 10 would be half a search
 
 
@@ -42,24 +46,36 @@ class Planned(Searcher):  # type: ignore[misc]  # Ray is untyped here
 
     numbers: list[int]
     """Numbers of the trials that are left, ascending."""
-    sample_of: Callable[[int], Mapping[str, Any]]
+    samples: Samples
     is_spent: Callable[[], bool] = lambda: False
     """Whether no further trial may begin."""
 
     def __post_init__(self) -> None:
         super().__init__()
+        self._running: set[str] = set()
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial."""
+        """The next trial; None while it waits for others to end.
+
+        If none of these runs, one was lost with its process, and the search cannot go on.
+        """
         if not self.numbers or self.is_spent():
             return Searcher.FINISHED
+        if not self.samples.is_ready(self.numbers[0]):
+            return None if self._running else Searcher.FINISHED
         number = self.numbers.pop(0)
-        return {"number": number, "sample": dict(self.sample_of(number))}
+        self._running.add(trial_id)
+        return {
+            "number": number,
+            "sample": dict(self.samples.sample(number)),
+            "parent": self.samples.parent(number),
+        }
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
         """Called by Ray Tune."""
+        self._running.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Called by Ray Tune; a search is resumed from its records instead."""
@@ -68,7 +84,7 @@ class Planned(Searcher):  # type: ignore[misc]  # Ray is untyped here
         """Never called: see `save`."""
 
 
-class OptunaStudy:
+class OptunaStudy(Samples):
     """Optuna's TPE over the dimensions of a space."""
 
     def __init__(
@@ -129,12 +145,7 @@ class OptunaStudy:
             case "done":
                 values = self._values_of(trial.number)
             case "stopped":
-                last = trial.history[-1] if trial.history else {}
-                values = (
-                    self._objective.values(last)
-                    if self._objective.is_pareto
-                    else [self._objective.value(last)]
-                )
+                values = self._objective.told(trial.history[-1] if trial.history else {})
             case "error":
                 return None
             case _:
@@ -206,17 +217,68 @@ def require_searchable(config: TuneConfig, dimensions: Mapping[str, Dimension]) 
             for name, dimension in dimensions.items():
                 if dimension.kind != "same_as":
                     _distribution(name, dimension)
+        case "pbt":
+            _require_heritable(train_config(config, {}), dimensions)
         case _:
             assert_never(config.method)
 
 
+def _require_heritable(base: TrainConfig, dimensions: Mapping[str, Dimension]) -> None:
+    """Check that a trial can go on from any other.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    for name, dimension in dimensions.items():
+        if dimension.kind == "grid":
+            raise ConfigError(f"space.{name}: --method pbt has no grid; take choice")
+        if name.startswith("model.") or name in _OF_NETWORK:
+            raise ConfigError(
+                f"space.{name}: trials of --method pbt go on from one another's weights, so "
+                "their networks are the same; take --method random or optuna"
+            )
+    if base.model.wise_ft < 1:
+        raise ConfigError(
+            "train.model.wise_ft: --method pbt would mix each generation with the one before; "
+            "leave it out"
+        )
+
+
 def samples_of(
-    config: TuneConfig, dimensions: Mapping[str, Dimension], study: OptunaStudy | None
-) -> Callable[[int], Mapping[str, Any]]:
-    """Number of a trial -> its sample."""
-    if study is not None:
-        return study.sample
-    return lambda number: draw(dimensions, seed=config.seed, number=number)
+    config: TuneConfig,
+    dimensions: Mapping[str, Dimension],
+    objective: Objective,
+    ended: Mapping[int, EndedTrial],
+    metrics_of: Callable[[int], Mapping[str, Any]],
+) -> Samples:
+    """Where the samples come from.
+
+    Args:
+        ended: the trials that have ended; later ones are in it as soon as they have.
+        metrics_of: the metrics of the model of a trial that is done, named as in a history.
+    """
+    match config.method:
+        case "random":
+            return RandomSamples(dimensions, config.seed)
+        case "optuna":
+            return OptunaStudy(
+                dimensions,
+                objective,
+                list(ended.values()),
+                values_of=lambda number: objective.told(metrics_of(number)),
+                seed=config.seed,
+            )
+        case "pbt":
+            return Population(
+                dimensions,
+                objective,
+                ended,
+                value_of=lambda number: objective.value(metrics_of(number)),
+                size=config.population,
+                seed=config.seed,
+            )
+        case _:
+            assert_never(config.method)
 
 
 @dataclass(frozen=True)
@@ -236,7 +298,7 @@ def scheduler_of(
         _Ended(f"ended-{one.number}"): [with_objective(row, objective) for row in one.history]
         for one in ended
     }
-    match config.stopping:
+    match config.rule:
         case "none":
             return FIFOScheduler()
         case "asha":

@@ -32,13 +32,12 @@ from ctc_ray.stages.tune.objective import Objective, objective_of
 from ctc_ray.stages.tune.progress import SearchProgress
 from ctc_ray.stages.tune.records import MODELS, EndedTrial, read_ended
 from ctc_ray.stages.tune.searching import (
-    OptunaStudy,
     Planned,
     require_searchable,
     samples_of,
     scheduler_of,
 )
-from ctc_ray.stages.tune.table import kept_values, summarise
+from ctc_ray.stages.tune.table import kept_metrics, summarise
 from ctc_ray.stages.tune.trial import CPU_OF_WAITING, trial_function
 from ctc_ray.training.plans import list_row_groups
 
@@ -176,25 +175,19 @@ def _run_trials(search: Search) -> None:
     ended = read_ended(output_uri)
     if ended:
         logger.info("resuming: %d trials have ended", len(ended))
-    study = None
-    if config.method == "optuna":
-        study = OptunaStudy(
-            search.dimensions,
-            search.objective,
-            list(ended.values()),
-            values_of=lambda number: kept_values(output_uri, search.objective, number),
-            seed=config.seed,
-        )
     progress = SearchProgress(
         config, search.objective, ended, n_planned=search.n_planned, n_items=_n_items(search)
     )
-    left = search.left(ended)
-    planned = Planned(
-        left,
-        samples_of(config, search.dimensions, study),
-        is_spent=lambda: search.is_spent(list(progress.ended.values())),
+    samples = samples_of(
+        config,
+        search.dimensions,
+        search.objective,
+        progress.ended,
+        lambda number: kept_metrics(output_uri, number),
     )
-    progress.on_end = study.tell if study is not None else lambda _: None
+    progress.on_end = samples.tell
+    left = search.left(ended)
+    planned = Planned(left, samples, is_spent=lambda: search.is_spent([*progress.ended.values()]))
     storage.delete_folder(storage.join(output_uri, _RAY_TUNE))
     # our records outlive the search; those of Ray Tune would be a second copy of them
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from ctc_ray.config.base import to_yaml
-from ctc_ray.config.search import Dimension, train_config
+from ctc_ray.config.search import Dimension
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
@@ -16,7 +16,7 @@ from ctc_ray.files.csv_text import csv_of_records
 from ctc_ray.models.bundle import HISTORY_FILE, read_provenance
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.stages.tune.objective import Objective
-from ctc_ray.stages.tune.records import EndedTrial, model_uri, name_of
+from ctc_ray.stages.tune.records import EndedTrial, config_of, model_uri, name_of
 
 TRIALS_CSV, TRIALS_PARQUET, BEST_YAML = "trials.csv", "trials.parquet", "best.yaml"
 
@@ -30,12 +30,6 @@ def kept_metrics(output_uri: str, number: int) -> dict[str, Any]:
 def kept_value(output_uri: str, objective: Objective, number: int) -> float:
     """What compares trials, of the epoch whose weights the trial has kept."""
     return objective.value(kept_metrics(output_uri, number))
-
-
-def kept_values(output_uri: str, objective: Objective, number: int) -> list[float]:
-    """One value per objective; see `kept_value`."""
-    metrics = kept_metrics(output_uri, number)
-    return objective.values(metrics) if objective.is_pareto else [objective.value(metrics)]
 
 
 def kept_history(output_uri: str, number: int) -> list[Mapping[str, float]]:
@@ -72,15 +66,18 @@ def summarise(
     if objective.is_pareto:
         rows = _with_front(rows, objective)
     storage.write_bytes(storage.join(config.output_uri, TRIALS_CSV), csv_of_records(rows))
-    columns = {name: _column([row.get(name) for row in rows]) for name in rows[0]}
+    names = dict.fromkeys(name for row in rows for name in row)
+    columns = {name: _column([row.get(name) for row in rows]) for name in names}
     parquet.write_table(storage.join(config.output_uri, TRIALS_PARQUET), pa.table(columns))
     done = [row for row in rows if row["state"] == "done"]
     if not done:
         reasons = sorted({str(row["reason"]) for row in rows if row["reason"]})
         raise ConfigError(f"no trial ended with a model: {'; '.join(reasons)} (see {TRIALS_CSV})")
     best = objective.best(done, key=lambda row: row[objective.name])
-    sample = next(one.sample for one in ended if name_of(one.number) == best["trial"])
-    chosen = train_config(config, sample, output_uri=storage.join(config.output_uri, "best-model"))
+    one = next(one for one in ended if name_of(one.number) == best["trial"])
+    chosen = config_of(config, one.sample, one.number, parent=one.parent).replaced(
+        output_uri=storage.join(config.output_uri, "best-model")
+    )
     text = to_yaml(chosen.model_dump(mode="json"))
     storage.write_bytes(storage.join(config.output_uri, BEST_YAML), text.encode())
     return Manifest(
@@ -106,6 +103,7 @@ def _row(
     """
     metrics = kept_metrics(output_uri, one.number) if one.state == "done" else {}
     columns = [name for name in objective.weights if name != objective.name]
+    parent = {} if one.parent is None else {"parent": name_of(one.parent)}
     return {
         "trial": name_of(one.number),
         **{name: one.sample.get(name) for name in names},
@@ -115,6 +113,7 @@ def _row(
         "seconds": one.seconds,
         "state": one.state,
         "reason": one.reason,
+        **parent,
     }
 
 

@@ -12,7 +12,6 @@ import ray.tune
 from ray.exceptions import RayError
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from ctc_ray.config.search import train_config
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import CtcError
@@ -20,7 +19,7 @@ from ctc_ray.runs.claim import end_claims_below
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.train import stage as train
 from ctc_ray.stages.tune.objective import Objective
-from ctc_ray.stages.tune.records import model_uri
+from ctc_ray.stages.tune.records import config_of, model_uri
 
 FAILED = "failed"
 """Key of a report: why the trial has no model."""
@@ -46,7 +45,7 @@ def trial_function(
         end_claims_below(output_uri)  # of a node that is lost: Ray Tune runs a trial once at a time
         connect()
         try:
-            own = train_config(config, task["sample"], output_uri=output_uri)
+            own = config_of(config, task["sample"], task["number"], parent=task["parent"])
             train.run(
                 own, trial=_as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
             )

@@ -1,18 +1,26 @@
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
-from ctc_ray.config.search import Dimension, draw
+from ctc_ray.config.search import Dimension, draw, parse_space, train_config
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.stages.tune.objective import Objective, objective_of
+from ctc_ray.stages.tune.population import Population
 from ctc_ray.stages.tune.records import EndedTrial, read_ended
-from ctc_ray.stages.tune.searching import OptunaStudy, require_searchable, scheduler_of
+from ctc_ray.stages.tune.searching import (
+    OptunaStudy,
+    Planned,
+    require_searchable,
+    scheduler_of,
+)
 from ctc_ray.stages.tune.trial import with_objective
 
 LOSS = Objective("val_loss", {"val_loss": 1.0}, is_pareto=False)
@@ -180,3 +188,130 @@ def test_optuna_has_no_grid() -> None:
     grid = {"x": Dimension("grid", (1, 2))}
     with pytest.raises(ConfigError, match=r"space\.x: --method optuna has no grid; take choice"):
         require_searchable(config(method="optuna"), grid)
+
+
+class Generations:
+    """A population whose trials end at once, with losses that a function of all samples gives."""
+
+    def __init__(self, size: int, known: Mapping[int, EndedTrial] = {}) -> None:
+        self.ended = dict(known)
+        self.losses: dict[int, float] = {}
+        self.samples = Population(SPACE, LOSS, self.ended, value_of=self.loss_of, size=size, seed=5)
+
+    def loss_of(self, number: int) -> float:
+        """Better from generation to generation, as weights that go on learning are."""
+        one = self.ended[number]
+        before = 0.0 if one.parent is None else self.loss_of(one.parent)
+        return before / 2 + score(one.sample)
+
+    def run(self, numbers: range, failed: tuple[int, ...] = ()) -> None:
+        for number in numbers:
+            assert self.samples.is_ready(number)
+            state = "error" if number in failed else "done"
+            sample, parent = self.samples.sample(number), self.samples.parent(number)
+            one = replace(ended(number, [1.0], state, **sample), parent=parent)
+            self.ended[number] = one
+            self.samples.tell(one)
+
+
+def test_the_worst_quarter_of_a_generation_goes_on_from_the_best_quarter() -> None:
+    population = Generations(8)
+    population.run(range(40))
+    for number, one in population.ended.items():
+        first = number - number % 8 - 8
+        if first < 0:
+            assert one.parent is None
+            continue
+        order = sorted(range(first, first + 8), key=population.loss_of)
+        if number - 8 in order[:6]:
+            assert one.parent == number - 8
+            assert one.sample == population.ended[number - 8].sample
+        else:
+            assert one.parent in order[:2]
+    replaced = [o for n, o in population.ended.items() if o.parent not in (None, n - 8)]
+    assert len(replaced) == 8
+    changed = steps = 0
+    for one in replaced:
+        old = population.ended[one.parent].sample  # type: ignore[index]  # replaced: it has one
+        assert score(one.sample) >= 0  # y follows x, z is there exactly where kind is q
+        assert -5 <= one.sample["x"] <= 5
+        assert 1e-5 <= one.sample["rate"] <= 1
+        changed += one.sample["x"] != old["x"]
+        steps += abs(abs(one.sample["x"] - old["x"]) - 2) < 1e-9  # a fifth of the range
+    assert changed == len(replaced)
+    assert 3 <= steps < len(replaced)  # some are drawn again, some end at the border
+
+
+@pytest.mark.parametrize("cut", [1, 5, 8, 13, 31])
+def test_a_population_that_is_interrupted_goes_on_as_if_it_had_not_been(cut: int) -> None:
+    whole = Generations(8)
+    whole.run(range(40), failed=(3, 9))
+    part = Generations(8, {n: whole.ended[n] for n in range(cut)})
+    part.run(range(cut, 40), failed=(3, 9))
+    assert part.ended == whole.ended
+
+
+def test_a_generation_waits_for_the_one_before_and_survives_failures() -> None:
+    population = Generations(3)
+    population.run(range(2))
+    assert not population.samples.is_ready(3)
+    population.run(range(2, 3))
+    population.run(range(3, 6), failed=(3, 4, 5))
+    assert [population.samples.parent(n) for n in (6, 7, 8)] == [None] * 3
+    population.run(range(6, 9), failed=(7,))
+    best = min((6, 8), key=population.loss_of)
+    assert population.samples.parent(10) == best  # 7 has no model
+
+
+def test_a_search_whose_generation_lost_a_trial_ends_instead_of_waiting() -> None:
+    population = Generations(2)
+    planned = Planned(list(range(4)), population.samples)
+    assert planned.suggest("a")["number"] == 0
+    assert planned.suggest("b")["number"] == 1
+    population.run(range(1))
+    planned.on_trial_complete("a")
+    assert planned.suggest("c") is None  # b runs
+    planned.on_trial_complete("b", error=True)  # it was lost, and has no record
+    assert planned.suggest("c") == Searcher.FINISHED
+
+
+@pytest.mark.parametrize(
+    ("space", "train", "message"),
+    [
+        ({"seed": {"grid": [1, 2]}}, {}, r"space\.seed: --method pbt has no grid"),
+        ({"model.dropout": {"uniform": [0, 0.5]}}, {}, r"space\.model\.dropout: trials of"),
+        ({"image_choice": {"choice": ["first", "all"]}}, {}, r"space\.image_choice: trials of"),
+        (
+            {"seed": {"choice": [1, 2]}},
+            {"model": {"pretrained": True, "wise_ft": 0.5}},
+            r"wise_ft: --method pbt would mix",
+        ),
+    ],
+)
+def test_what_a_population_cannot_search_is_named(
+    space: dict[str, Any], train: dict[str, Any], message: str
+) -> None:
+    shared = {"dataset_uri": "d", "heads": ["a", "b"], **train}
+    search = config(method="pbt", space=space, train=shared)
+    with pytest.raises(ConfigError, match=message):
+        require_searchable(search, parse_space(search))
+
+
+def test_a_population_stops_no_trial_early() -> None:
+    assert config(method="pbt").rule == "none"
+    assert config().rule == "asha"
+    with pytest.raises(ValueError, match="method pbt compares whole generations; stopping is asha"):
+        config(method="pbt", stopping="asha")
+
+
+def test_a_trial_that_goes_on_warms_up_no_second_time() -> None:
+    search = config(train={"dataset_uri": "d", "heads": ["a"], "model": {"freeze_epochs": 2}})
+    first = train_config(search, {})
+    later = train_config(search, {"schedule.warmup_epochs": 3}, parent_uri="models/00001")
+    assert (first.backbone_rate, first.model.freeze_epochs, first.schedule.warmup_epochs) == (
+        later.backbone_rate,
+        2,
+        1,
+    )
+    assert (later.model.pretrained, later.model.freeze_epochs) == ("models/00001", 0)
+    assert later.schedule.warmup_epochs == 0

@@ -153,6 +153,38 @@ def test_optuna_keeps_the_pareto_front_of_all_heads(
     assert len({row["loss_weights.count"] for row in rows}) == 3
 
 
+def test_a_population_goes_on_from_its_best_and_its_best_model_comes_again(
+    local_ray: None, dataset: Path, tmp_path: Path
+) -> None:
+    """Generations of two: the worse one of each goes on from the weights of the better one."""
+    tuned = tmp_path / "tuned"
+    space = {"optimizer.learning_rate": {"loguniform": [1e-6, 1e-2]}}
+    search = config(
+        dataset, tuned, space=space, trials=6, method="pbt", population=2, concurrent_trials=2
+    )
+    manifest = tune.run(search)
+    rows = trials(tuned)
+    losses = [float(row["val_loss"]) for row in rows]
+    for first in (2, 4):
+        better = min((first - 2, first - 1), key=lambda n: losses[n])
+        assert [int(row["parent"]) for row in rows[first : first + 2]] == [better] * 2
+        same = rows[better + 2]["optimizer.learning_rate"]
+        assert same == rows[better]["optimizer.learning_rate"]
+        assert len({row["optimizer.learning_rate"] for row in rows[first : first + 2]}) == 2
+    assert min(losses[4:]) < min(losses[:2])
+    best = manifest.summary["best trial"]
+    chosen = build(TrainConfig, yaml.safe_load((tuned / "best.yaml").read_text()), where="best")
+    train.run(chosen)
+    weights = (Path(chosen.output_uri) / "weights.safetensors").read_bytes()
+    assert weights == (tuned / "models" / best / "weights.safetensors").read_bytes()
+    whole = trials(tuned)
+    cut = tmp_path / "cut"
+    tune.run(search.replaced(output_uri=str(cut), trials=3))
+    tune.run(search.replaced(output_uri=str(cut)))
+    for one, other in zip(trials(cut), whole, strict=True):
+        assert {**one, "seconds": ""} == {**other, "seconds": ""}
+
+
 @pytest.mark.slow
 def test_a_trial_whose_process_is_killed_goes_on_from_its_checkpoint(
     local_ray: None, dataset: Path, tmp_path: Path
