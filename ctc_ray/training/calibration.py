@@ -81,14 +81,29 @@ class CalibrationCounts:
 
     def compute(self) -> dict[str, Calibration]:
         """Head -> the temperature with the smallest cross entropy."""
-        return {head: self._head(head) for head in self._losses}
+        return {head: self._with(head, self._best(head)) for head in self._losses}
 
-    def _head(self, head: str) -> Calibration:
-        one = int((self.tried_T == 1).nonzero())
+    def given(self, temperatures: Mapping[str, float]) -> dict[str, Calibration]:
+        """Head -> the errors with its temperature, which other images gave.
+
+        Args:
+            temperatures: head -> what `compute` found.
+        """
+        nearest = {h: int((self.tried_T - t).abs().argmin()) for h, t in temperatures.items()}
+        return {head: self._with(head, nearest[head]) for head in self._losses}
+
+    def _best(self, head: str) -> int:
+        """Index of the temperature."""
+        if float(self._bins[head][0, 0].sum()) < MIN_IMAGES:
+            return self._one
+        return int(self._losses[head].argmin())
+
+    @property
+    def _one(self) -> int:
+        return int((self.tried_T == 1).nonzero())
+
+    def _with(self, head: str, tried: int) -> Calibration:
         n_images, sums, hits = self._bins[head]
-        n = float(n_images[one].sum())
-        best = one if n < MIN_IMAGES else int(self._losses[head].argmin())
-        errors_T = (sums - hits).abs().sum(dim=1) / max(1.0, n)
-        return Calibration(
-            round(float(self.tried_T[best]), 4), float(errors_T[one]), float(errors_T[best])
-        )
+        errors_T = (sums - hits).abs().sum(dim=1) / n_images.sum(dim=1).clamp(min=1)
+        temperature = round(float(self.tried_T[tried]), 4)
+        return Calibration(temperature, float(errors_T[self._one]), float(errors_T[tried]))

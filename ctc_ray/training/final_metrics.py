@@ -1,7 +1,7 @@
 """Metrics of the model that a training keeps, and how they are written into files."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ctc_ray.config.training import MONITORED
@@ -56,6 +56,8 @@ class FinalMetrics:
     """Head -> its temperature, and the calibration errors without and with it, on `val`."""
     test: SplitMetrics | None = None
     """None: it is not measured."""
+    test_calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    """Head -> the same temperature, and the calibration errors on `test`."""
 
     def with_calibration(self) -> dict[str, float]:
         """The metrics on `val`, and `ece_<head>` and `ece_uncalibrated_<head>`."""
@@ -67,7 +69,7 @@ class FinalMetrics:
 
     def for_file(self, label_space: LabelSpace, *, monitor: str) -> dict[str, Any]:
         """The content of metrics.json."""
-        calibrations = {head: asdict(found) for head, found in self.calibrations.items()}
+        calibrations = _as_dicts(self.calibrations)
         content = {
             "split": "val",
             "epoch": self.epoch,
@@ -75,5 +77,9 @@ class FinalMetrics:
             **self.val.for_file(label_space, calibrations),
         }
         if self.test is not None:
-            content["test"] = self.test.for_file(label_space, {})
+            content["test"] = self.test.for_file(label_space, _as_dicts(self.test_calibrations))
         return content
+
+
+def _as_dicts(calibrations: Mapping[str, Calibration]) -> dict[str, dict[str, float]]:
+    return {head: asdict(found) for head, found in calibrations.items()}

@@ -61,5 +61,9 @@ class Measuring:
         temperatures = {head: found.temperature for head, found in calibrations.items()}
         if any(value != 1 for value in temperatures.values()):  # they change means of probabilities
             val = self.on(model, "val", temperatures=temperatures)
-        test = self.on(model, "test", temperatures=temperatures) if on_test else None
-        return FinalMetrics(epoch, val, calibrations, test)
+        if not on_test:
+            return FinalMetrics(epoch, val, calibrations)
+        on_new = CalibrationCounts(self.settings.label_space, device=self.settings.device)
+        test = self.on(model, "test", temperatures=temperatures, calibration=on_new)
+        on_new.all_reduce(self.sum_tensor)
+        return FinalMetrics(epoch, val, calibrations, test, on_new.given(temperatures))

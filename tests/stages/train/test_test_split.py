@@ -60,12 +60,22 @@ def test_metrics_on_the_test_split_are_those_of_the_predictions(
         }
         for folder, key in (("images", "image_id"), ("events", "capture_event_id"))
     }
-    hits, votes = [], {}
+    answered = parquet.read_folder(str(tmp_path / "out" / "images")).to_pylist()
+    score_of = {row["image_id"]: row[f"score_{head}"] for row in answered}
+    hits, scores, votes = [], [], {}
     for row in parquet.read_folder(str(three_splits / "split=test")).to_pylist():
         label = row[f"label_{head}"]
         if row["failure"] is None and label is not None:
             hits.append(answers["images"][row["image_id"]] == label)
+            scores.append(score_of[row["image_id"]])
             votes.setdefault(row["capture_event_id"], Counter())[label] += 1
+    bins: dict[int, list[float]] = {}
+    for is_hit, score in zip(hits, scores, strict=True):
+        bins.setdefault(min(14, int(score * 15)), []).append(score - is_hit)
+    error = sum(abs(sum(differences)) for differences in bins.values()) / len(hits)
+    written = json.loads((measured / "metrics.json").read_text())["test"]["heads"][head]
+    assert written["ece_after"] == pytest.approx(error, abs=1e-5)
+    assert written["ece_before"] != written["ece_after"]
     of_events = [
         answers["events"][event] == min(count, key=lambda name: (-count[name], name))
         for event, count in votes.items()
