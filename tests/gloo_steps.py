@@ -20,9 +20,12 @@ from ctc_ray.training.losses import LossSettings, Workers, head_settings
 
 LABELS = LabelSpace({"species": ("a", "b", "c", "d"), "young": ("no", "yes"), "count": ("1", "2")})
 KINDS = {
-    "plain": LossConfig(),
+    "plain": LossConfig(label_smoothing=0),
+    "default": LossConfig(),
     "weighted": LossConfig(class_weights="inverse", label_smoothing=0.1),
-    "focal": LossConfig(class_weights="effective-number", focal_gamma=2, logit_adjustment=1),
+    "focal": LossConfig(
+        class_weights="effective-number", focal_gamma=2, logit_adjustment=1, label_smoothing=0
+    ),
 }
 MIXED: tuple[Mixing, ...] = ("none", "mixup", "cutmix")
 HEAD_WEIGHTS = {"young": 2.0}

@@ -24,6 +24,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
             "momentum": 0.9,
             "weight_decay": 1e-4,
         },
+        "loss": {"label_smoothing": 0.0},
         "schedule": {"name": "plateau", "factor": 0.1, "patience": 2, "warmup_epochs": 0},
         "max_epochs": 70,
         "early_stopping_patience": 3,

@@ -124,7 +124,7 @@ class LossConfig(Config):
     have the mean 1."""
     beta: float = Field(0.999, gt=0, lt=1)
     """Used with --loss.class-weights effective-number."""
-    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Share of the label that is divided evenly among all classes."""
     focal_gamma: float = Field(0.0, ge=0)
     """Multiply the loss of an image by (1 - p)^gamma, with p the probability of its label (focal

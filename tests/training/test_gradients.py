@@ -91,6 +91,10 @@ def by_formula(logits: Tensor, labels: Tensor, head: str, kind: str) -> tuple[Te
     match kind:
         case "plain":
             return -p[rows, labels].log(), torch.ones(len(rows), dtype=torch.float64)
+        case "default":  # labels smoothed by 0.1
+            smooth = torch.full_like(p, 0.1 / k)
+            smooth[rows, labels] += 0.9
+            return -(smooth * p.log()).sum(dim=1), torch.ones(len(rows), dtype=torch.float64)
         case "weighted":  # inverse, with a mean of 1 over images; labels smoothed by 0.1
             weights = n.sum() / (k * n)
             smooth = torch.full_like(p, 0.1 / k)

@@ -33,13 +33,13 @@ def test_loss_is_the_mean_over_labelled_rows_weighted_over_heads() -> None:
 
 
 KINDS: dict[str, dict[str, Any]] = {
-    "plain": {},
+    "plain": {"label_smoothing": 0},
     "inverse": {"class_weights": "inverse"},
     "effective-number": {"class_weights": "effective-number", "beta": 0.9},
     "smoothing": {"label_smoothing": 0.1},
     "focal": {"focal_gamma": 2.0},
     "focal with weights": {"focal_gamma": 1.5, "class_weights": "inverse"},
-    "adjusted": {"logit_adjustment": 1.0},
+    "adjusted": {"logit_adjustment": 1.0, "label_smoothing": 0},
 }
 
 
