@@ -159,9 +159,7 @@ def test_a_population_goes_on_from_its_best_and_its_best_model_comes_again(
     """Generations of two: the worse one of each goes on from the weights of the better one."""
     tuned = tmp_path / "tuned"
     space = {"optimizer.learning_rate": {"loguniform": [1e-6, 1e-2]}}
-    search = config(
-        dataset, tuned, space=space, trials=6, method="pbt", population=2, concurrent_trials=2
-    )
+    search = config(dataset, tuned, space=space, trials=6, method="pbt", population=2)
     manifest = tune.run(search)
     rows = trials(tuned)
     losses = [float(row["val_loss"]) for row in rows]
