@@ -85,7 +85,7 @@ def command_of_timm(script: Path, task: Task, folder: Path, output: Path, seed: 
         *("--img-size", str(task.size), "--batch-size", str(BATCH), "--seed", str(seed)),
         *("--epochs", str(task.epochs), "--opt", "adamw", "--lr", str(task.learning_rate)),
         *("--weight-decay", "0.05", "--sched", "cosine", "--sched-on-updates"),
-        *("--warmup-epochs", "1", "--warmup-lr", "1e-6", "--warmup-prefix", "--smoothing", "0"),
+        *("--warmup-epochs", "1", "--warmup-lr", "1e-6", "--warmup-prefix", "--smoothing", "0.1"),
         *("--scale", "0.75", "1", "--ratio", "0.9", "1.1", "--color-jitter", str(JITTER)),
         *("--crop-pct", "1", "--channels-last", "--device", "cpu", "--workers", "2"),
         *("--output", str(output), "--experiment", "run", "--log-interval", "1000"),
