@@ -1,5 +1,6 @@
 """Configuration of `ctc train`."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -35,6 +36,8 @@ MONITORED = (
     "event_macro_f1",
 )
 """Metrics of a head on the validation split."""
+
+_TEST = "test"  # name of the split that --test-split measures
 
 
 def direction_of(metric: str) -> Direction:
@@ -139,6 +142,10 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """What says which epoch is best, for the epoch that is kept, early stopping and the plateau:
     val_loss, or val_loss, val_accuracy, val_balanced_accuracy, val_macro_f1 or val_top5 of a head,
     for example val_macro_f1_species."""
+    train_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
+    """Splits of the dataset that the model learns from."""
+    val_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("val",)
+    """Splits of the dataset that the model is measured on after each epoch, together."""
     test_split: bool = False
     """At the end, measure the model that is kept on the split `test`, too: per image and per
     capture event. It decides nothing in the training."""
@@ -253,6 +260,19 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
         return self
 
     @model_validator(mode="after")
+    def _each_split_has_one_use(self) -> Self:
+        uses = {f"{part}_splits": names for part, names in self.parts.items() if part != "test"}
+        if both := sorted(set(self.train_splits) & set(self.val_splits)):
+            raise ValueError(
+                f"split {both[0]} is in train_splits and in val_splits; a model must not be "
+                "measured on what it has learnt from"
+            )
+        for name, splits in uses.items():
+            if self.test_split and _TEST in splits:
+                raise ValueError(f"test_split measures the split test, which is in {name}, too")
+        return self
+
+    @model_validator(mode="after")
     def _first_3_of_stacks(self) -> Self:
         if self.stack_first_3 and not self.is_stack:
             raise ValueError("stack_first_3 needs image_choice stack")
@@ -270,9 +290,15 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
         return self.image_choice == "stack"
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The splits of the dataset that are used as train, as val and, if at all, as test."""
+        test = {"test": (_TEST,)} if self.test_split else {}
+        return {"train": self.train_splits, "val": self.val_splits, **test}
+
+    @property
     def splits(self) -> tuple[str, ...]:
-        """Splits of the dataset that the training uses."""
-        return ("train", "val", "test") if self.test_split else ("train", "val")
+        """All splits of the dataset that the training uses."""
+        return tuple(itertools.chain.from_iterable(self.parts.values()))
 
     @property
     def evaluated(self) -> Literal["all", "stack"]:
