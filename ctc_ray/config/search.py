@@ -150,17 +150,26 @@ def _in_order(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
 
 
 def train_config(
-    config: TuneConfig, sample: Mapping[str, Any], *, output_uri: str = "trial"
+    config: TuneConfig,
+    sample: Mapping[str, Any],
+    *,
+    output_uri: str = "trial",
+    fold: str | None = None,
 ) -> TrainConfig:
     """The train configuration of one trial.
 
     Args:
         sample: dotted field -> value.
+        fold: of a search with folds: the split that measures; the first one if it is not given.
 
     Raises:
         UsageError: it is not valid.
     """
     values = merge(config.train, {"output_uri": output_uri})
+    if config.folds:
+        measured = config.folds[0] if fold is None else fold
+        learnt = [name for name in config.folds if name != measured]
+        values = merge(values, {"train_splits": learnt, "val_splits": [measured]})
     for name, value in sample.items():
         values = merge(values, nested(name, value))
     shown = ", ".join(f"{name}={value!r}" for name, value in sample.items())
