@@ -68,6 +68,7 @@ def _train_config(config: ShowConfig, uri: str, manifest: Manifest) -> TrainConf
         "heads": list(manifest.classes) or ["none"],
         **values,
         "dataset_uri": uri,
+        "val_splits": ["-"],  # a sheet measures nothing
     }
     where = config.config or "show"
     return build(TrainConfig, values, where=where, spelt=str if config.config else option_name)
