@@ -40,14 +40,10 @@ if TYPE_CHECKING:
         MegadetectorInventoryConfig,
     )
     from ctc_ray.config.model import ModelConfig
+    from ctc_ray.config.optimization import OptimizerConfig, ScheduleConfig
     from ctc_ray.config.prediction import ExportConfig, PredictConfig
     from ctc_ray.config.show import ShowConfig
-    from ctc_ray.config.training import (
-        AugmentConfig,
-        OptimizerConfig,
-        ScheduleConfig,
-        TrainConfig,
-    )
+    from ctc_ray.config.training import AugmentConfig, TrainConfig
     from ctc_ray.config.tuning import TuneConfig
     from ctc_ray.console.summaries import Summary
     from ctc_ray.errors import (
@@ -150,6 +146,10 @@ _HOMES = {
         "MegadetectorInventoryConfig",
     ),
     "ctc_ray.config.model": ("ModelConfig",),
+    "ctc_ray.config.optimization": (
+        "OptimizerConfig",
+        "ScheduleConfig",
+    ),
     "ctc_ray.config.prediction": (
         "ExportConfig",
         "PredictConfig",
@@ -157,8 +157,6 @@ _HOMES = {
     "ctc_ray.config.show": ("ShowConfig",),
     "ctc_ray.config.training": (
         "AugmentConfig",
-        "OptimizerConfig",
-        "ScheduleConfig",
         "TrainConfig",
     ),
     "ctc_ray.config.tuning": ("TuneConfig",),

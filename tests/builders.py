@@ -17,7 +17,8 @@ from PIL import ExifTags, Image
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.model import ModelConfig
-from ctc_ray.config.training import OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.config.optimization import OptimizerConfig, ScheduleConfig
+from ctc_ray.config.training import TrainConfig
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.backbones import make_backbone

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ctc_ray.config.choices import Mixing
-from ctc_ray.config.training import LossConfig
+from ctc_ray.config.optimization import LossConfig
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX, Batch
 from ctc_ray.training.loop import EpochSettings, train_epoch

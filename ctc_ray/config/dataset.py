@@ -14,6 +14,11 @@ from ctc_ray.config.image_reading import ReadingConfig
 DEFAULT_FRACTIONS = {"train": 0.9, "val": 0.05, "test": 0.05}  # the original's
 
 
+def fold_names(n_folds: int) -> tuple[str, ...]:
+    """The splits of a cross-validation."""
+    return tuple(f"fold-{number}" for number in range(n_folds))
+
+
 class ResizeConfig(Config):
     """How images are stored in the dataset."""
 
@@ -29,7 +34,7 @@ class ResizeConfig(Config):
 class SplitConfig(Config):
     """How images are divided into training, validation and test splits."""
 
-    by: Annotated[str, Shown(value="RULE")] = "event"
+    by: Annotated[str, Shown("event, with --split.folds location", "RULE")] = "event"
     """event: by a hash of the event id, as camera-trap-classifier does. location: no location is in
     two splits; shares and classes are as balanced as possible. location-hash: by a hash of the
     location, so new images never move a location to another split. time: the earliest days go to
@@ -38,12 +43,31 @@ class SplitConfig(Config):
     fractions: dict[str, float] = DEFAULT_FRACTIONS
     """Share of each split; the shares add up to 1. The order matters: the first split gets the
     lowest hashes or the earliest days. Not used with --split.by meta:FIELD."""
+    folds: Annotated[int | None, Field(ge=2), Shown("none")] = None
+    """Make this many splits fold-0, fold-1 and so on of equal shares, for `ctc tune --folds`: of
+    all images, or of what --split.fractions leaves, for example --split.fractions.test 0.2."""
     salt: str = ""
     """Text added to each id before it is hashed. Another text gives another split, for example for
     cross-validation. The empty text gives the split of camera-trap-classifier."""
     undated: UndatedRule = "error"
     """Used with --split.by time: capture events without a time. error: stop. train: put them into
     the split train. drop: leave them out."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_folds(cls, values: Any) -> Any:
+        """Puts the folds into `fractions`, which say all that there is about the splits."""
+        n_folds = values.get("folds") if isinstance(values, Mapping) else None
+        if n_folds is None or not str(n_folds).isdecimal() or int(n_folds) < 2:
+            return values
+        names, given = fold_names(int(n_folds)), cls._from_pairs(values.get("fractions", {}))
+        try:
+            others = {name: float(share) for name, share in given.items() if name not in names}
+        except (AttributeError, TypeError, ValueError):
+            return values  # no numbers by names, which the check of the field says
+        share = (1 - math.fsum(others.values())) / len(names)
+        fractions = {**dict.fromkeys(names, share), **others}
+        return {"by": "location", **values, "fractions": fractions}
 
     @field_validator("by")
     @classmethod
@@ -64,6 +88,14 @@ class SplitConfig(Config):
     def _as_pairs(self, fractions: dict[str, float]) -> list[tuple[str, float]]:
         # the keys of a JSON object have no order, and in another order events change their split
         return list(fractions.items())
+
+    @model_validator(mode="after")
+    def _folds_have_images(self) -> Self:
+        if self.folds is not None and self.by.startswith("meta:"):
+            raise ValueError("give split.folds or split.by meta:FIELD, which names the splits")
+        if self.folds is not None and not self.fractions["fold-0"] > 0:
+            raise ValueError("split.fractions leave nothing for split.folds")
+        return self
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:

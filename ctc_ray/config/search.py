@@ -155,6 +155,7 @@ def train_config(
     *,
     output_uri: str = "trial",
     parent_uri: str | None = None,
+    fold: str | None = None,
 ) -> TrainConfig:
     """The train configuration of one trial.
 
@@ -162,11 +163,16 @@ def train_config(
         sample: dotted field -> value.
         parent_uri: the model that the trial goes on from. What happens once at the beginning of a
             training, as warming up, does not happen again.
+        fold: of a search with folds: the split that measures; the first one if it is not given.
 
     Raises:
         UsageError: it is not valid.
     """
     values = merge(config.train, {"output_uri": output_uri})
+    if config.folds:
+        measured = config.folds[0] if fold is None else fold
+        learnt = [name for name in config.folds if name != measured]
+        values = merge(values, {"train_splits": learnt, "val_splits": [measured]})
     for name, value in sample.items():
         values = merge(values, nested(name, value))
     shown = ", ".join(f"{name}={value!r}" for name, value in sample.items())

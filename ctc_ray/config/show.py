@@ -11,7 +11,7 @@ from ctc_ray.config.model import InputConfig
 from ctc_ray.config.training import AugmentConfig
 
 MAX_SHEET_PIXELS = 200_000_000  # 600 MB while it is drawn
-_OF_TRAINING = ("config", "preset", "seed", "model", "augment")
+_OF_TRAINING = ("config", "preset", "train_splits", "seed", "model", "augment")
 _OF_AUGMENTED = ("rows", "epochs", *_OF_TRAINING)
 
 
@@ -21,7 +21,10 @@ class ShowConfig(Config):
     example: ClassVar[str] = "ctc show dataset --contact-sheet sheet.png"
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Contact sheet": ("contact_sheet", "head", "image_root_uri", "images", "columns", "tile"),
-        "What training sees": ("augmented", "rows", "epochs", "config", "preset", "seed"),
+        "What training sees": (
+            *("augmented", "rows", "epochs"),
+            *("config", "preset", "train_splits", "seed"),
+        ),
     }
 
     uri: str = Field(min_length=1)
@@ -54,6 +57,8 @@ class ShowConfig(Config):
     config: Annotated[str | None, Shown("the defaults of ctc train", value="FILE")] = None
     """Used with --augmented: YAML file with settings of `ctc train`. Options override the file."""
     preset: Preset = "default"
+    """Used with --augmented: as in `ctc train`."""
+    train_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
     """Used with --augmented: as in `ctc train`."""
     seed: int = Field(0, ge=0)
     """Used with --augmented: as in `ctc train`."""

@@ -1,5 +1,6 @@
 """Configuration of `ctc train`."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -7,22 +8,20 @@ from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Config, Shown, StageConfig
 from ctc_ray.config.choices import (
-    ClassWeights,
     Colour,
     Decoding,
     Direction,
     ImageChoice,
     Mixing,
-    OptimizerName,
     Precision,
     Preset,
     Sampling,
-    ScheduleName,
     Tracking,
     UnmappedRule,
 )
 from ctc_ray.config.continuation import continued
 from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.optimization import LossConfig, OptimizerConfig, ScheduleConfig
 from ctc_ray.config.presets import with_preset
 from ctc_ray.errors import holds_credentials
 
@@ -37,6 +36,8 @@ MONITORED = (
     "event_macro_f1",
 )
 """Metrics of a head on the validation split."""
+
+_TEST = "test"  # name of the split that --test-split measures
 
 
 def direction_of(metric: str) -> Direction:
@@ -80,78 +81,6 @@ class AugmentConfig(Config):
     mix_alpha: float = Field(0.2, gt=0)
     """Used with --augment.mix: the larger, the more images are mixed evenly (parameter of the beta
     distribution)."""
-
-
-class OptimizerConfig(Config):
-    """How weights are updated."""
-
-    name: OptimizerName = "adamw"
-    """sgd, rmsprop, or adamw."""
-    learning_rate: float = Field(0.01, gt=0)
-    """Largest learning rate, that of the heads."""
-    momentum: float = Field(0.9, ge=0, lt=1)
-    """Used with --optimizer.name sgd or rmsprop: momentum."""
-    nesterov: bool = False
-    """Used with --optimizer.name sgd: momentum as by Nesterov."""
-    weight_decay: float = Field(0.05, ge=0)
-    """Weight decay: decoupled with adamw, else L2. Biases and normalisation layers have none."""
-    backbone_rate: Annotated[
-        float | None, Field(gt=0), Shown("0.1 with --model.pretrained, else 0.3")
-    ] = None
-    """Factor of the learning rate for the backbone."""
-    layer_decay: float = Field(1.0, gt=0, le=1)
-    """Factor of the learning rate from each block of the backbone to the one before it, so that the
-    first blocks change least. 1: off."""
-    scale_with_workers: bool = False
-    """Multiply the learning rate by --workers and --accumulate, so that it fits the images of a
-    step."""
-    clip_norm: Annotated[float | None, Field(gt=0), Shown("no limit")] = None
-    """Shorten gradients whose norm, over all weights, is larger than this."""
-
-    @model_validator(mode="after")
-    def _nesterov_needs_momentum(self) -> Self:
-        if self.nesterov and (self.name != "sgd" or self.momentum == 0):
-            raise ValueError("optimizer.nesterov needs optimizer.name sgd with a momentum")
-        return self
-
-
-class LossConfig(Config):
-    """What is minimised: the cross entropy of every head over its labelled images."""
-
-    class_weights: ClassWeights = "none"
-    """Weight of an image by the number n of training images of its class: inverse: 1 / n.
-    effective-number: 1 / (1 - beta^n), with --loss.beta (Cui et al. 2019). The weights of a head
-    have the mean 1."""
-    beta: float = Field(0.999, gt=0, lt=1)
-    """Used with --loss.class-weights effective-number."""
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    """Share of the label that is divided evenly among all classes."""
-    focal_gamma: float = Field(0.0, ge=0)
-    """Multiply the loss of an image by (1 - p)^gamma, with p the probability of its label (focal
-    loss, Lin et al. 2017). 0: off."""
-    logit_adjustment: float = Field(0.0, ge=0)
-    """Add this times the logarithm of the share of a class to its logit during training (Menon et
-    al. 2021): rare classes are predicted more often. 1: balanced softmax. 0: off."""
-
-
-class ScheduleConfig(Config):
-    """How the learning rate changes from epoch to epoch."""
-
-    name: ScheduleName = "cosine"
-    """plateau: multiply by --schedule.factor when --monitor stops improving. step: multiply by it
-    every --schedule.step-epochs. cosine: decrease to 0 at --max-epochs. one-cycle: rise from 1/25
-    in the first 30 % of the training, then decrease to 0. constant: no change."""
-    factor: float = Field(0.1, gt=0, lt=1)
-    """Used with --schedule.name plateau or step: factor of each reduction."""
-    step_epochs: int = Field(30, gt=0)
-    """Used with --schedule.name step: epochs between two reductions."""
-    patience: int = Field(2, ge=0)
-    """Used with --schedule.name plateau: epochs without improvement before the learning rate is
-    reduced."""
-    min_learning_rate: float = Field(1e-5, ge=0)
-    """The schedule never goes below this learning rate."""
-    warmup_epochs: float = Field(1, ge=0)
-    """Epochs in which the learning rate rises linearly, step by step, from 0."""
 
 
 class TrainConfig(StageConfig):
@@ -213,6 +142,10 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
     """What says which epoch is best, for the epoch that is kept, early stopping and the plateau:
     val_loss, or val_loss, val_accuracy, val_balanced_accuracy, val_macro_f1 or val_top5 of a head,
     for example val_macro_f1_species."""
+    train_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("train",)
+    """Splits of the dataset that the model learns from."""
+    val_splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("val",)
+    """Splits of the dataset that the model is measured on after each epoch, together."""
     test_split: bool = False
     """At the end, measure the model that is kept on the split `test`, too: per image and per
     capture event. It decides nothing in the training."""
@@ -327,6 +260,19 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
         return self
 
     @model_validator(mode="after")
+    def _each_split_has_one_use(self) -> Self:
+        uses = {f"{part}_splits": names for part, names in self.parts.items() if part != "test"}
+        if both := sorted(set(self.train_splits) & set(self.val_splits)):
+            raise ValueError(
+                f"split {both[0]} is in train_splits and in val_splits; a model must not be "
+                "measured on what it has learnt from"
+            )
+        for name, splits in uses.items():
+            if self.test_split and _TEST in splits:
+                raise ValueError(f"test_split measures the split test, which is in {name}, too")
+        return self
+
+    @model_validator(mode="after")
     def _first_3_of_stacks(self) -> Self:
         if self.stack_first_3 and not self.is_stack:
             raise ValueError("stack_first_3 needs image_choice stack")
@@ -344,9 +290,15 @@ ctc train --dataset-uri dataset --output-uri model --heads species count \\
         return self.image_choice == "stack"
 
     @property
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The splits of the dataset that are used as train, as val and, if at all, as test."""
+        test = {"test": (_TEST,)} if self.test_split else {}
+        return {"train": self.train_splits, "val": self.val_splits, **test}
+
+    @property
     def splits(self) -> tuple[str, ...]:
-        """Splits of the dataset that the training uses."""
-        return ("train", "val", "test") if self.test_split else ("train", "val")
+        """All splits of the dataset that the training uses."""
+        return tuple(itertools.chain.from_iterable(self.parts.values()))
 
     @property
     def evaluated(self) -> Literal["all", "stack"]:

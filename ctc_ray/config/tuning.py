@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from ctc_ray.config.base import Shown, StageConfig, merge
 from ctc_ray.config.choices import SearchMethod, SearchPreset, StoppingRule
+from ctc_ray.config.dataset import fold_names
 from ctc_ray.config.search_presets import space_of
 
 
@@ -36,6 +37,10 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     {loguniform: [low, high]}, {randint: [low, high]} or {same_as: another setting}. With `when:
     {another setting: value}` beside, the setting is searched only then. Best given in the --config
     file."""
+    folds: Annotated[tuple[str, ...], Shown("one training per trial", "N|SPLIT")] = ()
+    """Train each trial once for each of these splits, which measures the model that has learnt from
+    all others of them; its value is the mean over the splits. 5: fold-0 to fold-4, as made by `ctc
+    create-dataset --split.folds 5`."""
     metric: Annotated[str | None, Shown("train.monitor, or val_macro_f1", "METRIC")] = None
     """Metric that compares trials, of the epoch that each trial keeps: val_loss, or for example
     val_accuracy_species. Without a head, for example val_macro_f1: the mean over all heads. The
@@ -56,7 +61,8 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     are 4 generations of 4."""
     stopping: Annotated[StoppingRule | None, Shown("asha; none with --method pbt")] = None
     """Which trials end early. asha: those behind others after as many epochs (Li et al. 2020).
-    median: those whose best value is worse than the median of the others' means. none: no one."""
+    median: those whose best value is worse than the median of the others' means. none: no one.
+    With --folds, trials are compared after each fold, by the mean over the folds so far."""
     trials: int = Field(10, gt=0)
     """Number of trials. With grid: number of times that the whole grid is tried. A larger number
     makes a finished search go on."""
@@ -70,7 +76,7 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     max_images: Annotated[int | None, Field(gt=0), Shown("no limit")] = None
     """Begin no further trial when all trials together have learnt from so many images."""
     grace_epochs: int = Field(1, gt=0)
-    """Epochs that every trial gets before it can be stopped."""
+    """Epochs, or with --folds folds, that every trial gets before it can be stopped."""
     reduction_factor: int = Field(4, ge=2)
     """Used with --stopping asha: at each stage of the search, one trial in this many continues."""
     seed: int = Field(0, ge=0)
@@ -82,12 +88,37 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
             raise ValueError(
                 f"method pbt compares whole generations; stopping is {self.stopping}, not none"
             )
+        if self.method == "pbt" and self.folds:
+            raise ValueError("method pbt goes on from one model of a trial; folds make several")
         return self
 
     @property
     def rule(self) -> StoppingRule:
         """Which trials end early."""
         return self.stopping or ("none" if self.method == "pbt" else "asha")
+
+    @field_validator("folds", mode="before")
+    @classmethod
+    def _names_of_folds(cls, value: Any) -> Any:
+        (one,) = value if isinstance(value, list | tuple) and len(value) == 1 else (value,)
+        is_number = str(one).isdecimal() and not isinstance(one, list | tuple)
+        return fold_names(int(one)) if is_number else value
+
+    @model_validator(mode="after")
+    def _folds_are_splits(self) -> Self:
+        if len(self.folds) == 1:
+            raise ValueError("folds: expected at least 2, a number or names of splits")
+        if hidden := [name for name in self.folds if name.startswith((".", "_"))]:
+            raise ValueError(f"folds: {hidden[0]} cannot be the name of a model's folder")
+        given = [name for name in ("train_splits", "val_splits") if name in self._settings]
+        if self.folds and given:
+            raise ValueError(f"give folds or {given[0]}; folds says what each training learns from")
+        return self
+
+    @property
+    def _settings(self) -> set[str]:
+        """The settings of `ctc train` that are given or searched, without those in groups."""
+        return {*self.train, *self.space}
 
     @model_validator(mode="before")
     @classmethod

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -69,6 +70,16 @@ class Manifest(BaseModel):
     def heads(self) -> tuple[str, ...]:
         """The heads in their order."""
         return tuple(self.classes)
+
+    def labels_of(self, splits: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Head -> class -> usable images with this label, in these splits together."""
+        found: dict[str, dict[str, int]] = {}
+        for split in splits:
+            for head, counts in self.labels[split].items():
+                total = found.setdefault(head, {})
+                for name, n in counts.items():
+                    total[name] = total.get(name, 0) + n
+        return found
 
     def for_people(self) -> dict[str, Any]:
         """Facts and tables by their titles, in the order in which they are shown."""

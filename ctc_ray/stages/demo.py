@@ -20,8 +20,9 @@ from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.demo import DemoConfig
 from ctc_ray.config.inventory import CsvInventoryConfig, DirInventoryConfig
 from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.optimization import OptimizerConfig, ScheduleConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
-from ctc_ray.config.training import OptimizerConfig, ScheduleConfig, TrainConfig
+from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.manifest import Manifest

@@ -1,6 +1,6 @@
 """Metrics of the model that a training keeps, and how they are written into files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -67,11 +67,17 @@ class FinalMetrics:
             found[f"ece_{head}"] = calibration.ece_after
         return found
 
-    def for_file(self, label_space: LabelSpace, *, monitor: str) -> dict[str, Any]:
-        """The content of metrics.json."""
+    def for_file(
+        self, label_space: LabelSpace, *, splits: Sequence[str] = ("val",), monitor: str
+    ) -> dict[str, Any]:
+        """The content of metrics.json.
+
+        Args:
+            splits: of the dataset, on which `val` was measured.
+        """
         calibrations = _as_dicts(self.calibrations)
         content = {
-            "split": "val",
+            "split": ", ".join(splits),
             "epoch": self.epoch,
             "monitor": monitor,
             **self.val.for_file(label_space, calibrations),

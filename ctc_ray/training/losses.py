@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812  # everyone's name for it
 from torch import Tensor
 
-from ctc_ray.config.training import LossConfig, TrainConfig
+from ctc_ray.config.optimization import LossConfig
+from ctc_ray.config.training import TrainConfig
 from ctc_ray.training.batches import IGNORE_INDEX
 
 

@@ -6,7 +6,7 @@ from typing import Any, assert_never
 
 from torch import nn, optim
 
-from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
+from ctc_ray.config.optimization import OptimizerConfig, ScheduleConfig
 
 _FACTOR = "rate_factor"  # of a group of weights
 _MIN_DELTA = 1e-4  # plateau: a smaller decrease of the loss is none; as in the original

@@ -90,16 +90,24 @@ class PlanPart:
     stop: int
 
 
-def list_row_groups(dataset_uri: str, shards: Sequence[ShardRecord], split: str) -> list[RowGroup]:
-    """The row groups of a split with at least one usable image, in the order of the manifest.
+def list_row_groups(
+    dataset_uri: str, shards: Sequence[ShardRecord], *splits: str
+) -> list[RowGroup]:
+    """The row groups of the splits with at least one usable image, in the order of the manifest.
 
     Args:
         shards: from the dataset's manifest.
 
     Raises:
-        ConfigError: the split has no usable image.
+        ConfigError: a split has no usable image.
     """
-    row_groups = [
+    for split in splits:
+        if not any(s.split == split and g.n_usable_images for s in shards for g in s.row_groups):
+            known = ", ".join(sorted({shard.split for shard in shards})) or "none"
+            raise ConfigError(
+                f"{dataset_uri}: no usable image in split {split!r}; splits are {known}"
+            )
+    return [
         RowGroup(
             uri=storage.join(dataset_uri, shard.path),
             index=index,
@@ -107,14 +115,10 @@ def list_row_groups(dataset_uri: str, shards: Sequence[ShardRecord], split: str)
             n_images=counts.n_usable_images,
         )
         for shard in shards
-        if shard.split == split
+        if shard.split in splits
         for index, counts in enumerate(shard.row_groups)
         if counts.n_usable_images
     ]
-    if not row_groups:
-        splits = ", ".join(sorted({shard.split for shard in shards})) or "none"
-        raise ConfigError(f"{dataset_uri}: no usable image in split {split!r}; splits are {splits}")
-    return row_groups
 
 
 def plan_epoch(

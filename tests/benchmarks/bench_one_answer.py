@@ -21,7 +21,7 @@ from one_answer import differences, photographs
 from PIL import Image
 
 from ctc_ray.config.model import ModelConfig
-from ctc_ray.config.training import OptimizerConfig
+from ctc_ray.config.optimization import OptimizerConfig
 from ctc_ray.stages.train import stage as train
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from ctc_ray.config.dataset import CreateDatasetConfig, ResizeConfig, SplitConfig
 from ctc_ray.config.model import ModelConfig
-from ctc_ray.config.training import AugmentConfig, OptimizerConfig
+from ctc_ray.config.optimization import OptimizerConfig
+from ctc_ray.config.training import AugmentConfig
 from ctc_ray.files import parquet
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.sampling import Geometry

@@ -56,6 +56,50 @@ def test_other_fractions_are_refused(fractions, message):
         config(split={"fractions": fractions})
 
 
+@pytest.mark.parametrize(
+    ("split", "shares"),
+    [
+        ({"folds": 4}, {"fold-0": 0.25, "fold-1": 0.25, "fold-2": 0.25, "fold-3": 0.25}),
+        (
+            {"folds": "2", "fractions": {"test": "0.5"}},
+            {"fold-0": 0.25, "fold-1": 0.25, "test": 0.5},
+        ),
+        ({"folds": 2, "fractions": [["a", 0.25]]}, {"fold-0": 0.375, "fold-1": 0.375, "a": 0.25}),
+    ],
+)
+def test_folds_share_evenly_what_other_splits_leave(split, shares):
+    made = config(split=split)
+    assert made.split.fractions == shares
+    assert made.split.by == "location"
+    assert config(split={**split, "by": "event"}).split.by == "event"
+    assert made.replaced() == made
+    assert config(split=json.loads(json.dumps(made.result_fields()["split"]))) == made
+
+
+@pytest.mark.parametrize("n_folds", [3, 7, 10, 49])
+def test_any_number_of_folds_adds_up(n_folds):
+    fractions = config(split={"folds": n_folds, "fractions": {"test": 0.1}}).split.fractions
+    assert list(fractions) == [*(f"fold-{k}" for k in range(n_folds)), "test"]
+    assert sum(fractions.values()) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ({"folds": 1}, "split.folds is 1"),
+        ({"folds": "five"}, "split.folds is 'five'"),
+        ({"folds": 3, "fractions": {"test": "a"}}, "split.fractions.test is 'a'"),
+        ({"folds": 3, "fractions": 0.1}, "split.fractions is 0.1"),
+        ({"folds": 3, "fractions": {"test": 1}}, "split.fractions leave nothing for split.folds"),
+        ({"folds": 3, "fractions": {"test": 1.5}}, "must be between 0 and 1|leave nothing"),
+        ({"folds": 3, "by": "meta:site"}, "give split.folds or split.by meta:FIELD"),
+    ],
+)
+def test_folds_that_cannot_be_are_refused(split, message):
+    with pytest.raises(ConfigError, match=message):
+        config(split=split)
+
+
 @pytest.mark.parametrize("by", ["event", "location", "meta:season", "meta: a b"])
 def test_ways_to_split(by):
     assert config(split={"by": by}).split.by == by

@@ -4,8 +4,9 @@ import pytest
 
 from ctc_ray.config.base import build
 from ctc_ray.config.choices import Preset
+from ctc_ray.config.optimization import OptimizerConfig
 from ctc_ray.config.presets import PRESETS
-from ctc_ray.config.training import AugmentConfig, OptimizerConfig, TrainConfig
+from ctc_ray.config.training import AugmentConfig, TrainConfig
 
 
 def config(**values: Any) -> TrainConfig:

@@ -13,8 +13,9 @@ from one_answer import differences, photographs
 from ctc_ray.config.dataset import CreateDatasetConfig, SplitConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
 from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.optimization import OptimizerConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.config.training import OptimizerConfig, TrainConfig
+from ctc_ray.config.training import TrainConfig
 from ctc_ray.files import parquet
 from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages.create_dataset import stage as create_dataset

@@ -12,7 +12,7 @@ import torch
 from no_waiting import NoWaiting
 from torch import Tensor, nn
 
-from ctc_ray.config.training import LossConfig, OptimizerConfig
+from ctc_ray.config.optimization import LossConfig, OptimizerConfig
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import IGNORE_INDEX, Batch, LoaderSettings, read_batches
 from ctc_ray.training.calibration import CalibrationCounts

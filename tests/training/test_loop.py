@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
+from ctc_ray.config.optimization import OptimizerConfig, ScheduleConfig
 from ctc_ray.errors import DivergedError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.training.batches import Batch, LoaderSettings, read_batches

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ctc_ray.config.training import LossConfig
+from ctc_ray.config.optimization import LossConfig
 from ctc_ray.training.batches import IGNORE_INDEX
 from ctc_ray.training.losses import (
     HeadLossSettings,

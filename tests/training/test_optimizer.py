@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from ctc_ray.config.training import OptimizerConfig, ScheduleConfig
+from ctc_ray.config.optimization import OptimizerConfig, ScheduleConfig
 from ctc_ray.models.backbones import make_backbone, weight_blocks
 from ctc_ray.training.optimizer import (
     EarlyStopping,

@@ -35,7 +35,7 @@ def draw(config: ShowConfig, uri: str, manifest: Manifest) -> dict[str, Any]:
             f"--augmented: {n_tiles} images of {size} pixels are too large a sheet; use fewer "
             "--rows or --epochs"
         )
-    rows = _chosen(config, uri, manifest, train.seed)
+    rows = _chosen(config, uri, manifest, train)
     jpegs = read_jpegs(uri, rows, lambda _, raw: raw or b"")
     by_id = {row["image_id"]: raw for row, raw in zip(rows, jpegs, strict=True)}
     aspect = train.model.keep_aspect
@@ -68,6 +68,7 @@ def _train_config(config: ShowConfig, uri: str, manifest: Manifest) -> TrainConf
         "heads": list(manifest.classes) or ["none"],
         **values,
         "dataset_uri": uri,
+        "val_splits": ["-"],  # a sheet measures nothing
     }
     where = config.config or "show"
     return build(TrainConfig, values, where=where, spelt=str if config.config else option_name)
@@ -82,15 +83,23 @@ def _image_size(model: InputConfig) -> int:
     return backbone.image_size
 
 
-def _chosen(config: ShowConfig, uri: str, manifest: Manifest, seed: int) -> list[dict[str, Any]]:
-    """Images of the training split, in turn from each class."""
-    shards = [shard for shard in manifest.shards if shard.split == "train"]
+def _chosen(
+    config: ShowConfig, uri: str, manifest: Manifest, train: TrainConfig
+) -> list[dict[str, Any]]:
+    """Images of the splits that are learnt from, in turn from each class."""
+    shards = [shard for shard in manifest.shards if shard.split in train.train_splits]
     of_train = manifest.model_copy(update={"shards": shards})
     found = candidates(uri, of_train, head_of(config, manifest))
     found = found.filter(pc.is_null(found["failure"]))
     if not found.num_rows:
-        raise ConfigError(f"--augmented: {uri} has no image in the split train")
-    draws = [f"{stable_hash(image_id, seed, 0):016x}" for image_id in found["image_id"].to_pylist()]
+        names, known = ", ".join(train.train_splits), {shard.split for shard in manifest.shards}
+        raise ConfigError(
+            f"--augmented: {uri} has no usable image in the split {names}; splits are "
+            f"{', '.join(sorted(known))} (set --train-splits)"
+        )
+    draws = [
+        f"{stable_hash(image_id, train.seed, 0):016x}" for image_id in found["image_id"].to_pylist()
+    ]
     found = found.append_column("draw", pa.array(draws))
     rows: list[dict[str, Any]] = stratified_sample(
         found, config.rows, over=["class"], by="draw"

@@ -28,7 +28,7 @@ from ctc_ray.training.sampling import class_sampling
 
 
 class TrainingData:
-    """The splits of a dataset that a training uses."""
+    """The images of a dataset that a training learns from, and those that measure it."""
 
     def __init__(
         self,
@@ -58,13 +58,13 @@ class TrainingData:
         self._row_groups = RowGroupReader()
         self._sampling = class_sampling(config.sampling, config.sampled_head, counts)
         self._groups = {
-            split: list_row_groups(config.dataset_uri, dataset.shards, split)
-            for split in config.splits
+            part: list_row_groups(config.dataset_uri, dataset.shards, *splits)
+            for part, splits in config.parts.items()
         }
 
     @property
     def n_val(self) -> int:
-        """Images of the validation split."""
+        """Images that are measured after each epoch."""
         return sum(group.n_items(self._config.evaluated) for group in self._groups["val"])
 
     def plan(self, epoch: int, *, rank: int, n_workers: int) -> EpochPlan:
@@ -91,20 +91,21 @@ class TrainingData:
         settings = replace(self._loader_settings(self._config.changes), decode_all=self._decode_all)
         return read_parts(parts, self._sending(settings), first_batch=first_batch)
 
-    def to_measure(self, split: str, *, rank: int, n_workers: int) -> Iterator[Batch]:
-        """The batches of a worker's share of a split, unchanged and in its order."""
+    def to_measure(self, part: str, *, rank: int, n_workers: int) -> Iterator[Batch]:
+        """The batches of a worker's share of val or test, unchanged and in their order."""
         plan = plan_evaluation(
-            self._groups[split], self._config.evaluated, rank=rank, world_size=n_workers
+            self._groups[part], self._config.evaluated, rank=rank, world_size=n_workers
         )
         return read_batches(plan, self._sending(self._loader_settings()))
 
     def statistics(self) -> Normalisation:
         """Mean and deviation of training images: the same for every worker, run and restart.
 
-        They are in the dataset's manifest, but for stacks and for datasets that are older.
+        Those of the split train are in the dataset's manifest, but for stacks and for datasets that
+        are older.
         """
-        found = None if self._config.is_stack else self._dataset.pixels
-        found = found or self._measured_pixels()
+        is_known = not self._config.is_stack and self._config.train_splits == ("train",)
+        found = (self._dataset.pixels if is_known else None) or self._measured_pixels()
         return found.mean, found.std
 
     def _measured_pixels(self) -> PixelRecord:

@@ -65,7 +65,7 @@ class TrainingJob:
         self._config, self._dataset = config, dataset
         self._rank, self._n_workers = rank, n_workers
         labels = LabelSpace.from_json(dataset.classes).select(config.heads)
-        n_images = dataset.labels["train"]
+        n_images = dataset.labels_of(config.train_splits)
         counts = {h: [n_images[h].get(c, 0) for c in labels.classes[h]] for h in labels.heads}
         workers = Workers(n_workers, sum_over_workers) if n_workers > 1 else None
         self._settings = EpochSettings(
@@ -258,9 +258,9 @@ class TrainingJob:
         """The sum over all workers; each must call this."""
         return sum_over_workers(tensor) if self._n_workers > 1 else tensor
 
-    def _to_measure(self, split: str) -> Iterator[Batch]:
-        """The batches of this worker's share of a split."""
-        return self._data.to_measure(split, rank=self._rank, n_workers=self._n_workers)
+    def _to_measure(self, part: str) -> Iterator[Batch]:
+        """The batches of this worker's share of val or test."""
+        return self._data.to_measure(part, rank=self._rank, n_workers=self._n_workers)
 
     def _share_statistics(self) -> None:
         """Give every worker the batch statistics of the first, whose model is the one saved.

@@ -18,18 +18,18 @@ class Measuring:
 
     settings: EpochSettings
     batches: Callable[[str], Iterable[Batch]]
-    """Split -> the batches of this worker's share."""
+    """val or test -> the batches of this worker's share."""
     sum_tensor: SumOverWorkers
 
     def on(
         self,
         model: MultiHeadModel,
-        split: str,
+        part: str,
         *,
         temperatures: Mapping[str, float] | None = None,
         calibration: CalibrationCounts | None = None,
     ) -> SplitMetrics:
-        """Metrics on a split, equal on every worker.
+        """Metrics on val or test, equal on every worker.
 
         Args:
             temperatures: head -> what its logits are divided by; 1 if absent.
@@ -38,7 +38,7 @@ class Measuring:
         labels, device = self.settings.label_space, self.settings.device
         events = EventCounts(labels, temperatures=temperatures, device=device)
         counts = evaluate(
-            model, self.batches(split), self.settings, calibration=calibration, events=events
+            model, self.batches(part), self.settings, calibration=calibration, events=events
         )
         counts.all_reduce(self.sum_tensor)
         events.all_reduce(self.sum_tensor)

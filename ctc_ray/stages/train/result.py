@@ -28,11 +28,12 @@ def write(
         final: metrics of the model.
         history: the metrics of each epoch.
     """
+    n_images = dataset.labels_of(config.train_splits)
     provenance = Provenance(
         config=config.model_dump(mode="json"),
         data_fingerprint=manifest_fingerprint(config.dataset_uri),
         metrics=final.with_calibration(),
-        n_training_images={h: dataset.labels["train"][h] for h in config.heads},
+        n_training_images={h: n_images[h] for h in config.heads},
         test_metrics={} if final.test is None else final.test.metrics,
     )
     bundle = Bundle(
@@ -44,6 +45,6 @@ def write(
         config.is_stack,
     )
     storage.write_bytes(storage.join(config.output_uri, HISTORY_FILE), csv_of_records(history))
-    metrics = final.for_file(model.label_space, monitor=config.monitor)
+    metrics = final.for_file(model.label_space, splits=config.val_splits, monitor=config.monitor)
     storage.write_json(storage.join(config.output_uri, METRICS_FILE), metrics)
     save_bundle(config.output_uri, bundle)

@@ -24,8 +24,7 @@ def require_short_events(dataset_uri: str, dataset: Manifest, splits: Sequence[s
     """
     groups = [
         group
-        for split in splits
-        for group in list_row_groups(dataset_uri, dataset.shards, split)
+        for group in list_row_groups(dataset_uri, dataset.shards, *splits)
         if group.n_images > group.n_events
     ]
     with ThreadPoolExecutor(_READ_THREADS) as pool:

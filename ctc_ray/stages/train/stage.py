@@ -37,7 +37,12 @@ from ctc_ray.training.plans import list_row_groups
 
 logger = logging.getLogger(__name__)
 
-_OR_WITHOUT = {"test": ", or train without --test-split"}
+_SPLIT_OTHERWISE = "set split.by and split.fractions of create-dataset, or"
+_WAYS_OUT = {  # for each part of a training whose images or labels are missing
+    "train": "name others with --train-splits",
+    "val": "name others with --val-splits",
+    "test": "train without --test-split",
+}
 
 
 def run(config: TrainConfig, *, trial: Trial | None = None) -> Manifest:
@@ -192,14 +197,7 @@ def check_dataset(config: TrainConfig) -> Manifest:
             raise LabelError(f"heads: {head!r} is no head of the dataset; its heads are {known}")
     dataset = with_classes(dataset, config)
     LabelSpace.from_json(dataset.classes).select(config.heads)
-    for split in config.splits:
-        if not any(s.split == split and s.n_images > s.n_failed for s in dataset.shards):
-            splits = sorted({shard.split for shard in dataset.shards})
-            raise ConfigError(
-                f"{config.dataset_uri}: no usable image in split {split!r}; splits are "
-                f"{', '.join(splits)} (set split.by and split.fractions of create-dataset"
-                f"{_OR_WITHOUT.get(split, '')})"
-            )
+    _check_images(config, dataset)
     _check_labels(config, dataset)
     if config.is_stack and not config.stack_first_3:
         require_short_events(config.dataset_uri, dataset, config.splits)
@@ -272,7 +270,7 @@ def _why_one_image(config: TrainConfig, dataset: Manifest) -> str:
     """Why the batches of a worker hold one image; empty if they hold more."""
     if config.batch_size == 1:
         return "batch_size 1"
-    groups = list_row_groups(config.dataset_uri, dataset.shards, "train")
+    groups = list_row_groups(config.dataset_uri, dataset.shards, *config.train_splits)
     n_items = sum(group.n_items(config.image_choice) for group in groups)
     if n_items > config.workers_range[1]:
         return ""
@@ -280,16 +278,29 @@ def _why_one_image(config: TrainConfig, dataset: Manifest) -> str:
     return f"{n_items} {what} on {config.workers} workers give 1 per batch"
 
 
-def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
-    for split in config.splits:
-        for head in config.heads:
-            if not any(dataset.labels[split][head].values()):
+def _check_images(config: TrainConfig, dataset: Manifest) -> None:
+    for part, splits in config.parts.items():
+        for split in splits:
+            if not any(s.split == split and s.n_images > s.n_failed for s in dataset.shards):
+                known = sorted({shard.split for shard in dataset.shards})
                 raise ConfigError(
-                    f"{config.dataset_uri}: no usable image of split {split!r} has a label of head "
-                    f"{head!r}; leave the head out, or split otherwise{_OR_WITHOUT.get(split, '')}"
+                    f"{config.dataset_uri}: no usable image in split {split!r}; splits are "
+                    f"{', '.join(known)} ({_SPLIT_OTHERWISE} {_WAYS_OUT[part]})"
+                )
+
+
+def _check_labels(config: TrainConfig, dataset: Manifest) -> None:
+    for part, splits in config.parts.items():
+        labels = dataset.labels_of(splits)
+        for head in config.heads:
+            if not any(labels[head].values()):
+                names = ", ".join(map(repr, splits))
+                raise ConfigError(
+                    f"{config.dataset_uri}: no usable image of split {names} has a label of head "
+                    f"{head!r}; leave the head out, split otherwise, or {_WAYS_OUT[part]}"
                 )
     for head in config.heads:
-        counts = dataset.labels["train"][head]
+        counts = dataset.labels_of(config.train_splits)[head]
         unseen = [name for name in dataset.classes[head] if not counts.get(name)]
         if len(dataset.classes[head]) == 1:
             logger.warning("head %s has one class only: its accuracy of 1 says nothing", head)

@@ -1,8 +1,8 @@
-"""What compares the trials of a search: one metric, or the mean of one over the heads."""
+"""What compares the trials of a search: one metric, or the mean of one over heads and folds."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from ctc_ray.config.choices import Direction
 from ctc_ray.config.search import Dimension, train_config
@@ -21,6 +21,14 @@ class Objective:
     """Column of a training's history -> its weight in the mean."""
     is_pareto: bool
     """Whether each column is an objective of its own, too."""
+    folds: tuple[str, ...] = ()
+    """Splits that each measure a model of a trial; metrics are means over them. None: a trial is
+    one model, measured on the validation split."""
+
+    @property
+    def step(self) -> Literal["epoch", "fold"]:
+        """After what trials are compared."""
+        return "fold" if self.folds else "epoch"
 
     @property
     def direction(self) -> Direction:
@@ -90,13 +98,16 @@ def objective_of(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> Obj
             f"metric: val_loss is weighted by {', '.join(weighted)} of the search space, so it "
             f"does not compare trials; take another, e.g. val_macro_f1_{base.heads[0]}"
         )
+    names_of_columns = {f"{name}_{head}" for head in base.heads} | {f"{name}_std"}
+    if both := sorted(names_of_columns & {f"{name}_{fold}" for fold in config.folds}):
+        raise ConfigError(f"folds: {both[0]} would be the name of two columns; rename the split")
     if name not in over_heads:
         if config.pareto or config.head_weights:
             raise ConfigError(
                 f"metric: {name} is one number; --pareto and --head-weights need a metric without "
                 "a head, e.g. val_macro_f1"
             )
-        return Objective(name, {name: 1.0}, is_pareto=False)
+        return Objective(name, {name: 1.0}, is_pareto=False, folds=config.folds)
     if unknown := sorted(set(config.head_weights) - set(base.heads)):
         raise ConfigError(
             f"head_weights names {', '.join(unknown)}; heads are {', '.join(base.heads)}"
@@ -104,4 +115,4 @@ def objective_of(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> Obj
     weights = {f"{name}_{head}": config.head_weights.get(head, 1.0) for head in base.heads}
     if min(weights.values()) < 0 or not sum(weights.values()):
         raise ConfigError("head_weights must not be negative, and not all 0")
-    return Objective(name, weights, config.pareto)
+    return Objective(name, weights, config.pareto, config.folds)

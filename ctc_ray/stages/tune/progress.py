@@ -7,7 +7,7 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ray.tune
@@ -22,15 +22,15 @@ from ray.exceptions import (
 from ctc_ray.config.choices import TrialState
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.console.progress import clock
-from ctc_ray.runs.manifest import is_complete
+from ctc_ray.stages.tune.folds import EPOCHS, has_all_models, n_images_of
 from ctc_ray.stages.tune.objective import Objective
-from ctc_ray.stages.tune.records import EndedTrial, model_uri, name_of
+from ctc_ray.stages.tune.records import EndedTrial, name_of
 from ctc_ray.stages.tune.table import kept_history, kept_value, shown
-from ctc_ray.stages.tune.trial import EPOCH, FAILED
+from ctc_ray.stages.tune.trial import EPOCH, FAILED, FOLD
 
 logger = logging.getLogger(__name__)
 
-_BEHIND = "other trials were better after as many epochs"
+_BEHIND = "other trials were better after as many"
 _OF_TRAINING = (EPOCH, "learning_rate", "train_", "val_")  # Ray Tune adds its own columns
 
 
@@ -44,13 +44,13 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         ended: Mapping[int, EndedTrial],
         *,
         n_planned: int,
-        n_items: int,
+        n_items: Sequence[int],
     ) -> None:
         """A search of which some trials may have ended before.
 
         Args:
             n_planned: trials of the whole search.
-            n_items: images that a trial learns from in an epoch.
+            n_items: images that a trial learns from in an epoch, of each fold if there are folds.
         """
         self._config, self._objective = config, objective
         self._n_planned, self._n_items = n_planned, n_items
@@ -71,24 +71,37 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         number, result = _number(event["trial"]), event["result"]
         if FAILED in result:
             self._failed[number] = str(result[FAILED])
+        elif FOLD in result:
+            self._tell_epoch_of_fold(number, result)
         elif EPOCH in result:
             metrics = {k: float(v) for k, v in result.items() if k.startswith(_OF_TRAINING)}
             self._reports.setdefault(number, {})[int(result[EPOCH])] = metrics
             logger.info(
-                "trial %s, epoch %s: %s %.4g",
+                "trial %s, %s %s: %s %.4g",
                 name_of(number),
+                self._objective.step,
                 result[EPOCH],
                 self._objective.name,
                 self._objective.value(result),
             )
+
+    def _tell_epoch_of_fold(self, number: int, result: Mapping[str, Any]) -> None:
+        logger.info(
+            "trial %s, %s, epoch %s: %s %.4g",
+            name_of(number),
+            result[FOLD],
+            result[EPOCHS],
+            self._objective.name,
+            self._objective.value(result),
+        )
 
     def on_trial_complete(self, **event: Any) -> None:
         """Called by Ray Tune when a trial has ended without an error of Ray's."""
         number = _number(event["trial"])
         if number in self._failed:
             self._end(event["trial"], "error", self._failed[number])
-        elif not is_complete(model_uri(self._config.output_uri, number)):
-            self._end(event["trial"], "stopped", _BEHIND)
+        elif not has_all_models(self._config.output_uri, number, self._objective.folds):
+            self._end(event["trial"], "stopped", f"{_BEHIND} {self._objective.step}s")
         elif math.isfinite(kept_value(self._config.output_uri, self._objective, number)):
             self._end(event["trial"], "done", "")
         else:
@@ -112,7 +125,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         reports = self._reports.pop(number, {})
         history: list[Mapping[str, float]] = [reports[epoch] for epoch in sorted(reports)]
         if state == "done":
-            history = kept_history(self._config.output_uri, number)
+            history = [*kept_history(self._config.output_uri, self._objective, number)]
         one = EndedTrial(
             number,
             trial.config["sample"],
@@ -120,7 +133,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             state,
             reason,
             round(time.perf_counter() - self._began.pop(number, time.perf_counter()), 1),
-            len(history) * self._n_items,
+            n_images_of(history, self._n_items),
             trial.config["parent"],
         )
         one.write(self._config.output_uri)
@@ -136,10 +149,11 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             value = f", {self._objective.name} {kept:.4g}"
         why = f": {one.reason}" if one.reason else ""
         logger.info(
-            "trial %s %s after %d epochs%s (%s)%s",
+            "trial %s %s after %d %ss%s (%s)%s",
             name_of(one.number),
             what,
             len(one.history),
+            self._objective.step,
             value,
             shown(one.sample),
             why,

@@ -34,7 +34,7 @@ from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.population import Population
 from ctc_ray.stages.tune.records import EndedTrial
 from ctc_ray.stages.tune.samples import RandomSamples, Samples
-from ctc_ray.stages.tune.trial import EPOCH, FAILED, OBJECTIVE, with_objective
+from ctc_ray.stages.tune.trial import EPOCH, FAILED, FOLD, OBJECTIVE, with_objective
 
 _OF_NETWORK = ("heads", "mapping_uri", "unmapped", "image_choice")
 _STARTUP_TRIALS = 8  # of TPE, at random; as many as Optuna's default of 10 would be half a search
@@ -289,10 +289,14 @@ class _Ended:
 
 
 def scheduler_of(
-    config: TuneConfig, objective: Objective, max_epochs: int, ended: Sequence[EndedTrial]
+    config: TuneConfig, objective: Objective, n_steps: int, ended: Sequence[EndedTrial]
 ) -> TrialScheduler:
-    """What ends trials early, and knows what the ended ones have reported."""
-    grace = min(config.grace_epochs, max_epochs)
+    """What ends trials early, and knows what the ended ones have reported.
+
+    Args:
+        n_steps: epochs of a trial, or its folds.
+    """
+    grace = min(config.grace_epochs, n_steps)
     common: dict[str, Any] = {"metric": OBJECTIVE, "mode": objective.direction}
     rows = {
         _Ended(f"ended-{one.number}"): [with_objective(row, objective) for row in one.history]
@@ -304,7 +308,7 @@ def scheduler_of(
         case "asha":
             asha = ASHAScheduler(
                 time_attr=EPOCH,
-                max_t=max_epochs + 1,  # what runs to its end ends by itself, with its model
+                max_t=n_steps + 1,  # what runs to its end ends by itself, with its model
                 grace_period=grace,
                 reduction_factor=config.reduction_factor,
                 **common,
@@ -332,6 +336,6 @@ class _Median(MedianStoppingRule):  # type: ignore[misc]  # Ray is untyped here
         self._results[trial].extend(reports)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
-        """Called by Ray Tune; a trial that has failed reports no metrics."""
-        if FAILED not in result:
+        """Called by Ray Tune; a trial that has failed, or is within a fold, has none."""
+        if FAILED not in result and FOLD not in result:
             super().on_trial_complete(tune_controller, trial, result)

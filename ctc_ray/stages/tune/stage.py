@@ -4,7 +4,8 @@ Every trial is `ctc train` on its own sample of the search space; those that fal
 
 in:  a dataset, a train configuration and a search space
 out: trials.csv, trials.parquet, best.yaml (for `ctc train --config`), models/ with the bundle of
-     every trial that ran to its end and TensorBoard files of each, _manifest.json
+     every trial that ran to its end (with folds, of each fold) and TensorBoard files of each,
+     _manifest.json
 """
 
 import logging
@@ -22,7 +23,7 @@ from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import storage
 from ctc_ray.runs.claim import end_claims_below
-from ctc_ray.runs.manifest import Manifest
+from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.output_folder import open_run
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.cluster.errors import ray_work
@@ -159,6 +160,7 @@ def _check_trials(
     ]
     n_waiting = 0 if _is_here(config, dimensions) else min(config.concurrent_trials, config.trials)
     inputs: dict[str, str] = {}
+    _check_folds(config)
     for trial in tried or [train_config(config, {})]:
         train.check_trial(trial)
         dataset = train.check_dataset(trial)
@@ -167,6 +169,27 @@ def _check_trials(
         train.check_model(trial, dataset)
         inputs |= train.inputs_of(trial)
     return dataset, inputs
+
+
+def _check_folds(config: TuneConfig) -> None:
+    """Check that the dataset has the folds, and that each can measure what the others teach.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not config.folds:
+        return
+    uri = train_config(config, {}).dataset_uri
+    splits = sorted({shard.split for shard in read_manifest(uri, "dataset").shards})
+    if unknown := [name for name in config.folds if name not in splits]:
+        raise ConfigError(
+            f"folds: {uri} has no split {unknown[0]!r}; splits are {', '.join(splits)} (make folds "
+            "with --split.folds of create-dataset, or name the splits)"
+        )
+    for fold in config.folds:
+        train.check_dataset(train_config(config, {}, fold=fold))
+    if unused := [name for name in splits if name not in config.folds]:
+        logger.info("splits that no fold learns from or measures: %s", ", ".join(unused))
 
 
 def _run_trials(search: Search) -> None:
@@ -183,7 +206,7 @@ def _run_trials(search: Search) -> None:
         search.dimensions,
         search.objective,
         progress.ended,
-        lambda number: kept_metrics(output_uri, number),
+        lambda number: kept_metrics(output_uri, search.objective, number),
     )
     progress.on_end = samples.tell
     left = search.left(ended)
@@ -201,7 +224,10 @@ def _run_trials(search: Search) -> None:
             search_alg=planned,
             max_concurrent_trials=config.concurrent_trials,
             scheduler=scheduler_of(
-                config, search.objective, search.base.max_epochs, list(ended.values())
+                config,
+                search.objective,
+                len(config.folds) or search.base.max_epochs,
+                list(ended.values()),
             ),
             reuse_actors=search.is_here,
         ),
@@ -224,10 +250,13 @@ def _resources(search: Search) -> dict[str, float]:
     return {"cpu": base.cpu_per_worker, "gpu": base.gpus if gpus is None else gpus}
 
 
-def _n_items(search: Search) -> int:
-    """Images per epoch."""
-    groups = list_row_groups(search.base.dataset_uri, search.dataset.shards, "train")
-    return sum(group.n_items(search.base.image_choice) for group in groups)
+def _n_items(search: Search) -> list[int]:
+    """Images per epoch; of each fold, if there are folds."""
+    found = []
+    for one in [train_config(search.config, {}, fold=f) for f in search.config.folds or [None]]:
+        groups = list_row_groups(one.dataset_uri, search.dataset.shards, *one.train_splits)
+        found.append(sum(group.n_items(one.image_choice) for group in groups))
+    return found
 
 
 def _require_all_ended(search: Search, ended: Mapping[int, EndedTrial]) -> None:

@@ -1,8 +1,7 @@
 """The results of a search: a row per trial, the best configuration."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 import pyarrow as pa
@@ -13,32 +12,37 @@ from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
 from ctc_ray.files.csv_text import csv_of_records
-from ctc_ray.models.bundle import HISTORY_FILE, read_provenance
 from ctc_ray.runs.manifest import Manifest
+from ctc_ray.stages.tune.folds import (
+    EPOCHS,
+    history_of,
+    mean_metrics,
+    metrics_of_models,
+    rows_after_folds,
+)
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import EndedTrial, config_of, model_uri, name_of
 
 TRIALS_CSV, TRIALS_PARQUET, BEST_YAML = "trials.csv", "trials.parquet", "best.yaml"
 
 
-def kept_metrics(output_uri: str, number: int) -> dict[str, Any]:
-    """The metrics of the model that a trial has written, named as in a history."""
-    metrics = read_provenance(model_uri(output_uri, number)).metrics
-    return {f"val_{name}": value for name, value in metrics.items()}
+def kept_metrics(output_uri: str, objective: Objective, number: int) -> dict[str, float]:
+    """The metrics of the model that a trial has written, or their means over its folds."""
+    return mean_metrics(metrics_of_models(output_uri, number, objective.folds))
 
 
 def kept_value(output_uri: str, objective: Objective, number: int) -> float:
     """What compares trials, of the epoch whose weights the trial has kept."""
-    return objective.value(kept_metrics(output_uri, number))
+    return objective.value(kept_metrics(output_uri, objective, number))
 
 
-def kept_history(output_uri: str, number: int) -> list[Mapping[str, float]]:
-    """The metrics of each epoch of a trial that is done."""
-    content = storage.read_bytes(storage.join(model_uri(output_uri, number), HISTORY_FILE))
-    return [
-        {name: float(value) for name, value in row.items() if value}
-        for row in csv.DictReader(io.StringIO(content.decode()))
-    ]
+def kept_history(
+    output_uri: str, objective: Objective, number: int
+) -> Sequence[Mapping[str, float]]:
+    """The metrics of a trial that is done, after each epoch, or after each fold."""
+    if objective.folds:
+        return rows_after_folds(output_uri, number, objective.folds)
+    return history_of(model_uri(output_uri, number))
 
 
 def shown(sample: Mapping[str, Any]) -> str:
@@ -98,22 +102,38 @@ def _row(
 ) -> dict[str, Any]:
     """One trial: its sample, its value, epochs, seconds, how it ended and why.
 
-    The value is that of the epoch whose weights the trial has kept. A trial without a sound model
-    has none, and is not ranked.
+    The value is that of the epoch whose weights the trial has kept; with folds, the mean over
+    their models, beside it its standard deviation and the value of each fold. A trial without a
+    sound model has none, and is not ranked.
     """
-    metrics = kept_metrics(output_uri, one.number) if one.state == "done" else {}
+    is_done, folds = one.state == "done", objective.folds
+    models = metrics_of_models(output_uri, one.number, folds) if is_done else []
+    metrics = mean_metrics(models) if models else {}
     columns = [name for name in objective.weights if name != objective.name]
     parent = {} if one.parent is None else {"parent": name_of(one.parent)}
     return {
         "trial": name_of(one.number),
         **{name: one.sample.get(name) for name in names},
         objective.name: objective.value(metrics) if metrics else None,
+        **(_spread(objective, models) if folds else {}),
         **{name: metrics.get(name) for name in columns},
-        "epochs": len(one.history),
+        **({"folds": len(one.history)} if folds else {}),
+        "epochs": int(sum(row[EPOCHS] for row in one.history)) if folds else len(one.history),
         "seconds": one.seconds,
         "state": one.state,
         "reason": one.reason,
         **parent,
+    }
+
+
+def _spread(objective: Objective, models: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Standard deviation (of a sample) over the folds, and the value of each fold."""
+    values = [objective.value(metrics) for metrics in models]
+    of_fold: dict[str, float | None] = dict.fromkeys(objective.folds)
+    of_fold |= zip(objective.folds, values, strict=False)  # no value of a trial without a model
+    return {
+        f"{objective.name}_std": stdev(values) if values else None,
+        **{f"{objective.name}_{fold}": value for fold, value in of_fold.items()},
     }
 
 

@@ -12,12 +12,14 @@ import ray.tune
 from ray.exceptions import RayError
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from ctc_ray.config.search import train_config
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import CtcError
 from ctc_ray.runs.claim import end_claims_below
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.tune.folds import EPOCHS, model_uris, rows_after_folds
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import config_of, model_uri
 
@@ -26,6 +28,9 @@ FAILED = "failed"
 OBJECTIVE = "objective"
 """Key of a report: what compares trials after as many epochs."""
 EPOCH = "epoch"
+"""Key of a report: after how many epochs, or with folds after how many folds."""
+FOLD = "fold"
+"""Key of a report within a fold, which compares no trials: the fold."""
 CPU_OF_WAITING = 0.25
 """CPUs of a process that waits for the workers of its trial."""
 
@@ -45,6 +50,9 @@ def trial_function(
         end_claims_below(output_uri)  # of a node that is lost: Ray Tune runs a trial once at a time
         connect()
         try:
+            if config.folds:
+                _train_folds(config, objective, task, n_trainings=n_trainings, is_here=is_here)
+                return
             own = config_of(config, task["sample"], task["number"], parent=task["parent"])
             train.run(
                 own, trial=_as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
@@ -58,6 +66,39 @@ def trial_function(
             ray.tune.report({FAILED: reason, **with_objective({}, objective)})
 
     return trial
+
+
+def _train_folds(
+    config: TuneConfig,
+    objective: Objective,
+    task: Mapping[str, Any],
+    *,
+    n_trainings: int,
+    is_here: bool,
+) -> None:
+    """One training after the other; those that are finished already are left as they are.
+
+    Raises:
+        CtcError: a training cannot be done; the message names the fold.
+    """
+
+    def report_within(metrics: Mapping[str, float]) -> None:
+        values = {name: metrics[name] for name in objective.weights if name in metrics}
+        ray.tune.report({FOLD: fold, EPOCHS: metrics[EPOCH], **values})
+
+    one_training = train.Trial(n_trainings, report=report_within if is_here else None)
+    uris = model_uris(config.output_uri, task["number"], config.folds)
+    for n, (fold, uri) in enumerate(zip(config.folds, uris, strict=True), start=1):
+        own = train_config(config, task["sample"], output_uri=uri, fold=fold)
+        try:
+            train.run(own, trial=one_training)
+        except CtcError as error:
+            if isinstance(error.__cause__, RayError):
+                raise
+            raise CtcError(f"{fold}: {error}") from error
+        if n < len(config.folds):
+            rows = rows_after_folds(config.output_uri, task["number"], config.folds[:n])
+            ray.tune.report(with_objective(rows[-1], objective))
 
 
 def with_objective(metrics: Mapping[str, float], objective: Objective) -> dict[str, float]:

@@ -306,23 +306,42 @@ def test_a_finished_dataset_needs_no_images(
     assert create(first) is None
 
 
-def test_a_location_keeps_its_split_and_new_classes_come_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "split",
+    [
+        SplitConfig(by="location", fractions={"train": 0.5, "val": 0.5}),
+        SplitConfig(folds=3, fractions={"train": 0.25}),
+    ],
+    ids=["train and val", "folds"],
+)
+def test_a_location_keeps_its_split_and_new_classes_come_in(
+    tmp_path: Path, split: SplitConfig
+) -> None:
     events = {f"e{i:02d}": ("red" if i % 2 else "green", f"s{i % 10}") for i in range(40)}
     more = {f"f{i:02d}": ("blue", f"s{i % 15}") for i in range(30)}
-    split = SplitConfig(by="location", fractions={"train": 0.5, "val": 0.5})
     config = dataset_config(inventory_of(tmp_path, events, "a"), tmp_path, tmp_path / "dataset")
     create(config.replaced(split=split))
+    before = splits_of_locations(tmp_path / "dataset")
     inventory = inventory_of(tmp_path, more, "b")
     manifest = create(config.replaced(split=split, inventory_uri=str(inventory), append=True))
     assert manifest is not None
     assert manifest.classes["species"] == ["blue", "green", "red"]
     assert set(manifest.labels["train"]["species"]) == {"blue", "green", "red"}
-    splits: dict[str, set[str]] = {}
-    for path in (tmp_path / "dataset").glob("split=*/*.parquet"):
-        for site in pc.unique(parquet.read_table(str(path))["location_id"]).to_pylist():
-            splits.setdefault(site, set()).add(path.parent.name)
+    splits = splits_of_locations(tmp_path / "dataset")
+    assert len(before) == 10
     assert len(splits) == 15
     assert all(len(names) == 1 for names in splits.values())
+    assert {site: splits[site] for site in before} == before
+    assert set.union(*splits.values()) == {f"split={name}" for name in split.fractions}
+
+
+def splits_of_locations(dataset: Path) -> dict[str, set[str]]:
+    """Location -> the folders of splits that it is in."""
+    splits: dict[str, set[str]] = {}
+    for path in dataset.glob("split=*/*.parquet"):
+        for site in pc.unique(parquet.read_table(str(path))["location_id"]).to_pylist():
+            splits.setdefault(site, set()).add(path.parent.name)
+    return splits
 
 
 numbers = st.sets(st.integers(0, 30), min_size=1)

@@ -119,6 +119,22 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_other_images(
     assert bytes_below(dataset) == before
 
 
+def test_images_are_of_the_splits_that_are_learnt_from(dataset: Path, tmp_path: Path) -> None:
+    options = {"model": {"image_size": SIZE}, "rows": 24, "epochs": 1}
+    n_images = {
+        name: drawn(dataset, tmp_path / "a.png", train_splits=names, **options)[0][
+            "augmented_images"
+        ]
+        for name, names in {"train": ["train"], "val": ["val"], "both": ["val", "train"]}.items()
+    }
+    assert n_images["val"] != n_images["train"]
+    assert n_images["train"] + n_images["val"] == n_images["both"] == 22
+    with pytest.raises(
+        ConfigError, match="no usable image in the split fold-1; splits are train, val"
+    ):
+        drawn(dataset, tmp_path / "a.png", train_splits=["fold-1"], **options)
+
+
 def test_preset_and_file_give_what_the_options_leave_open(dataset: Path, tmp_path: Path) -> None:
     given = {"model": {"image_size": SIZE}, "rows": 3, "epochs": 2}
     original = {"colour": "full_randomized", "gray": 0.0}

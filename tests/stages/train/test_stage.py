@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from ctc_ray.config.dataset import SplitConfig
 from ctc_ray.config.model import ModelConfig
+from ctc_ray.config.optimization import OptimizerConfig
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.config.training import OptimizerConfig, TrainConfig
+from ctc_ray.config.training import TrainConfig
 from ctc_ray.console import logs
 from ctc_ray.errors import ConfigError, DivergedError, LabelError
 from ctc_ray.files import parquet

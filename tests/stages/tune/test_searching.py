@@ -1,6 +1,6 @@
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from ctc_ray.stages.tune.searching import (
     require_searchable,
     scheduler_of,
 )
-from ctc_ray.stages.tune.trial import with_objective
+from ctc_ray.stages.tune.trial import FOLD, with_objective
 
 LOSS = Objective("val_loss", {"val_loss": 1.0}, is_pareto=False)
 F1 = Objective("val_macro_f1", {"val_macro_f1_a": 1.0, "val_macro_f1_b": 3.0}, is_pareto=True)
@@ -90,21 +90,42 @@ class Running:
 
 
 def decisions(
-    search: TuneConfig, curves: Mapping[int, list[float]], known: list[EndedTrial]
+    search: TuneConfig,
+    curves: Mapping[int, list[float]],
+    known: list[EndedTrial],
+    *,
+    within: Sequence[Mapping[str, Any]] = (),
 ) -> dict[int, int]:
-    """After how many epochs each trial ends, one after the other."""
+    """After how many epochs each trial ends, one after the other.
+
+    Args:
+        within: reported before each epoch, and last.
+    """
     scheduler = scheduler_of(search, LOSS, 9, known)
     found = {}
     for number, losses in curves.items():
         trial = Running(number)
         scheduler.on_trial_add(None, trial)
         for epoch, loss in enumerate(losses, start=1):
+            for report in within:
+                assert scheduler.on_trial_result(None, trial, report) == TrialScheduler.CONTINUE
             row = with_objective({"epoch": epoch, "val_loss": loss}, LOSS)
             found[number] = epoch
             if scheduler.on_trial_result(None, trial, row) == TrialScheduler.STOP:
                 break
-        scheduler.on_trial_complete(None, trial, row)
+        scheduler.on_trial_complete(None, trial, within[-1] if within else row)
     return found
+
+
+@pytest.mark.parametrize("stopping", ["asha", "median"])
+def test_epochs_within_a_fold_compare_no_trials(stopping: str) -> None:
+    rng = random.Random(5)
+    curves = {n: [rng.uniform(0, 1) + n % 2 for _ in range(4)] for n in range(20)}
+    search = config(stopping=stopping, reduction_factor=2)
+    within = [{FOLD: "fold-1", "epochs": k, "val_loss": 9.0 - k} for k in (1, 2, 3)]
+    found = decisions(search, curves, [], within=within)
+    assert found == decisions(search, curves, [])
+    assert min(found.values()) == 1 < max(found.values()) == 4
 
 
 @pytest.mark.parametrize("stopping", ["asha", "median", "none"])
@@ -302,6 +323,8 @@ def test_a_population_stops_no_trial_early() -> None:
     assert config().rule == "asha"
     with pytest.raises(ValueError, match="method pbt compares whole generations; stopping is asha"):
         config(method="pbt", stopping="asha")
+    with pytest.raises(ValueError, match="folds make several"):
+        config(method="pbt", folds=["a", "b"])
 
 
 def test_a_trial_that_goes_on_warms_up_no_second_time() -> None:
