@@ -77,7 +77,7 @@ def run(config: TrainConfig, *, trial: Trial | None = None) -> Manifest:
     ) as run:
         if isinstance(run, Manifest):
             return run
-        with tracking.tracked(config) as tracker:
+        with tracking.tracked(config, None if trial is None else trial.tracked) as tracker:
             if is_here:
                 _train_here(config, dataset, run.claim, tracker, trial)
             else:
