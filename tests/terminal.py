@@ -8,6 +8,8 @@ import subprocess
 import termios
 from collections.abc import Mapping, Sequence
 
+WIDTH = 100
+
 
 def on_terminal(
     command: Sequence[str], *, environment: Mapping[str, str] | None = None, until: bytes = b""
@@ -18,6 +20,7 @@ def on_terminal(
         until: text after which the command is interrupted, as by Ctrl-C.
     """
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, WIDTH))
     before = termios.tcgetattr(theirs)
     done = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     got, is_interrupted = b"", not until

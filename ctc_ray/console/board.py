@@ -4,8 +4,9 @@ The cursor stays visible and the terminal keeps its modes, so whatever ends the 
 terminal that works.
 """
 
+import contextlib
 import logging
-import shutil
+import os
 import sys
 import threading
 import time
@@ -54,13 +55,20 @@ class Board:
 
     def _erasing(self) -> str:
         n, self._n_drawn = self._n_drawn, 0
-        if not n or shutil.get_terminal_size().columns != self._width:
+        if not n or self._size().columns != self._width:
             return ""  # of another width, nobody knows how many rows the old lines take now
         return f"\x1b[{n}A\r\x1b[J"
 
+    def _size(self) -> os.terminal_size:
+        """That of this terminal: stdout may lead to a file."""
+        with contextlib.suppress(OSError):
+            if (size := os.get_terminal_size(self._stream.fileno())).columns:
+                return size
+        return os.terminal_size((80, 24))
+
     def _draw(self) -> None:
         erasing = self._erasing()
-        size = shutil.get_terminal_size()
+        size = self._size()
         shown = [_cut(line, size.columns - 1) for line in self._lines[: max(1, size.lines - 1)]]
         self._stream.write(erasing + "".join(f"{line}\n" for line in shown))
         self._stream.flush()

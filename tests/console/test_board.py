@@ -4,16 +4,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from terminal import on_terminal
+from terminal import WIDTH, on_terminal
 
 from ctc_ray.console import logs
 from ctc_ray.console.board import Board, board, columns
 
 SEARCH = """
-import logging, sys, time
+import logging, os, sys, time
 from ctc_ray.console import logs
 from ctc_ray.console.board import board
 logs.set_up()
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # as of a command whose libraries print to a file
 with board() as shown:
     for k in range(int(sys.argv[1])):
         shown.show([f"row one {k}", "row two " + "x" * 300])
@@ -29,7 +30,7 @@ def search(n: int, *, until: bytes = b"") -> tuple[int, str, bool]:
     return on_terminal([sys.executable, "-c", SEARCH, str(n)], until=until)
 
 
-def screen(got: str, width: int = 80) -> list[str]:
+def screen(got: str, width: int = WIDTH) -> list[str]:
     """The rows that a terminal shows, for the few codes that a board uses."""
     rows, row = [""], 0
     position = 0
@@ -61,6 +62,7 @@ def test_a_board_is_written_in_place_below_the_lines_of_the_log() -> None:
     cut = got[: got.rindex("row one 3")] + "row one 3\r\n"
     shown = screen(cut.replace("ready\r\n", ""))
     assert sum("row one" in row for row in shown) == 1
+    assert f"row two {'x' * (WIDTH - 10)}\N{HORIZONTAL ELLIPSIS}\r\n" in got
     assert next(row for row in shown if row).endswith("a line above")
     last = screen(got.replace("ready\r\n", ""))
     assert [row[9:] for row in last if row] == ["a line above", "the end"]
