@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -21,19 +22,21 @@ from ctc_ray.stages.tune.records import EndedTrial, model_uri, name_of
 TRIALS_CSV, TRIALS_PARQUET, BEST_YAML = "trials.csv", "trials.parquet", "best.yaml"
 
 
-def kept_metrics(output_uri: str, number: int) -> dict[str, Any]:
+def kept_metrics(output_uri: str, number: int) -> dict[str, float]:
     """The metrics of the model that a trial has written, named as in a history."""
     metrics = read_provenance(model_uri(output_uri, number)).metrics
     return {f"val_{name}": value for name, value in metrics.items()}
 
 
-def kept_value(output_uri: str, objective: Objective, number: int) -> float:
-    """What compares trials, of the epoch whose weights the trial has kept."""
-    return objective.value(kept_metrics(output_uri, number))
+def metrics_of(output_uri: str, one: EndedTrial) -> Mapping[str, float]:
+    """The metrics of the model of a trial that has ended; none if it has no model."""
+    if one.state != "done":
+        return {}
+    return kept_metrics(output_uri, one.number) if one.kept is None else one.kept
 
 
 def kept_values(output_uri: str, objective: Objective, number: int) -> list[float]:
-    """One value per objective; see `kept_value`."""
+    """One value per objective, of the epoch whose weights the trial has kept."""
     metrics = kept_metrics(output_uri, number)
     return objective.values(metrics) if objective.is_pareto else [objective.value(metrics)]
 
@@ -45,6 +48,22 @@ def kept_history(output_uri: str, number: int) -> list[Mapping[str, float]]:
         {name: float(value) for name, value in row.items() if value}
         for row in csv.DictReader(io.StringIO(content.decode()))
     ]
+
+
+def with_kept(output_uri: str, one: EndedTrial) -> EndedTrial:
+    """The record with the metrics of its model, which those of earlier versions lack."""
+    return replace(one, kept=metrics_of(output_uri, one)) if one.state == "done" else one
+
+
+def words_of(value: Any) -> str:
+    """A value of a setting as YAML has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)
 
 
 def shown(sample: Mapping[str, Any]) -> str:
@@ -104,7 +123,7 @@ def _row(
     The value is that of the epoch whose weights the trial has kept. A trial without a sound model
     has none, and is not ranked.
     """
-    metrics = kept_metrics(output_uri, one.number) if one.state == "done" else {}
+    metrics = metrics_of(output_uri, one)
     columns = [name for name in objective.weights if name != objective.name]
     return {
         "trial": name_of(one.number),

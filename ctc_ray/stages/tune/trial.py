@@ -6,6 +6,7 @@ reported as its reason; only a trial whose process is gone is begun again, from 
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray.tune
@@ -19,6 +20,7 @@ from ctc_ray.errors import CtcError
 from ctc_ray.runs.claim import end_claims_below
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.train.tracking import Nested
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import model_uri
 
@@ -32,12 +34,13 @@ CPU_OF_WAITING = 0.25
 
 
 def trial_function(
-    config: TuneConfig, objective: Objective, *, is_here: bool
+    config: TuneConfig, objective: Objective, *, is_here: bool, parent_run: str | None = None
 ) -> Callable[[Mapping[str, Any]], None]:
     """The function that Ray Tune calls with a trial's number and sample.
 
     Args:
         is_here: whether the training runs in the trial's own process, not in workers of Ray Train.
+        parent_run: the run of the search on a tracking server.
     """
     n_trainings = min(config.concurrent_trials, config.trials)
 
@@ -47,9 +50,8 @@ def trial_function(
         connect()
         try:
             own = train_config(config, task["sample"], output_uri=output_uri)
-            train.run(
-                own, trial=_as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
-            )
+            as_trial = _as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
+            train.run(own, trial=replace(as_trial, tracked=Nested(parent_run, task["sample"])))
         except CtcError as error:
             if isinstance(error.__cause__, RayError):
                 raise  # its workers are lost
