@@ -86,7 +86,9 @@ EXCEPTIONS: dict[str, set[str]] = {
 
 # stage -> modules of other stages that it may import; all others are closed, but for `cluster`
 OTHER_STAGES: dict[str, set[str]] = {
-    "tune": {"train.stage"},
+    "tune": {  # a trial is a training, and is shown as one
+        *("train.stage", "train.tensorboard", "train.telling", "train.tracking", "train.mlflow_run")
+    },
     "predict": {"create_inventory.image_folder"},  # one folder, one rule
     "show": {"train.pixels"},  # what training sees
     "demo": {

@@ -10,7 +10,7 @@ import altair as alt
 import vl_convert
 
 _VERSION = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # of Vega-Lite
-_HEIGHT, _WIDTH_ON_SHEET, _SHARPNESS = 220, 420, 1.5
+HEIGHT, _WIDTH_ON_SHEET, _SHARPNESS = 220, 420, 1.5
 _MOST_WITH_DOTS = 60  # points of a line
 
 
@@ -42,14 +42,14 @@ class LineChart:
 def for_page(chart: LineChart) -> dict[str, Any]:
     """The chart for `page.Chart`: as wide as its frame, with the values where the pointer is."""
     drawn = alt.layer(*_layers(chart), *_values_at_pointer(chart))
-    return _with_config(drawn.properties(width="container", height=_HEIGHT).to_dict())
+    return with_config(drawn.properties(width="container", height=HEIGHT).to_dict())
 
 
 def sheet_png(charts: Sequence[LineChart], *, columns: int) -> bytes:
     """The charts on one sheet, in rows from left to right, as a PNG; no browser is needed."""
     drawn = [
         alt.layer(*_layers(chart)).properties(
-            title=chart.title, width=_WIDTH_ON_SHEET, height=_HEIGHT
+            title=chart.title, width=_WIDTH_ON_SHEET, height=HEIGHT
         )
         for chart in charts
     ]
@@ -57,7 +57,7 @@ def sheet_png(charts: Sequence[LineChart], *, columns: int) -> bytes:
         color="independent", strokeDash="independent"
     )
     png: bytes = vl_convert.vegalite_to_png(
-        _with_config(sheet.to_dict()), vl_version=_VERSION, scale=_SHARPNESS, allowed_base_urls=[]
+        with_config(sheet.to_dict()), vl_version=_VERSION, scale=_SHARPNESS, allowed_base_urls=[]
     )
     return png
 
@@ -72,7 +72,8 @@ def javascript() -> str:
     return code.replace("</script", "<\\/script")
 
 
-def _with_config(spec: dict[str, Any]) -> dict[str, Any]:
+def with_config(spec: dict[str, Any]) -> dict[str, Any]:
+    """The specification with the sizes of letters and the place of legends."""
     below = {"direction": "vertical", "anchor": "start"}  # two legends do not fit beside each other
     sizes = {"labelFontSize": 12, "titleFontSize": 12}
     config = {

@@ -4,7 +4,8 @@ A page is one file that needs no network. It is readable on a phone and in the d
 into it is escaped.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +13,19 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ctc_ray.reports.charts import javascript
 
-Cell = str | int | float | None
+_MOST_ON_A_LINE = 30  # characters of a cell
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Link:
+    """A word that leads to a `FoldedText` of the page, and opens it."""
+
+    text: str
+    target: str
+
+
+Cell = str | int | float | Link | None
 """A fraction is written with three decimals; None: there is no value."""
 
 
@@ -31,6 +44,8 @@ class Chart:
     title: str
     spec: Mapping[str, Any]
     """A Vega-Lite specification, as `charts.for_page` gives it."""
+    is_wide: bool = False
+    """Whether nothing stands beside it."""
     kind: ClassVar[str] = "chart"
 
 
@@ -41,7 +56,14 @@ class Table:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
+    is_wide: bool = False
+    """Whether nothing stands beside it."""
     kind: ClassVar[str] = "table"
+
+    @property
+    def alignments(self) -> list[str]:
+        """A class for each column: of words, of words on several lines, or none, of numbers."""
+        return [_alignment(cells) for cells in zip(*self.rows, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -53,11 +75,30 @@ class Text:
 
 
 @dataclass(frozen=True)
+class FoldedText:
+    """A `Text` of which only its title is shown until somebody opens it."""
+
+    title: str
+    text: str
+    name: str
+    """For `Link.target`; once in a page."""
+    kind: ClassVar[str] = "folded_text"
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence or two."""
+
+    text: str
+    kind: ClassVar[str] = "note"
+
+
+@dataclass(frozen=True)
 class Section:
     """A part of a page below a heading."""
 
     title: str
-    parts: Sequence[Facts | Chart | Table | Text]
+    parts: Sequence[Facts | Chart | Table | Text | FoldedText | Note]
     is_folded: bool = False
     """Whether only its heading is shown until somebody opens it."""
 
@@ -86,12 +127,22 @@ def _template() -> Any:
         lstrip_blocks=True,
     )
     environment.filters["shown"] = _shown
+    environment.tests["link"] = lambda cell: isinstance(cell, Link)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": True, "allow_nan": False}
     return environment.get_template("page.html")
 
 
+def _alignment(cells: Iterable[Cell]) -> str:
+    words = [cell for cell in cells if isinstance(cell, str) and not _NUMBER.fullmatch(cell)]
+    if not any(words):
+        return ""
+    return "text long" if max(map(len, words)) > _MOST_ON_A_LINE else "text"
+
+
 def _shown(value: Cell) -> str:
     match value:
+        case Link(text=text):
+            return text
         case None:
             return "\N{EN DASH}"
         case float():

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from finished_search import HEADS, search_of
 from finished_training import SPECIES, training_of
 
+from ctc_ray.reports.search import search_page
 from ctc_ray.reports.training import training_page
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -96,4 +98,66 @@ def test_charts_follow_when_the_reader_turns_to_the_dark(browser: Any, file: Pat
     view.wait_for_function(is_drawn_in, arg=light)
     view.emulate_media(color_scheme="dark")
     view.wait_for_function(is_drawn_in, arg=dark)
+    view.close()
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("search") / "trials.html"
+    options = (NASTY, LONG, 'it\'s "quoted"')
+    importance = {NASTY: 0.7, LONG: 0.3}
+    path.write_bytes(
+        search_page(search_of(60, options=options, heads=HEADS, importance=importance))
+    )
+    return path
+
+
+@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_of_a_search_is_drawn_without_network_complaints_or_overflow(
+    browser: Any, searched: Path, width: int, scheme: str
+) -> None:
+    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    requests: list[str] = []
+    said: list[str] = []
+    view.on("request", lambda request: requests.append(request.url))
+    view.on("console", lambda message: said.append(message.text))
+    view.on("pageerror", lambda error: said.append(str(error)))
+    view.goto(searched.as_uri())
+    view.wait_for_function("document.querySelectorAll('.chart svg').length === 7")
+    assert view.locator("figure").count() == 1 + 2 + 1 + 3  # settings, progress, importance, front
+    assert requests == [searched.as_uri()]
+    assert said == []
+    assert view.title() == "Search for val_macro_f1"
+    assert view.evaluate("document.documentElement.scrollWidth") <= width
+    ends = view.evaluate(
+        "[...document.querySelectorAll('svg')].map(svg => svg.getBoundingClientRect().right)"
+    )
+    assert 0 < max(ends) <= width
+    view.close()
+
+
+def test_a_line_says_which_trial_it_is_and_a_name_opens_its_configuration(
+    browser: Any, searched: Path
+) -> None:
+    view = browser.new_page(viewport={"width": 1200, "height": 800})
+    view.goto(searched.as_uri())
+    lines = view.locator(".chart").first.locator("svg .mark-line path")
+    lines.first.wait_for()
+    assert lines.count() == 2 * 58  # what is seen, and what the pointer meets; two trials failed
+    lines.last.scroll_into_view_if_needed()
+    best = view.locator("dd a").inner_text()
+    box = lines.last.evaluate(
+        "path => { const p = path.getPointAtLength(path.getTotalLength()), "
+        "m = path.getScreenCTM(); return [m.a * p.x + m.e - 3, m.d * p.y + m.f] }"
+    )
+    view.mouse.move(box[0] - 1, box[1])
+    view.mouse.move(*box)
+    shown = view.locator("#vg-tooltip-element.visible")
+    shown.wait_for()
+    assert shown.inner_text().split()[:2] == ["trial", best]
+    configuration = view.locator("#trial-00004")
+    assert not configuration.is_visible()
+    view.locator("a[href='#trial-00004']").last.click()
+    configuration.wait_for()
     view.close()

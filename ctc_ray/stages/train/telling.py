@@ -87,15 +87,24 @@ def ending(
 
 def how_to_view(output_uri: str) -> str:
     """Where the report of a training is, and the commands that show its TensorBoard files."""
-    page, name = storage.join(output_uri, PAGE_FILE), output_uri.rstrip("/").rpartition("/")[2]
-    files, copy = storage.join(output_uri, "tensorboard"), f"{name}/tensorboard"
+    page = storage.join(output_uri, PAGE_FILE)
+    return f"see {page}, or run: {tensorboard_command(output_uri, 'tensorboard')}"
+
+
+def tensorboard_command(output_uri: str, folder: str, *, is_only_events: bool = True) -> str:
+    """The command that shows the TensorBoard files of a folder in an output, here or in a store.
+
+    Args:
+        is_only_events: whether the folder holds no other files.
+    """
+    name = output_uri.rstrip("/").rpartition("/")[2]
+    files, copy = storage.join(output_uri, folder), f"{name}/{folder}"
+    if not storage.is_remote(output_uri):
+        return f"tensorboard --logdir {quote(files)}"
     if output_uri.startswith("s3://"):
-        commands = f"aws s3 sync {quote(files)} {quote(copy)} && tensorboard --logdir {quote(copy)}"
-    elif storage.is_remote(output_uri):
-        commands = (
-            f"gcloud storage rsync -r {quote(files)} {quote(copy)} && "
-            f"tensorboard --logdir {quote(copy)}"
-        )
+        chosen = "" if is_only_events else " --exclude '*' --include '*tfevents*'"
+        copying = f"aws s3 sync{chosen} {quote(files)} {quote(copy)}"
     else:
-        commands = f"tensorboard --logdir {quote(files)}"
-    return f"see {page}, or run: {commands}"
+        chosen = "" if is_only_events else " --exclude='^(?!.*tfevents).*$'"
+        copying = f"gcloud storage rsync -r{chosen} {quote(files)} {quote(copy)}"
+    return f"{copying} && tensorboard --logdir {quote(copy)}"

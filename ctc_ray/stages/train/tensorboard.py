@@ -1,16 +1,24 @@
 """What a training leaves as files of TensorBoard's; the same history gives the same bytes.
 
-`tensorboard --logdir MODEL` shows it, and as runs of their own `speed` and `images`. A file of a
-store must be copied first: TensorBoard reads s3:// only with a library of its own.
+`tensorboard --logdir MODEL` shows it, and as runs of their own `speed` and `images`; of a trial of
+a search also `hparams`. A file of a store must be copied first: TensorBoard reads s3:// only with a
+library of its own.
 """
 
 import io
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tensorboardX.crc32c import crc32c
+from tensorboardX.proto.api_pb2 import Status
 from tensorboardX.proto.event_pb2 import Event
-from tensorboardX.proto.summary_pb2 import Summary
+from tensorboardX.proto.plugin_hparams_pb2 import (
+    HParamsPluginData,
+    SessionEndInfo,
+    SessionStartInfo,
+)
+from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
 
 from ctc_ray.config.training import MONITORED
 
@@ -18,6 +26,7 @@ _NAME = "events.out.tfevents.0.ctc"
 EVENTS_FILE = f"tensorboard/{_NAME}"
 SPEED_EVENTS_FILE = f"tensorboard/speed/{_NAME}"
 IMAGES_EVENTS_FILE = f"tensorboard/images/{_NAME}"
+HPARAMS_EVENTS_FILE = f"tensorboard/hparams/{_NAME}"
 SPEED = ("seconds", "images_per_s", "waiting_share")
 """How fast an epoch was: how long it took, images of training and validation per second, and the
 share of the time in which there was no batch."""
@@ -49,6 +58,41 @@ def events_of_image(tag: str, png: bytes, *, width: int, height: int) -> bytes:
     image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
     content = _begun()
     _write(content, Event(summary=Summary(value=[Summary.Value(tag=tag, image=image)])))
+    return content.getvalue()
+
+
+def events_of_trial(
+    sample: Mapping[str, Any], final: Mapping[str, float], *, epoch: int, is_sound: bool
+) -> bytes:
+    """What TensorBoard's HPARAMS tab shows of a trial that has ended.
+
+    Args:
+        sample: setting -> its value.
+        final: the metrics that compare trials.
+        epoch: the last one.
+        is_sound: whether the trial has not failed.
+    """
+    start = SessionStartInfo()
+    for name, value in sample.items():
+        match value:
+            case bool():
+                start.hparams[name].bool_value = value
+            case int() | float():
+                start.hparams[name].number_value = value
+            case _:
+                start.hparams[name].string_value = str(value)
+    status = Status.Value("STATUS_SUCCESS" if is_sound else "STATUS_FAILURE")
+    content = _begun()
+    for name, part in (
+        ("session_start_info", {"session_start_info": start}),
+        ("session_end_info", {"session_end_info": SessionEndInfo(status=status)}),
+    ):
+        told = HParamsPluginData(**part, version=0).SerializeToString(deterministic=True)
+        plugin = SummaryMetadata.PluginData(plugin_name="hparams", content=told)
+        value = Summary.Value(tag=f"_hparams_/{name}", metadata=SummaryMetadata(plugin_data=plugin))
+        _write(content, Event(summary=Summary(value=[value])))
+    metrics = [Summary.Value(tag=name, simple_value=value) for name, value in final.items()]
+    _write(content, Event(wall_time=epoch, step=epoch, summary=Summary(value=metrics)))
     return content.getvalue()
 
 

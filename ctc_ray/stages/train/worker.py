@@ -21,6 +21,7 @@ from ctc_ray.stages.train.checkpoints import LAST_FILE, Checkpoints, read_checkp
 from ctc_ray.stages.train.job import TrainingJob
 from ctc_ray.stages.train.speed import add_epoch
 from ctc_ray.stages.train.tensorboard import EVENTS_FILE, IMAGES_EVENTS_FILE, events_of
+from ctc_ray.stages.train.tracking import Nested
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Trial:
     it, the training runs in this process."""
     callbacks: Sequence[Any] = ()
     """Callbacks of Ray Train, which report from its workers."""
+    tracked: Nested | None = None
+    """How a tracking server shows it; None: as a training of its own."""
 
 
 def train_worker(config: TrainConfig, dataset: Manifest, claim: Claim, session: Session) -> None:

@@ -20,17 +20,21 @@ from ray.exceptions import (
 )
 
 from ctc_ray.config.choices import TrialState
+from ctc_ray.config.search import train_config
 from ctc_ray.config.tuning import TuneConfig
+from ctc_ray.console.board import Board, columns
 from ctc_ray.console.progress import clock
 from ctc_ray.stages.tune.folds import EPOCHS, has_all_models, n_images_of
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import EndedTrial, name_of
-from ctc_ray.stages.tune.table import kept_history, kept_value, shown
+from ctc_ray.stages.tune.table import kept_history, kept_metrics, shown, with_kept
 from ctc_ray.stages.tune.trial import EPOCH, FAILED, FOLD
 
 logger = logging.getLogger(__name__)
 
 _BEHIND = "other trials were better after as many"
+_LAST, _MOST_RUNNING = 4, 8  # rows on a terminal
+STATES: dict[TrialState, str] = {"done": "done", "stopped": "stopped", "error": "failed"}
 _OF_TRAINING = (EPOCH, "learning_rate", "train_", "val_")  # Ray Tune adds its own columns
 
 
@@ -54,7 +58,11 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         """
         self._config, self._objective = config, objective
         self._n_planned, self._n_items = n_planned, n_items
-        self.ended = dict(ended)
+        self.ended = {number: with_kept(config.output_uri, one) for number, one in ended.items()}
+        self.board: Board | None = None
+        """Shows the running trials in place of the lines of their epochs."""
+        self._last: list[EndedTrial] = []
+        self._samples: dict[int, Mapping[str, Any]] = {}
         self.on_end: Callable[[EndedTrial], object] = lambda _: None
         self._reports: dict[int, dict[int, dict[str, float]]] = {}
         self._failed: dict[int, str] = {}
@@ -65,6 +73,8 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         """Called by Ray Tune when a trial begins, or begins again."""
         number = _number(event["trial"])
         self._began.setdefault(number, time.perf_counter())
+        self._samples[number] = event["trial"].config["sample"]
+        self._show()
 
     def on_trial_result(self, **event: Any) -> None:
         """Called by Ray Tune after each report."""
@@ -76,7 +86,9 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         elif EPOCH in result:
             metrics = {k: float(v) for k, v in result.items() if k.startswith(_OF_TRAINING)}
             self._reports.setdefault(number, {})[int(result[EPOCH])] = metrics
-            logger.info(
+            self._show()
+            logger.log(
+                self._level,
                 "trial %s, %s %s: %s %.4g",
                 name_of(number),
                 self._objective.step,
@@ -86,7 +98,8 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             )
 
     def _tell_epoch_of_fold(self, number: int, result: Mapping[str, Any]) -> None:
-        logger.info(
+        logger.log(
+            self._level,
             "trial %s, %s, epoch %s: %s %.4g",
             name_of(number),
             result[FOLD],
@@ -102,7 +115,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             self._end(event["trial"], "error", self._failed[number])
         elif not has_all_models(self._config.output_uri, number, self._objective.folds):
             self._end(event["trial"], "stopped", f"{_BEHIND} {self._objective.step}s")
-        elif math.isfinite(kept_value(self._config.output_uri, self._objective, number)):
+        elif math.isfinite(self._objective.value(self._kept(number))):
             self._end(event["trial"], "done", "")
         else:
             reason = f"{self._objective.name} of the model is not a number"
@@ -135,18 +148,21 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             round(time.perf_counter() - self._began.pop(number, time.perf_counter()), 1),
             n_images_of(history, self._n_items),
             trial.config["parent"],
+            self._kept(number) if state == "done" else None,
         )
         one.write(self._config.output_uri)
         self.ended[number] = one
+        self._samples.pop(number, None)
+        self._last = [one, *self._last][:_LAST]
         self.on_end(one)
         self._tell(one)
+        self._show()
 
     def _tell(self, one: EndedTrial) -> None:
-        what = {"done": "done", "stopped": "stopped", "error": "failed"}[one.state]
+        what = STATES[one.state]
         value = ""
         if one.state == "done":
-            kept = kept_value(self._config.output_uri, self._objective, one.number)
-            value = f", {self._objective.name} {kept:.4g}"
+            value = f", {self._objective.name} {self._value(one):.4g}"
         why = f": {one.reason}" if one.reason else ""
         logger.info(
             "trial %s %s after %d %ss%s (%s)%s",
@@ -158,20 +174,35 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             shown(one.sample),
             why,
         )
-        logger.info("%s", self.line())
+        if self.board is None:
+            logger.info("%s", self.line())
+
+    def _kept(self, number: int) -> dict[str, float]:
+        """The metrics of the model that a trial has written."""
+        return kept_metrics(self._config.output_uri, self._objective, number)
+
+    @property
+    def _level(self) -> int:
+        """Of lines that the board makes superfluous."""
+        return logging.INFO if self.board is None else logging.DEBUG
+
+    def _value(self, one: EndedTrial) -> float:
+        """The objective of the model of a trial that is done."""
+        return self._objective.value(one.kept or {})
+
+    def _best(self) -> EndedTrial | None:
+        done = [one for one in self.ended.values() if one.state == "done"]
+        best: EndedTrial | None = self._objective.best(done, key=self._value) if done else None
+        return best
 
     def line(self) -> str:
         """How far the search is."""
         states = [one.state for one in self.ended.values()]
-        done = {
-            n: kept_value(self._config.output_uri, self._objective, n)
-            for n, one in self.ended.items()
-            if one.state == "done"
-        }
         best = ""
-        if done:
-            number = self._objective.best(done, key=lambda n: done[n])
-            best = f"; best {name_of(number)} with {self._objective.name} {done[number]:.4g}"
+        if (one := self._best()) is not None:
+            best = (
+                f"; best {name_of(one.number)} with {self._objective.name} {self._value(one):.4g}"
+            )
         n_new = len(self.ended) - self._n_before
         seconds = time.perf_counter() - self._begun_at
         left = (self._n_planned - len(self.ended)) * seconds / n_new if n_new else 0
@@ -180,6 +211,41 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             f"{states.count('stopped')} stopped, {states.count('error')} failed, "
             f"{len(self._began)} running{best}; {clock(left)} to go"
         )
+
+    def _show(self) -> None:
+        if self.board is not None:
+            self.board.show(self.lines())
+
+    def lines(self) -> list[str]:
+        """How far the search is, the best trial, those that run, and those that ended last."""
+        rows = [
+            [
+                "trial",
+                "state",
+                self._objective.step,
+                self._objective.name,
+                "settings, or why it ended",
+            ]
+        ]
+        if (best := self._best()) is not None:
+            epochs, value = str(len(best.history)), f"{self._value(best):.4g}"
+            rows.append([name_of(best.number), "best", epochs, value, shown(best.sample)])
+        running = sorted(self._samples)
+        rows += [self._running_row(number) for number in running[:_MOST_RUNNING]]
+        rows += [
+            [name_of(one.number), STATES[one.state], str(len(one.history)), "", one.reason]
+            for one in self._last
+            if one.state != "done"
+        ]
+        more = len(running) - _MOST_RUNNING
+        return [self.line(), *columns(rows), *([f"and {more} more running"] if more > 0 else [])]
+
+    def _running_row(self, number: int) -> list[str]:
+        reports, sample = self._reports.get(number, {}), self._samples[number]
+        epoch = max(reports, default=0)
+        value = f"{self._objective.value(reports[epoch]):.4g}" if reports else ""
+        of = len(self._config.folds) or train_config(self._config, sample).max_epochs
+        return [name_of(number), "running", f"{epoch}/{of}", value, shown(sample)]
 
 
 def _number(trial: Any) -> int:

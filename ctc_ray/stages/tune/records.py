@@ -57,12 +57,16 @@ class EndedTrial:
     """Images that it has learnt from, each as often as it was seen."""
     parent: int | None = None
     """The trial whose weights it began with; None: those that all trials begin with."""
+    kept: Mapping[str, float] | None = None
+    """The metrics of the epoch whose weights the model has, named as in a history; None: there is
+    no model, or an earlier version has written the record."""
 
     def write(self, output_uri: str) -> None:
         """Keep it; numbers that are not finite are kept as text."""
         uri = storage.join(output_uri, _FOLDER, f"{name_of(self.number)}.json")
         rows = [{k: _as_json(v) for k, v in row.items()} for row in self.history]
-        storage.write_json(uri, {**asdict(self), "history": rows})
+        kept = None if self.kept is None else {k: _as_json(v) for k, v in self.kept.items()}
+        storage.write_json(uri, {**asdict(self), "history": rows, "kept": kept})
 
 
 def read_ended(output_uri: str) -> dict[int, EndedTrial]:
@@ -71,12 +75,16 @@ def read_ended(output_uri: str) -> dict[int, EndedTrial]:
     folder = storage.join(output_uri, _FOLDER)
     for uri in sorted(storage.list_files(folder)) if storage.is_folder(folder) else ():
         values = json.loads(storage.read_bytes(uri))
-        values["history"] = tuple(
-            {k: float(v) for k, v in row.items()} for row in values["history"]
-        )
+        values["history"] = tuple(map(_as_numbers, values["history"]))
+        if values.get("kept") is not None:
+            values["kept"] = _as_numbers(values["kept"])
         one = EndedTrial(**values)
         found[one.number] = one
     return found
+
+
+def _as_numbers(row: Mapping[str, float | str]) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items()}
 
 
 def _as_json(value: float) -> float | str:

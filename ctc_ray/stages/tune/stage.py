@@ -3,9 +3,9 @@
 Every trial is `ctc train` on its own sample of the search space; those that fall behind end early.
 
 in:  a dataset, a train configuration and a search space
-out: trials.csv, trials.parquet, best.yaml (for `ctc train --config`), models/ with the bundle of
-     every trial that ran to its end (with folds, of each fold) and TensorBoard files of each,
-     _manifest.json
+out: trials.html, trials.csv, trials.parquet, best.yaml (for `ctc train --config`), models/ with the
+     bundle of every trial that ran to its end (with folds, of each fold) and TensorBoard files of
+     each, _manifest.json
 """
 
 import logging
@@ -20,6 +20,7 @@ from ctc_ray.config.base import merge
 from ctc_ray.config.search import Dimension, n_planned, parse_space, train_config
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.config.tuning import TuneConfig
+from ctc_ray.console.board import board
 from ctc_ray.errors import ConfigError, CtcError
 from ctc_ray.files import storage
 from ctc_ray.runs.claim import end_claims_below
@@ -32,14 +33,16 @@ from ctc_ray.stages.train import stage as train
 from ctc_ray.stages.tune.objective import Objective, objective_of
 from ctc_ray.stages.tune.progress import SearchProgress
 from ctc_ray.stages.tune.records import MODELS, EndedTrial, read_ended
+from ctc_ray.stages.tune.report import SearchPage
 from ctc_ray.stages.tune.searching import (
     Planned,
     require_searchable,
     samples_of,
     scheduler_of,
 )
-from ctc_ray.stages.tune.table import kept_metrics, summarise
+from ctc_ray.stages.tune.table import metrics_of, summarise
 from ctc_ray.stages.tune.trial import CPU_OF_WAITING, trial_function
+from ctc_ray.stages.tune.watching import Watching, how_to_watch, watching
 from ctc_ray.training.plans import list_row_groups
 
 logger = logging.getLogger(__name__)
@@ -113,16 +116,23 @@ def run(config: TuneConfig) -> Manifest:
         if isinstance(run, Manifest):
             return run
         end_claims_below(storage.join(config.output_uri, MODELS))  # of a search that was killed
-        if has_more():
-            with ray_work():
-                connect(dashboard=not search.is_here)
-                _run_trials(search)
-        storage.delete_folder(storage.join(config.output_uri, _RAY_TUNE))
-        ended = read_ended(config.output_uri)
-        _require_all_ended(search, ended)
-        return run.finish(
-            summarise(config, dimensions, objective, list(ended.values()), dataset, inputs)
-        )
+        page = SearchPage(config, dimensions, objective, search.n_planned)
+        with watching(config, objective, page) as watched:
+            if has_more():
+                logger.info("to watch: %s", how_to_watch(config.output_uri))
+                with ray_work():
+                    connect(dashboard=not search.is_here)
+                    _run_trials(search, watched)
+            storage.delete_folder(storage.join(config.output_uri, _RAY_TUNE))
+            ended = read_ended(config.output_uri)
+            page.write(ended)
+            _require_all_ended(search, ended)
+            manifest = run.finish(
+                summarise(config, dimensions, objective, list(ended.values()), dataset, inputs)
+            )
+            watched.finish()
+        logger.info("%s", how_to_watch(config.output_uri))
+        return manifest
 
 
 def _absolute_train(config: TuneConfig) -> dict[str, Any]:
@@ -192,7 +202,7 @@ def _check_folds(config: TuneConfig) -> None:
         logger.info("splits that no fold learns from or measures: %s", ", ".join(unused))
 
 
-def _run_trials(search: Search) -> None:
+def _run_trials(search: Search, watched: Watching) -> None:
     """Let Ray Tune run the trials that are left; each that ends leaves its record."""
     config, output_uri = search.config, search.config.output_uri
     ended = read_ended(output_uri)
@@ -206,9 +216,14 @@ def _run_trials(search: Search) -> None:
         search.dimensions,
         search.objective,
         progress.ended,
-        lambda number: kept_metrics(output_uri, search.objective, number),
+        lambda number: metrics_of(output_uri, progress.ended[number]),
     )
-    progress.on_end = samples.tell
+
+    def on_end(one: EndedTrial) -> None:
+        samples.tell(one)
+        watched.add(one, progress.ended)
+
+    progress.on_end = on_end
     left = search.left(ended)
     planned = Planned(left, samples, is_spent=lambda: search.is_spent([*progress.ended.values()]))
     storage.delete_folder(storage.join(output_uri, _RAY_TUNE))
@@ -216,8 +231,10 @@ def _run_trials(search: Search) -> None:
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     # a trial of one epoch, and one that has failed, ends without a report of the objective
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    trial = trial_function(config, search.objective, is_here=search.is_here)
-    ray.tune.Tuner(
+    trial = trial_function(
+        config, search.objective, is_here=search.is_here, parent_run=watched.parent_run
+    )
+    tuner = ray.tune.Tuner(
         ray.tune.with_resources(trial, _resources(search)),
         tune_config=ray.tune.TuneConfig(
             num_samples=len(left),
@@ -238,7 +255,9 @@ def _run_trials(search: Search) -> None:
             failure_config=ray.tune.FailureConfig(max_failures=_MAX_RESTARTS),
             callbacks=[progress],
         ),
-    ).fit()
+    )
+    with board() as progress.board:
+        tuner.fit()
 
 
 def _resources(search: Search) -> dict[str, float]:

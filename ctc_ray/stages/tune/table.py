@@ -1,6 +1,7 @@
 """The results of a search: a row per trial, the best configuration."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from statistics import stdev
 from typing import Any
 
@@ -31,9 +32,13 @@ def kept_metrics(output_uri: str, objective: Objective, number: int) -> dict[str
     return mean_metrics(metrics_of_models(output_uri, number, objective.folds))
 
 
-def kept_value(output_uri: str, objective: Objective, number: int) -> float:
-    """What compares trials, of the epoch whose weights the trial has kept."""
-    return objective.value(kept_metrics(output_uri, objective, number))
+def metrics_of(output_uri: str, one: EndedTrial) -> Mapping[str, float]:
+    """The metrics of the model of a trial that has ended; none if it has no model."""
+    if one.state != "done":
+        return {}
+    if one.kept is None:  # of a version that had no folds
+        return mean_metrics(metrics_of_models(output_uri, one.number, ()))
+    return one.kept
 
 
 def kept_history(
@@ -43,6 +48,22 @@ def kept_history(
     if objective.folds:
         return rows_after_folds(output_uri, number, objective.folds)
     return history_of(model_uri(output_uri, number))
+
+
+def with_kept(output_uri: str, one: EndedTrial) -> EndedTrial:
+    """The record with the metrics of its model, which those of earlier versions lack."""
+    return replace(one, kept=metrics_of(output_uri, one)) if one.state == "done" else one
+
+
+def words_of(value: Any) -> str:
+    """A value of a setting as YAML has it."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case _:
+            return str(value)
 
 
 def shown(sample: Mapping[str, Any]) -> str:
@@ -107,8 +128,8 @@ def _row(
     sound model has none, and is not ranked.
     """
     is_done, folds = one.state == "done", objective.folds
-    models = metrics_of_models(output_uri, one.number, folds) if is_done else []
-    metrics = mean_metrics(models) if models else {}
+    models = metrics_of_models(output_uri, one.number, folds) if is_done and folds else []
+    metrics = metrics_of(output_uri, one)
     columns = [name for name in objective.weights if name != objective.name]
     parent = {} if one.parent is None else {"parent": name_of(one.parent)}
     return {

@@ -6,6 +6,7 @@ reported as its reason; only a trial whose process is gone is begun again, from 
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray.tune
@@ -19,6 +20,7 @@ from ctc_ray.errors import CtcError
 from ctc_ray.runs.claim import end_claims_below
 from ctc_ray.stages.cluster.connect import connect
 from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.train.tracking import Nested
 from ctc_ray.stages.tune.folds import EPOCHS, model_uris, rows_after_folds
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import config_of, model_uri
@@ -36,12 +38,13 @@ CPU_OF_WAITING = 0.25
 
 
 def trial_function(
-    config: TuneConfig, objective: Objective, *, is_here: bool
+    config: TuneConfig, objective: Objective, *, is_here: bool, parent_run: str | None = None
 ) -> Callable[[Mapping[str, Any]], None]:
     """The function that Ray Tune calls with a trial's number and sample.
 
     Args:
         is_here: whether the training runs in the trial's own process, not in workers of Ray Train.
+        parent_run: the run of the search on a tracking server.
     """
     n_trainings = min(config.concurrent_trials, config.trials)
 
@@ -51,12 +54,12 @@ def trial_function(
         connect()
         try:
             if config.folds:
-                _train_folds(config, objective, task, n_trainings=n_trainings, is_here=is_here)
+                one = train.Trial(n_trainings, tracked=Nested(parent_run, task["sample"]))
+                _train_folds(config, objective, task, one, is_here=is_here)
                 return
             own = config_of(config, task["sample"], task["number"], parent=task["parent"])
-            train.run(
-                own, trial=_as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
-            )
+            as_trial = _as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
+            train.run(own, trial=replace(as_trial, tracked=Nested(parent_run, task["sample"])))
         except CtcError as error:
             if isinstance(error.__cause__, RayError):
                 raise  # its workers are lost
@@ -72,8 +75,8 @@ def _train_folds(
     config: TuneConfig,
     objective: Objective,
     task: Mapping[str, Any],
+    trial: train.Trial,
     *,
-    n_trainings: int,
     is_here: bool,
 ) -> None:
     """One training after the other; those that are finished already are left as they are.
@@ -86,7 +89,7 @@ def _train_folds(
         values = {name: metrics[name] for name in objective.weights if name in metrics}
         ray.tune.report({FOLD: fold, EPOCHS: metrics[EPOCH], **values})
 
-    one_training = train.Trial(n_trainings, report=report_within if is_here else None)
+    one_training = replace(trial, report=report_within if is_here else None)
     uris = model_uris(config.output_uri, task["number"], config.folds)
     for n, (fold, uri) in enumerate(zip(config.folds, uris, strict=True), start=1):
         own = train_config(config, task["sample"], output_uri=uri, fold=fold)

@@ -4,10 +4,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from builders import train_config
 from PIL import Image
 
 from ctc_ray.files import storage
+from ctc_ray.runs.manifest import read_manifest
 from ctc_ray.stages.train import report, telling
+from ctc_ray.stages.train import stage as train
 
 FILES = (report.PAGE_FILE, report.PNG_FILE)
 
@@ -54,3 +57,19 @@ def test_charts_are_not_imported_before_they_are_drawn(start: str) -> None:
 def test_the_end_says_how_to_view_the_curves(uri: str, commands: str) -> None:
     line = telling.how_to_view(uri)
     assert line == f"see {storage.join(uri, 'training.html')}, or run: {commands}"
+
+
+def test_a_report_that_cannot_be_drawn_is_a_warning_and_the_model_is_complete(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(training: object) -> bytes:
+        raise RuntimeError("no font\nat all")
+
+    monkeypatch.setattr("ctc_ray.reports.training.training_page", fail)
+    with caplog.at_level("WARNING"):
+        train.run(train_config(dataset, tmp_path / "model").replaced(max_epochs=1))
+    assert read_manifest(str(tmp_path / "model"), "bundle")
+    uri = tmp_path / "model" / "training.html"
+    assert not uri.exists()
+    told = [r.getMessage() for r in caplog.records if "training.html" in r.getMessage()]
+    assert told == [f"{uri} was not written: no font; the results do not need it"]

@@ -9,7 +9,8 @@ from ctc_ray.config.training import TrainConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files.csv_text import numbers_of_csv
 from ctc_ray.stages.train import stage as train
-from ctc_ray.stages.train.tracking import check, flat, tracked
+from ctc_ray.stages.train.mlflow_run import flat
+from ctc_ray.stages.train.tracking import check, tracked
 
 mlflow = pytest.importorskip("mlflow")
 

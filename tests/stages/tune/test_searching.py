@@ -1,3 +1,4 @@
+import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,19 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_ended(str(tmp_path)) == trials
     assert list(read_ended(str(tmp_path))) == [3, 12]
     assert read_ended(str(tmp_path / "nothing")) == {}
+
+
+def test_a_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    trial = replace(ended(3, [1.0]), kept={"val_loss": math.nan, "val_loss_a": 0.5})
+    trial.write(str(tmp_path))
+    (path,) = (tmp_path / "trials").iterdir()
+    found = read_ended(str(tmp_path))[3].kept
+    assert found is not None
+    assert math.isnan(found["val_loss"])
+    assert found["val_loss_a"] == 0.5
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({key: value for key, value in values.items() if key != "kept"}))
+    assert read_ended(str(tmp_path))[3] == ended(3, [1.0])
 
 
 def test_a_metric_without_a_head_is_the_weighted_mean_over_the_heads() -> None:
