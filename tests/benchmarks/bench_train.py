@@ -31,9 +31,9 @@ RUNS: dict[str, dict[str, Any]] = {
         "model": {**LITE0, "freeze_backbone": True},
         "max_epochs": 6,
     },
-    "Lite0 fine-tuned, 160 px, 3 epochs": {
+    "Lite0 fine-tuned, 160 px, 5 epochs": {
         "model": {**LITE0, "freeze_epochs": 1},
-        "max_epochs": 3,
+        "max_epochs": 5,
     },
 }
 

@@ -45,7 +45,7 @@ def runs(store: Path) -> list[Any]:
 
 def ended(number: int, state: Any, loss: float) -> EndedTrial:
     kept = {"val_loss": loss} if state == "done" else None
-    return EndedTrial(number, {"augment.rotate": 1.0}, (), state, "", 1.0, 1, kept)
+    return EndedTrial(number, {"augment.rotate": 1.0}, (), state, "", 1.0, 1, kept=kept)
 
 
 def search_until(

@@ -55,7 +55,7 @@ def ended(number: int, state: Any = "done", *, loss: float = 0.5) -> EndedTrial:
         sample |= {"optimizer.momentum": 0.5, "augment.brightness": 0.5}
     rows = tuple({"epoch": k, "val_loss": loss + 1 / k} for k in (1.0, 2.0))
     kept = {"val_loss": loss} if state == "done" else None
-    return EndedTrial(number, sample, rows, state, "" if kept else "so", 2.0, 9, kept)
+    return EndedTrial(number, sample, rows, state, "" if kept else "so", 2.0, 9, kept=kept)
 
 
 def page_of(mine: TuneConfig) -> SearchPage:
@@ -181,7 +181,11 @@ class FakeTrial:
     """A trial, as Ray Tune hands it to callbacks."""
 
     def __init__(self, number: int) -> None:
-        self.config = {"number": number, "sample": {"optimizer.learning_rate": 0.01 * (number + 1)}}
+        self.config = {
+            "number": number,
+            "sample": {"optimizer.learning_rate": 0.01 * (number + 1)},
+            "parent": None,
+        }
 
     def get_pickled_error(self) -> Exception:
         return RuntimeError("CUDA out of memory")
@@ -201,10 +205,10 @@ def test_the_table_on_a_terminal_shows_what_runs_what_is_best_and_what_has_faile
     mine = config(tmp_path, trials=40)
     loss = Objective("val_loss", {"val_loss": 1.0}, is_pareto=False)
     known = {n: replace(ended(n), kept={"val_loss": 1.0 - n / 100}) for n in range(20)}
-    progress = SearchProgress(mine, loss, known, n_planned=40, n_items=3)
+    progress = SearchProgress(mine, loss, known, n_planned=40, n_items=[3])
     progress.board = shown = FakeBoard()  # type: ignore[assignment]
     reads: list[str] = []
-    monkeypatch.setattr("ctc_ray.stages.tune.table.read_provenance", reads.append)
+    monkeypatch.setattr("ctc_ray.stages.tune.folds.read_provenance", reads.append)
     with caplog.at_level(logging.INFO):
         for number in range(20, 32):
             progress.on_trial_start(trial=FakeTrial(number))
@@ -237,10 +241,10 @@ def test_the_search_of_an_earlier_version_is_read_once(
         reads.append(uri)
         return Provenance
 
-    monkeypatch.setattr("ctc_ray.stages.tune.table.read_provenance", read)
+    monkeypatch.setattr("ctc_ray.stages.tune.folds.read_provenance", read)
     loss = Objective("val_loss", {"val_loss": 1.0}, is_pareto=False)
     known = {n: replace(ended(n), kept=None) for n in range(3)}
-    progress = SearchProgress(config(tmp_path), loss, known, n_planned=6, n_items=3)
+    progress = SearchProgress(config(tmp_path), loss, known, n_planned=6, n_items=[3])
     for _ in range(4):
         assert "with val_loss 0.25" in progress.line()
     assert len(reads) == 3
