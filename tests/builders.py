@@ -3,7 +3,7 @@
 import csv
 import hashlib
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,18 @@ def trashnet_dataset(labelled: Path, folder: Path) -> Path:
     return labelled_dataset({p: p.parent.name for p in sorted(root.glob("*/*.jpg"))}, root, folder)
 
 
-def labelled_dataset(images: Mapping[Path, str], root: Path, folder: Path) -> Path:
+def three_splits_by_name(path: Path) -> str:
+    """train for six tenths of the files, val and test for two each, by the hash of the name."""
+    share = int(hashlib.md5(path.name.encode()).hexdigest()[:6], 16) / 0xFFFFFF
+    return "test" if share <= 0.2 else split_by_name(path)
+
+
+def labelled_dataset(
+    images: Mapping[Path, str],
+    root: Path,
+    folder: Path,
+    split_of: Callable[[Path], str] = split_by_name,
+) -> Path:
     """Images below the root, with their classes, as a dataset with the head class."""
     csv_path = folder / "images.csv"
     with csv_path.open("w", newline="") as file:
@@ -171,7 +182,7 @@ def labelled_dataset(images: Mapping[Path, str], root: Path, folder: Path) -> Pa
         writer.writerow(["id", "image", "class", "split"])
         for path, label in images.items():
             name = path.relative_to(root).as_posix()
-            writer.writerow([path.name, name, label, split_by_name(path)])
+            writer.writerow([path.name, name, label, split_of(path)])
     create_inventory.run(
         CsvInventoryConfig(
             source_uri=str(csv_path),
