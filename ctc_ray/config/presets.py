@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from ctc_ray.config.choices import Preset
+from ctc_ray.config.optimization import LossConfig
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "default": {},  # the defaults of the settings themselves
@@ -24,7 +25,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
             "momentum": 0.9,
             "weight_decay": 1e-4,
         },
-        "loss": {"label_smoothing": 0.0},
+        "loss": LossConfig(label_smoothing=0.0).model_dump(exclude_unset=True),
         "schedule": {"name": "plateau", "factor": 0.1, "patience": 2, "warmup_epochs": 0},
         "max_epochs": 70,
         "early_stopping_patience": 3,

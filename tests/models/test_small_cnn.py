@@ -14,4 +14,4 @@ def test_one_image_alone_gives_the_same_features_as_in_a_batch() -> None:
     network = SmallCnn().eval()
     images = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
-        assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-6)
+        assert torch.allclose(network(images)[:1], network(images[:1]), atol=1e-4)

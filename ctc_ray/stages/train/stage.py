@@ -21,7 +21,6 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import load_bundle, read_provenance
 from ctc_ray.models.low_rank import add_low_rank
 from ctc_ray.models.starting_weights import backbone_to_begin_with, weights_files
-from ctc_ray.reports.attempt import attempt
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, open_run
@@ -90,8 +89,7 @@ def run(config: TrainConfig, *, trial: Trial | None = None) -> Manifest:
 
                 train_on_ray(config, dataset, run.claim, trial, tracker=tracker)
             if trial is None:  # a search reports its trials together
-                with attempt(storage.join(config.output_uri, report.PAGE_FILE)):
-                    report.write(config.output_uri)
+                report.write(config.output_uri)
             manifest = _finish(config, run, fields)
             tracker.finish()
         if trial is None:
