@@ -3,7 +3,7 @@
 small_cnn from scratch at 64 px, and an EfficientNet-Lite0 with ImageNet weights, frozen and
 fine-tuned; each with the defaults and with those of camera-trap-classifier (`--preset original`).
 
-    python tests/benchmarks/bench_train.py [--seeds 1] [RUN ...]
+    PYTHONPATH=tests python tests/benchmarks/bench_train.py [--seeds 1] [RUN ...]
 """
 
 import argparse

@@ -4,7 +4,7 @@ A fixed split by the hash of the file name: 60 % to learn from, 20 % by which tr
 20 % that no search sees. small_cnn at 64 pixels; the strength of all random changes and the
 learning rate are searched. random, optuna and pbt see equally many images; asha stops trials early.
 
-    python tests/benchmarks/bench_tune.py [--trials-at-once 2] [default asha random optuna pbt]
+    PYTHONPATH=tests python tests/benchmarks/bench_tune.py [default asha random optuna pbt]
 """
 
 import argparse
