@@ -41,18 +41,24 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("width", [375, 1200])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_page_is_drawn_without_network_complaints_or_overflow(
-    browser: Any, file: Path, width: int, scheme: str
-) -> None:
+def opened(browser: Any, path: Path, width: int, scheme: str) -> tuple[Any, list[str], list[str]]:
+    """The page as opened; the requests that it makes and what it says, which grow later."""
     view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
     requests: list[str] = []
     said: list[str] = []
     view.on("request", lambda request: requests.append(request.url))
     view.on("console", lambda message: said.append(message.text))
     view.on("pageerror", lambda error: said.append(str(error)))
-    view.goto(file.as_uri())
+    view.goto(path.as_uri())
+    return view, requests, said
+
+
+@pytest.mark.parametrize("width", [375, 1200])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_page_is_drawn_without_network_complaints_or_overflow(
+    browser: Any, file: Path, width: int, scheme: str
+) -> None:
+    view, requests, said = opened(browser, file, width, scheme)
     n_charts = view.locator("figure").count()
     view.wait_for_function(
         "n => document.querySelectorAll('.chart svg').length === n", arg=n_charts
@@ -117,13 +123,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_of_a_search_is_drawn_without_network_complaints_or_overflow(
     browser: Any, searched: Path, width: int, scheme: str
 ) -> None:
-    view = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-    requests: list[str] = []
-    said: list[str] = []
-    view.on("request", lambda request: requests.append(request.url))
-    view.on("console", lambda message: said.append(message.text))
-    view.on("pageerror", lambda error: said.append(str(error)))
-    view.goto(searched.as_uri())
+    view, requests, said = opened(browser, searched, width, scheme)
     view.wait_for_function("document.querySelectorAll('.chart svg').length === 7")
     assert view.locator("figure").count() == 1 + 2 + 1 + 3  # settings, progress, importance, front
     assert requests == [searched.as_uri()]
