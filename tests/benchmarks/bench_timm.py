@@ -158,7 +158,11 @@ def main() -> None:
             images = images_of(task.images)
             folder = temporary / title / "files"
             n_images = as_folders(images, folder)
-            n_seen = task.epochs * sum(n_images.values())
+            whole = n_images["train"] // BATCH * BATCH  # timm's script drops the rest of an epoch
+            n_seen = {
+                "timm's script": task.epochs * (whole + n_images["val"]),
+                "ctc train": task.epochs * sum(n_images.values()),
+            }
             dataset = labelled_dataset(images, LABELLED / task.images, temporary / title)
             found: dict[str, list[tuple[float, float, float]]] = {
                 "timm's script": [],
@@ -180,7 +184,7 @@ def main() -> None:
                     )
                 )
             for who, values in found.items():
-                print(row(title, who, values, n_seen), flush=True)
+                print(row(title, who, values, n_seen[who]), flush=True)
 
 
 if __name__ == "__main__":
