@@ -56,7 +56,7 @@ class Board:
     def _erasing(self) -> str:
         n, self._n_drawn = self._n_drawn, 0
         if not n or self._size().columns != self._width:
-            return ""  # of another width, nobody knows how many rows the old lines take now
+            return ""  # the width has changed: the old lines may be wrapped into more rows
         return f"\x1b[{n}A\r\x1b[J"
 
     def _size(self) -> os.terminal_size:

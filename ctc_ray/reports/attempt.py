@@ -16,6 +16,6 @@ def attempt(uri: str) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:  # noqa: BLE001  # of a chart library, or of a full disk
+    except Exception as error:  # noqa: BLE001  # a chart library or the store may raise anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         logger.warning("%s was not written: %s; the results do not need it", uri, reason)

@@ -73,7 +73,7 @@ def javascript() -> str:
 
 
 def with_config(spec: dict[str, Any]) -> dict[str, Any]:
-    """The specification with the sizes of letters and the place of legends."""
+    """The specification with font sizes and legend positions."""
     below = {"direction": "vertical", "anchor": "start"}  # two legends do not fit beside each other
     sizes = {"labelFontSize": 12, "titleFontSize": 12}
     config = {

@@ -19,9 +19,7 @@ from ctc_ray.reports.page import (
     Table,
     page,
 )
-from ctc_ray.reports.search_charts import Scale, SearchedField, ShownTrial
-
-_STATES = {"done": "done", "stopped": "stopped early", "error": "failed"}
+from ctc_ray.reports.search_charts import SHOWN_STATES, Scale, SearchedField, ShownTrial
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,7 @@ def _facts(report: SearchReport) -> list[tuple[str, Cell]]:
     facts: list[tuple[str, Cell]] = [
         ("objective", f"{report.objective}, the {which} is best"),
         ("trials ended", f"{len(states):,} of {report.n_planned:,}"),
-        *((shown, states.count(state)) for state, shown in _STATES.items()),  # type: ignore[arg-type]  # of all states
+        *((shown, states.count(state)) for state, shown in SHOWN_STATES.items()),
         ("time of all trials", clock(sum(details.seconds for _, details in report.trials))),
     ]
     best = next((trial for trial, _ in report.ranked if trial.state == "done"), None)
@@ -173,7 +171,7 @@ def _table(report: SearchReport) -> Section:
             _number(trial.value if trial.state == "done" else None),
             details.epochs,
             clock(details.seconds),
-            _STATES[trial.state],
+            SHOWN_STATES[trial.state],
             *(_cell(trial.sample.get(name)) for name in names),
             details.reason,
         ]
@@ -194,7 +192,7 @@ def _configurations(report: SearchReport) -> Section:
 def _title(report: SearchReport, trial: ShownTrial) -> str:
     if trial.state == "done":
         return f"{trial.name}, {report.objective} {_number(trial.value)}"
-    return f"{trial.name}, {_STATES[trial.state]}"
+    return f"{trial.name}, {SHOWN_STATES[trial.state]}"
 
 
 def _target(trial: ShownTrial) -> str:

@@ -82,7 +82,7 @@ class Scale:
 
     @property
     def as_scale(self) -> alt.Scale:
-        """Of an axis; what is far worse lies at the end."""
+        """The scale of an axis; values beyond its domain are drawn at its end."""
         return alt.Scale(domain=self.domain, clamp=True, nice=False)
 
     def inside(self, value: float) -> float:
@@ -187,7 +187,7 @@ def over_time(trials: Sequence[ShownTrial], scale: Scale) -> dict[str, Any]:
             so_far.append({"n": row["n"], "value": best(values), "kind": _BEST})
     if so_far:
         so_far.append({**so_far[-1], "n": rows[-1]["n"]})
-    kinds = [_SHOWN["done"], _SHOWN["stopped"], _BEST]
+    kinds = [SHOWN_STATES["done"], SHOWN_STATES["stopped"], _BEST]
     colour = alt.Color(
         "kind:N",
         scale=alt.Scale(domain=kinds, range=[_PLAIN, _FAINT, _ACCENT]),
@@ -278,7 +278,11 @@ def front(trials: Sequence[ShownTrial], x: Scale, y: Scale) -> dict[str, Any]:
 
 
 _BEST, _FRONT, _BEHIND = "best so far", "on the Pareto front", "behind it"
-_SHOWN: dict[TrialState, str] = {"done": "done", "stopped": "stopped early", "error": "failed"}
+SHOWN_STATES: dict[TrialState, str] = {
+    "done": "done",
+    "stopped": "stopped early",
+    "error": "failed",
+}
 
 
 def _row(trial: ShownTrial, fields: Sequence[SearchedField] = ()) -> dict[str, Any]:
@@ -289,7 +293,7 @@ def _row(trial: ShownTrial, fields: Sequence[SearchedField] = ()) -> dict[str, A
         for k, one in enumerate(fields)
         for found in [trial.sample.get(one.name, _NO_VALUE)]
     }
-    return {"trial": trial.name, "value": value, "kind": _SHOWN[trial.state], **words}
+    return {"trial": trial.name, "value": value, "kind": SHOWN_STATES[trial.state], **words}
 
 
 def _hoverable(
@@ -304,7 +308,7 @@ def _hoverable(
     at_pointer = alt.selection_point(
         on="pointerover", clear="pointerout", fields=["trial"], empty=False
     )
-    is_done = f"datum.kind === '{_SHOWN['done']}'"
+    is_done = f"datum.kind === '{SHOWN_STATES['done']}'"
     seen = max(0.25, min(0.9, 30 / n))
     visible = lines.mark_line(clip=True, strokeJoin="round", point=has_dots).encode(
         color=scale.colour,

@@ -60,7 +60,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self._n_planned, self._n_items = n_planned, n_items
         self.ended = {number: with_kept(config.output_uri, one) for number, one in ended.items()}
         self.board: Board | None = None
-        """Shows the running trials in place of the lines of their epochs."""
+        """A table on the terminal; with it, epochs are not logged line by line."""
         self._last: list[EndedTrial] = []
         self._samples: dict[int, Mapping[str, Any]] = {}
         self.on_end: Callable[[EndedTrial], object] = lambda _: None
@@ -183,7 +183,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
 
     @property
     def _level(self) -> int:
-        """Of lines that the board makes superfluous."""
+        """The logging level of lines whose content is in the table, if there is one."""
         return logging.INFO if self.board is None else logging.DEBUG
 
     def _value(self, one: EndedTrial) -> float:
