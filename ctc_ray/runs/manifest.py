@@ -5,12 +5,19 @@ import json
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from ctc_ray import __version__
 from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
 from ctc_ray.files import storage
-from ctc_ray.runs.records import AppendRecord, BundleRecord, PixelRecord, ShardRecord, SplitRecord
+from ctc_ray.runs.records import (
+    AppendRecord,
+    BundleRecord,
+    PixelRecord,
+    PixelSums,
+    ShardRecord,
+    SplitRecord,
+)
 from ctc_ray.schemas import SCHEMA_VERSION
 
 MANIFEST_NAME = "_manifest.json"
@@ -54,9 +61,9 @@ class Manifest(BaseModel):
     """Splits of a dataset."""
     labels: dict[str, dict[str, dict[str, int]]] = {}
     """Labels of a dataset: split -> head -> class -> usable images with this label."""
-    pixels: PixelRecord | None = None
-    """Mean and deviation of the training images of a dataset; None: it was made before they were
-    kept, or has no usable training image."""
+    pixels: dict[str, PixelSums] = {}
+    """How bright the images of a dataset are: split -> sums. A split that has shards from before
+    they were kept has none."""
     shards: list[ShardRecord] = []
     """Shards of a dataset, in the order of their paths."""
     appended: list[AppendRecord] = []
@@ -80,6 +87,21 @@ class Manifest(BaseModel):
                 for name, n in counts.items():
                     total[name] = total.get(name, 0) + n
         return found
+
+    def pixels_of(self, splits: Sequence[str]) -> PixelRecord | None:
+        """Mean and deviation of the usable images of these splits; None: they are not known."""
+        parts = [self.pixels[split] for split in splits if split in self.pixels]
+        n_images = sum(part.n_images for part in parts)
+        if len(parts) < len(splits) or n_images == 0:
+            return None
+        means = [sum(values) / n_images for values in zip(*(p.sums for p in parts), strict=True)]
+        return PixelRecord.of_moments(n_images, means[:3], means[3:])
+
+    @field_validator("pixels", mode="before")
+    @classmethod
+    def _known_by_split(cls, value: Any) -> Any:
+        """An earlier version kept the mean of one split, which cannot be added to others."""
+        return {} if value is None or "mean" in value else value
 
     def for_people(self) -> dict[str, Any]:
         """Facts and tables by their titles, in the order in which they are shown."""

@@ -37,6 +37,15 @@ class ShardRecord(Record):
     row_groups: list[RowGroupRecord]
 
 
+class PixelSums(Record):
+    """How bright the usable images of a split are, in numbers that add up in any order."""
+
+    n_images: int
+    sums: tuple[float, float, float, float, float, float]
+    """Over the images: of the means of red, green and blue (of values from 0 to 255), then of the
+    means of their squares. Multiples of 1/65536, so they are exact."""
+
+
 class PixelRecord(Record):
     """By what the pixels of a training are normalised, where its weights begin at random."""
 

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.runs.failures import Footer
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.runs.records import PixelRecord, RowGroupRecord, ShardRecord, SplitRecord
+from ctc_ray.runs.records import PixelSums, RowGroupRecord, ShardRecord, SplitRecord
 from ctc_ray.schemas import label_column
 
 _GROUPS_KEY, _LABELS_KEY = "ctc_row_groups", "ctc_labels"  # of a shard's footer
@@ -66,19 +66,22 @@ def footer_pixels(moments: pa.ChunkedArray) -> dict[str, str]:
     return {_PIXELS_KEY: json.dumps({"n": len(found), "sums": values.sum(axis=0).tolist()})}
 
 
-def pixel_record(footers: Sequence[Footer]) -> PixelRecord | None:
-    """Mean and deviation of the usable training images; None: there is none, or a shard is older.
+def pixel_sums(footers: Sequence[Footer]) -> dict[str, PixelSums]:
+    """Split -> how bright its usable images are; not of a split that has an older shard.
 
     The sums are whole numbers, so they do not depend on how images were divided into units.
     """
-    parts = [footer.metadata.get(_PIXELS_KEY) for footer in footers if _split(footer) == "train"]
-    found = [json.loads(part) for part in parts if part is not None]
-    n_images = sum(part["n"] for part in found)
-    if len(found) < len(parts) or n_images == 0:
-        return None
-    sums = [sum(values) for values in zip(*(part["sums"] for part in found), strict=True)]
-    means = [value / _ONE / n_images for value in sums]
-    return PixelRecord.of_moments(n_images, means[:3], means[3:])
+    by_split: dict[str, list[str | None]] = {}
+    for footer in footers:
+        by_split.setdefault(_split(footer), []).append(footer.metadata.get(_PIXELS_KEY))
+    found = {}
+    for split, texts in by_split.items():
+        parts = [json.loads(text) for text in texts if text is not None]
+        if len(parts) == len(texts):
+            n_images = sum(part["n"] for part in parts)
+            sums = [sum(values) / _ONE for values in zip(*(p["sums"] for p in parts), strict=True)]
+            found[split] = PixelSums.model_validate({"n_images": n_images, "sums": sums})
+    return found
 
 
 def shard_record(footer: Footer) -> ShardRecord:

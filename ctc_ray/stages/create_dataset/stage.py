@@ -269,7 +269,7 @@ def _finish(prepared: PreparedDataset) -> Manifest:
             "failures": failures,
             "shards": shards,
             "labels": labels,
-            "pixels": report.pixel_record(footers),
+            "pixels": report.pixel_sums(footers),
             "splits": report.split_counts(shards),
             "summary": manifest.summary | report.label_tables(labels),
         }

@@ -101,11 +101,11 @@ class TrainingData:
     def statistics(self) -> Normalisation:
         """Mean and deviation of training images: the same for every worker, run and restart.
 
-        Those of the split train are in the dataset's manifest, but for stacks and for datasets that
-        are older.
+        They are in the dataset's manifest, but for stacks and for datasets that are older.
         """
-        is_known = not self._config.is_stack and self._config.train_splits == ("train",)
-        found = (self._dataset.pixels if is_known else None) or self._measured_pixels()
+        config = self._config
+        known = None if config.is_stack else self._dataset.pixels_of(config.train_splits)
+        found = known or self._measured_pixels()
         return found.mean, found.std
 
     def _measured_pixels(self) -> PixelRecord:

@@ -103,7 +103,7 @@ def test_what_is_there_stays_and_what_is_new_comes(
     whole = read_manifest(str(tmp_path / "whole"), "dataset")
     assert (manifest.labels, manifest.classes) == (whole.labels, whole.classes)
     assert manifest.splits == whole.splits
-    assert manifest.pixels == whole.pixels is not None
+    assert manifest.pixels == whole.pixels != {}
     assert manifest.pixels != old.pixels
     for name in ("shares", "classes_not_in_every_split", "leakage"):
         assert manifest.summary[name] == whole.summary[name], name

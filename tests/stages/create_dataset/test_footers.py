@@ -1,3 +1,4 @@
+import numpy as np
 import pyarrow as pa
 
 from ctc_ray.runs.failures import Footer
@@ -58,20 +59,41 @@ def pixels_of(name: str, moments: list[list[int] | None]) -> Footer:
     return Footer(name, len(moments), 0, report.footer_pixels(values))
 
 
-def test_pixels_are_those_of_usable_training_images_however_they_are_divided() -> None:
-    def brightness(mean: int, square: int) -> list[int]:
-        return [65536 * value for value in (mean, 0, 255, square, 0, 255**2)]
+def brightness(mean: int, square: int) -> list[int]:
+    return [65536 * value for value in (mean, 0, 255, square, 0, 255**2)]
 
+
+def manifest_of(*footers: Footer) -> Manifest:
+    return Manifest(kind="dataset", config={}, pixels=report.pixel_sums(footers))
+
+
+def test_pixels_are_those_of_the_usable_images_of_each_split_however_they_are_divided() -> None:
     dark, light = brightness(51, 51**2), brightness(153, 153**2)
-    other = pixels_of("split=val/p.parquet", [brightness(7, 7**2)])
-    one = report.pixel_record([pixels_of("split=train/a", [dark, None, light]), other])
+    other = pixels_of("split=val/p.parquet", [brightness(51, 51**2)] * 2)
+    one = manifest_of(pixels_of("split=train/a", [dark, None, light]), other)
     parts = [pixels_of("split=train/b", [light]), pixels_of("split=train/a", [None, dark])]
-    assert one == report.pixel_record([*parts, other, pixels_of("split=train/c", [None])])
-    assert one == PixelRecord(n_images=2, mean=(0.4, 0.0, 1.0), std=(0.2, 1.0, 1.0))
+    assert one.pixels == manifest_of(*parts, other, pixels_of("split=train/c", [None])).pixels
+    known = PixelRecord(n_images=2, mean=(0.4, 0.0, 1.0), std=(0.2, 1.0, 1.0))
+    assert one.pixels_of(["train"]) == known
+    assert one.pixels_of(["val"]) == PixelRecord(n_images=2, mean=(0.2, 0.0, 1.0), std=(1, 1, 1))
+    together = one.pixels_of(["train", "val"])
+    values = np.array([51, 153, 51, 51]) / 255
+    assert together is not None
+    assert (together.n_images, together.mean[0]) == (4, round(values.mean(), 4))
+    assert together.std[0] == round(values.std(), 4)
+    assert Manifest.model_validate_json(one.model_dump_json()) == one
 
 
 def test_there_are_no_pixels_where_a_shard_is_older_or_no_image_is_usable() -> None:
     there = pixels_of("split=train/a", [[0] * 6])
-    assert report.pixel_record([there, Footer("split=train/b", 1, 0, {})]) is None
-    assert report.pixel_record([pixels_of("split=train/a", [None])]) is None
-    assert report.pixel_record([pixels_of("split=val/a", [[0] * 6])]) is None
+    older = manifest_of(
+        there, Footer("split=train/b", 1, 0, {}), pixels_of("split=val/a", [[0] * 6])
+    )
+    assert set(older.pixels) == {"val"}
+    assert older.pixels_of(["train"]) is older.pixels_of(["train", "val"]) is None
+    assert manifest_of(pixels_of("split=train/a", [None])).pixels_of(["train"]) is None
+    before = {"n_images": 1, "mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}
+    for value in (None, before):  # of earlier versions
+        assert (
+            Manifest.model_validate({"kind": "dataset", "config": {}, "pixels": value}).pixels == {}
+        )

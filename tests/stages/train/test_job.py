@@ -179,10 +179,10 @@ def test_pixels_of_the_dataset_are_taken_as_they_are_and_measured_where_it_has_n
     dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     manifest = read_manifest(str(dataset), "dataset")
-    kept = manifest.pixels
+    kept = manifest.pixels_of(["train"])
     assert kept is not None
     config = train_config(dataset, tmp_path)
-    older = manifest.model_copy(update={"pixels": None})
+    older = manifest.model_copy(update={"pixels": {}})
     measured = TrainingJob(config, older, rank=0, n_workers=1, device="cpu")._model
     assert measured.pixel_mean == pytest.approx(kept.mean, abs=0.1)  # one image of each event
     assert measured.pixel_mean != kept.mean
@@ -211,7 +211,7 @@ def test_pixels_are_normalised_by_the_dataset_or_as_the_weights_expect(
     if "pretrained" in model:
         model = {**model, "pretrained": str(start)}
     made = job(dataset, tmp_path, model={"image_size": 32, **model})._model
-    pixels = read_manifest(str(dataset), "dataset").pixels
+    pixels = read_manifest(str(dataset), "dataset").pixels_of(["train"])
     assert pixels is not None
     expected = {
         "dataset": (pixels.mean, pixels.std),
