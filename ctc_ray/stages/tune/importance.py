@@ -17,13 +17,25 @@ _LEAST_TRIALS, _LEAST_BEST = 10, 5  # fewer among the best say nothing (Optuna's
 
 
 def importance_of(
-    fields: Sequence[SearchedField], trials: Sequence[ShownTrial], direction: Direction
+    fields: Sequence[SearchedField],
+    trials: Sequence[ShownTrial],
+    direction: Direction,
+    *,
+    is_inherited: bool = False,
 ) -> tuple[dict[str, float], str]:
     """Setting -> its share, the largest first, and how that was computed.
 
+    Args:
+        is_inherited: whether trials go on from the weights of others.
+
     Returns:
-        No share, and why not, if there are too few trials that are done.
+        No share, and why not, if they go on from others, or too few are done.
     """
+    if is_inherited:
+        return {}, (
+            "Trials of --method pbt go on from the weights of others: a late one is better than an "
+            "early one whatever its settings, so the share of a setting cannot be told."
+        )
     done = [trial for trial in trials if trial.state == "done" and trial.value is not None]
     if len(done) < _LEAST_TRIALS:
         return {}, (

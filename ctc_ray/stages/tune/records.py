@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from ctc_ray.config.choices import TrialState
 from ctc_ray.config.search import train_config
@@ -60,6 +60,22 @@ class EndedTrial:
     kept: Mapping[str, float] | None = None
     """The metrics of the epoch whose weights the model has, named as in a history; None: there is
     no model, or an earlier version has written the record."""
+
+    def found(self, of_model: Mapping[str, float]) -> Mapping[str, float]:
+        """The metrics that stand for it: of its model, or of the last epoch if it was stopped.
+
+        Args:
+            of_model: the metrics of its model; of none, if it has none.
+        """
+        match self.state:
+            case "done":
+                return of_model
+            case "stopped":
+                return self.history[-1] if self.history else {}
+            case "error":
+                return {}
+            case _:
+                assert_never(self.state)
 
     def write(self, output_uri: str) -> None:
         """Keep it; numbers that are not finite are kept as text."""

@@ -73,7 +73,9 @@ class SearchPage:
             )
             for one in ended
         ]
-        importance, about = importance_of(fields, shown, self.objective.direction)
+        importance, about = importance_of(
+            fields, shown, self.objective.direction, is_inherited=self.config.method == "pbt"
+        )
         details = [
             Details(len(one.history), one.seconds, one.reason, self._yaml_of(one)) for one in ended
         ]
@@ -110,16 +112,8 @@ class SearchPage:
         return found
 
     def _value(self, one: EndedTrial, metrics: Mapping[str, float]) -> float | None:
-        """What its charts show: of its model, or of the last epoch of one that was stopped."""
-        match one.state:
-            case "done":
-                value = self.objective.value(metrics)
-            case "stopped":
-                value = self.objective.value(one.history[-1] if one.history else {})
-            case "error":
-                return None
-            case _:
-                assert_never(one.state)
+        """What its charts show; None if that is not a number."""
+        value = self.objective.value(one.found(metrics))
         return value if math.isfinite(value) else None
 
     def _by_head(self, metrics: Mapping[str, float]) -> dict[str, float]:

@@ -93,17 +93,16 @@ class OptunaStudy(Samples):
         objective: Objective,
         ended: Sequence[EndedTrial],
         *,
-        values_of: Callable[[int], list[float]],
+        metrics_of: Callable[[int], Mapping[str, float]],
         seed: int,
     ) -> None:
         """Learn from the trials that have ended.
 
         Args:
-            values_of: the objectives of the model of a trial that is done, one number if there is
-                one objective.
+            metrics_of: the metrics of the model of a trial that has ended; none if it has none.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._dimensions, self._objective, self._values_of = dimensions, objective, values_of
+        self._dimensions, self._objective, self._metrics_of = dimensions, objective, metrics_of
         n_objectives = len(objective.weights) if objective.is_pareto else 1
         direction = (
             StudyDirection.MINIMIZE if objective.direction == "min" else StudyDirection.MAXIMIZE
@@ -140,16 +139,8 @@ class OptunaStudy(Samples):
         self._study.tell(asked, values, state=state)
 
     def _told(self, trial: EndedTrial) -> list[float] | None:
-        """The objectives: of the model, or of the last epoch of a trial that was stopped."""
-        match trial.state:
-            case "done":
-                values = self._values_of(trial.number)
-            case "stopped":
-                values = self._objective.told(trial.history[-1] if trial.history else {})
-            case "error":
-                return None
-            case _:
-                assert_never(trial.state)
+        """The objectives; None if one is not a number."""
+        values = self._objective.told(trial.found(self._metrics_of(trial.number)))
         return values if all(map(math.isfinite, values)) else None
 
     def _frozen(self, trial: EndedTrial) -> FrozenTrial:
@@ -265,7 +256,7 @@ def samples_of(
                 dimensions,
                 objective,
                 list(ended.values()),
-                values_of=lambda number: objective.told(metrics_of(number)),
+                metrics_of=metrics_of,
                 seed=config.seed,
             )
         case "pbt":

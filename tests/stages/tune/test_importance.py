@@ -61,3 +61,9 @@ def test_values_outside_the_range_and_settings_of_one_value_are_no_error() -> No
     shares, _ = importance_of(fields, shown, "min")
     assert "augment.rotate" in shares
     assert "one" not in shares
+
+
+def test_trials_that_go_on_from_others_do_not_say_which_settings_matter() -> None:
+    shares, about = importance_of(FIELDS, trials(100), "min", is_inherited=True)
+    assert shares == {}
+    assert "go on from the weights of others" in about

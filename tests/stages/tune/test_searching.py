@@ -178,7 +178,10 @@ def score(sample: Mapping[str, Any]) -> float:
 
 
 def study_of(known: list[EndedTrial], *, seed: int, losses: dict[int, float]) -> OptunaStudy:
-    return OptunaStudy(SPACE, LOSS, known, values_of=lambda n: [losses[n]], seed=seed)
+    def metrics_of(number: int) -> dict[str, float]:
+        return {"val_loss": losses[number]} if number in losses else {}
+
+    return OptunaStudy(SPACE, LOSS, known, metrics_of=metrics_of, seed=seed)
 
 
 def test_optuna_finds_better_values_than_chance_also_where_it_is_resumed() -> None:
