@@ -55,17 +55,26 @@ class MlflowRun:
     """Logs to MLFLOW_TRACKING_URI, or to ./mlruns. Work that is resumed goes on with its run."""
 
     def __init__(
-        self, output_uri: str, params: Mapping[str, Any], *, what: str, parent_id: str | None = None
+        self,
+        output_uri: str,
+        params: Mapping[str, Any],
+        *,
+        what: str,
+        name: str | None = None,
+        parent_id: str | None = None,
     ) -> None:
         """The run of an output folder, which `begin` creates if there is none.
 
         Args:
             params: what the work is, by dotted names.
             what: the work in a word, for warnings.
+            name: of the run; None: MLFLOW_RUN_NAME, or the folder's name.
             parent_id: the run that this one belongs to.
         """
         self._mlflow, self._output_uri, self._params = import_mlflow(), output_uri, params
         self._what, self._parent_id = what, parent_id
+        folder = output_uri.rstrip("/").rpartition("/")[2]
+        self._name = name or os.environ.get("MLFLOW_RUN_NAME", folder)
         self._uri = os.environ.get("MLFLOW_TRACKING_URI") or Path("mlruns").absolute().as_uri()
         self._server = fingerprint(self._uri)  # the URI may hold a password
         self.run_id, self._n_logged = self._known_run(output_uri)
@@ -122,11 +131,8 @@ class MlflowRun:
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME") or "ctc_ray"
         found = self._client.get_experiment_by_name(name)
         experiment = found.experiment_id if found else self._client.create_experiment(name)
-        run_name = self._output_uri.rstrip("/").rpartition("/")[2]
-        if self._parent_id is None:
-            run_name = os.environ.get("MLFLOW_RUN_NAME", run_name)
         tags = {} if self._parent_id is None else {_PARENT: self._parent_id}
-        run = self._client.create_run(experiment, run_name=run_name, tags=tags)
+        run = self._client.create_run(experiment, run_name=self._name, tags=tags)
         self.run_id = run.info.run_id
         self._remember()
         params = [

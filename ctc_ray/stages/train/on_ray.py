@@ -24,7 +24,7 @@ from ctc_ray.stages.cluster.errors import as_error, ray_work
 from ctc_ray.stages.cluster.messages import WorkerLogRelay
 from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.tracking import Tracker
-from ctc_ray.stages.train.worker import Session, Trial, train_worker
+from ctc_ray.stages.train.worker import IS_LAST, Session, Trial, train_worker
 
 logger = logging.getLogger(__name__)
 
@@ -120,10 +120,10 @@ def _work(settings: dict[str, Any]) -> None:
     context = ray.train.get_context()
     mailbox = settings["mailbox"]
 
-    def report(metrics: dict[str, float]) -> None:
+    def report(metrics: dict[str, float], is_last: bool) -> None:
         if context.get_world_rank() == 0:
             mailbox.put.remote(metrics)
-        ray.train.report(metrics)
+        ray.train.report({**metrics, IS_LAST: float(is_last)})
 
     session = Session(
         rank=context.get_world_rank(),

@@ -31,6 +31,7 @@ from ctc_ray.stages.train.checkpoints import LAST_FILE
 from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.mapped_classes import with_classes
 from ctc_ray.stages.train.stacks import require_short_events
+from ctc_ray.stages.train.worker import IS_LAST as IS_LAST
 from ctc_ray.stages.train.worker import Session, train_worker
 from ctc_ray.stages.train.worker import Trial as Trial  # of a search
 from ctc_ray.training.plans import list_row_groups
@@ -153,10 +154,10 @@ def _train_here(
     """Train with one worker in this process, on its CPUs or its GPU."""
     report_resumed = None if trial is None else trial.report
 
-    def report_epoch(metrics: Mapping[str, float]) -> None:
+    def report_epoch(metrics: Mapping[str, float], is_last: bool) -> None:
         tracker.add_epoch(metrics)
         if report_resumed is not None:
-            report_resumed(metrics)
+            report_resumed(metrics, is_last)
 
     session = Session(
         rank=0,
@@ -166,7 +167,7 @@ def _train_here(
         device="cuda" if config.gpus else "cpu",
         wrap=lambda model: model,
         report=report_epoch,
-        report_resumed=report_resumed or (lambda _: None),
+        report_resumed=report_resumed or (lambda *_: None),
         show=lambda line: logger.info("%s", line),
         keeps_last=trial is None,
     )

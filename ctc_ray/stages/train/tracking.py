@@ -52,6 +52,8 @@ class Nested:
 
     parent_id: str | None
     """Run of the search on the server; None: it has none."""
+    name: str
+    """The trial, and its fold if it has some."""
     params: Mapping[str, Any]
     """What is its own: the sample."""
 
@@ -94,9 +96,17 @@ class MlflowTracker(MlflowRun, Tracker):
 
     def __init__(self, config: TrainConfig, nested: Nested | None = None) -> None:
         """Begin a run, or go on with that of the output folder."""
-        params = flat(config.model_dump(mode="json")) if nested is None else nested.params
-        parent_id = None if nested is None else nested.parent_id
-        super().__init__(config.output_uri, params, what="training", parent_id=parent_id)
+        if nested is None:
+            params = flat(config.model_dump(mode="json"))
+            super().__init__(config.output_uri, params, what="training")
+        else:
+            super().__init__(
+                config.output_uri,
+                nested.params,
+                what="training",
+                name=nested.name,
+                parent_id=nested.parent_id,
+            )
         self._waiting: list[dict[str, float]] = []
         self.attempt(self._log_waiting)
 

@@ -23,6 +23,9 @@ from ctc_ray.stages.train.speed import add_epoch
 from ctc_ray.stages.train.tensorboard import EVENTS_FILE, IMAGES_EVENTS_FILE, events_of
 from ctc_ray.stages.train.tracking import Nested
 
+IS_LAST = "is_last"
+"""Key of what a worker reports to Ray Train: whether training ends with this epoch."""
+
 
 @dataclass(frozen=True)
 class Session:
@@ -37,12 +40,13 @@ class Session:
     device: torch.device | str
     wrap: Callable[[nn.Module], nn.Module]
     """Makes a model whose gradients are averaged over the workers."""
-    report: Callable[[dict[str, float]], None]
-    """Called by every worker with the metrics of an epoch; waits for all of them."""
+    report: Callable[[dict[str, float], bool], None]
+    """Called by every worker with the metrics of an epoch, and whether training ends with it; waits
+    for all of them."""
     show: Callable[[str], None]
     """Shows a line to the user."""
-    report_resumed: Callable[[Mapping[str, float]], None] = lambda _: None
-    """Called with the metrics of each epoch that a resumed training has behind it."""
+    report_resumed: Callable[[Mapping[str, float], bool], None] = lambda *_: None
+    """Called likewise with each epoch that a resumed training has behind it."""
     keeps_last: bool = True
     """Whether the state after the last epoch is kept, so that more epochs may follow."""
     is_leaving: Callable[[], bool] = lambda: False
@@ -55,9 +59,9 @@ class Trial:
 
     n_trainings: int
     """How many run at the same time, this one included; they share the CPUs."""
-    report: Callable[[Mapping[str, float]], None] | None = None
-    """Called with the metrics of each epoch, also of those before the training was resumed. With
-    it, the training runs in this process."""
+    report: Callable[[Mapping[str, float], bool], None] | None = None
+    """Called with the metrics of each epoch, also of those before the training was resumed, and
+    whether training ends with it. With it, the training runs in this process."""
     callbacks: Sequence[Any] = ()
     """Callbacks of Ray Train, which report from its workers."""
     tracked: Nested | None = None
@@ -107,8 +111,8 @@ def _resume(
         job.load_state(state)
     if job.n_epochs or job.n_updates:
         show(f"resuming {job.place()}")
-        for metrics in job.history:
-            session.report_resumed(metrics)
+        for n, metrics in enumerate(job.history, start=1):
+            session.report_resumed(metrics, job.is_done and n == job.n_epochs)
 
 
 def _do_epoch(
@@ -127,7 +131,7 @@ def _do_epoch(
         checkpoints.save(job)
         checkpoints.wait()
         _write_curves(checkpoints.output_uri, job)
-    session.report(metrics)
+    session.report(metrics, job.is_done)
 
 
 def n_threads(config: TrainConfig, session: Session) -> int:

@@ -127,8 +127,7 @@ def _row(
     their models, beside it its standard deviation and the value of each fold. A trial without a
     sound model has none, and is not ranked.
     """
-    is_done, folds = one.state == "done", objective.folds
-    models = metrics_of_models(output_uri, one.number, folds) if is_done and folds else []
+    folds = objective.folds
     metrics = metrics_of(output_uri, one)
     columns = [name for name in objective.weights if name != objective.name]
     parent = {} if one.parent is None else {"parent": name_of(one.parent)}
@@ -136,7 +135,7 @@ def _row(
         "trial": name_of(one.number),
         **{name: one.sample.get(name) for name in names},
         objective.name: objective.value(metrics) if metrics else None,
-        **(_spread(objective, models) if folds else {}),
+        **(_spread(output_uri, objective, one) if folds else {}),
         **{name: metrics.get(name) for name in columns},
         **({"folds": len(one.history)} if folds else {}),
         "epochs": int(sum(row[EPOCHS] for row in one.history)) if folds else len(one.history),
@@ -147,13 +146,15 @@ def _row(
     }
 
 
-def _spread(objective: Objective, models: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Standard deviation (of a sample) over the folds, and the value of each fold."""
+def _spread(output_uri: str, objective: Objective, one: EndedTrial) -> dict[str, Any]:
+    """Standard deviation (of a sample) over the folds, and the value of each that is finished."""
+    finished = objective.folds[: len(one.history)]
+    models = metrics_of_models(output_uri, one.number, finished) if finished else []
     values = [objective.value(metrics) for metrics in models]
     of_fold: dict[str, float | None] = dict.fromkeys(objective.folds)
-    of_fold |= zip(objective.folds, values, strict=False)  # no value of a trial without a model
+    of_fold |= zip(finished, values, strict=True)
     return {
-        f"{objective.name}_std": stdev(values) if values else None,
+        f"{objective.name}_std": stdev(values) if one.state == "done" else None,
         **{f"{objective.name}_{fold}": value for fold, value in of_fold.items()},
     }
 

@@ -14,7 +14,6 @@ from ray.exceptions import RayError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from ctc_ray.config.search import train_config
-from ctc_ray.config.training import TrainConfig
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import CtcError
 from ctc_ray.runs.claim import end_claims_below
@@ -23,7 +22,7 @@ from ctc_ray.stages.train import stage as train
 from ctc_ray.stages.train.tracking import Nested
 from ctc_ray.stages.tune.folds import EPOCHS, model_uris, rows_after_folds
 from ctc_ray.stages.tune.objective import Objective
-from ctc_ray.stages.tune.records import config_of, model_uri
+from ctc_ray.stages.tune.records import config_of, model_uri, name_of
 
 FAILED = "failed"
 """Key of a report: why the trial has no model."""
@@ -50,16 +49,17 @@ def trial_function(
 
     def trial(task: Mapping[str, Any]) -> None:
         output_uri = model_uri(config.output_uri, task["number"])
+        tracked = Nested(parent_run, name_of(task["number"]), task["sample"])
         end_claims_below(output_uri)  # of a node that is lost: Ray Tune runs a trial once at a time
         connect()
         try:
             if config.folds:
-                one = train.Trial(n_trainings, tracked=Nested(parent_run, task["sample"]))
-                _train_folds(config, objective, task, one, is_here=is_here)
+                one = train.Trial(n_trainings)
+                _train_folds(config, objective, task, one, tracked, is_here=is_here)
                 return
             own = config_of(config, task["sample"], task["number"], parent=task["parent"])
-            as_trial = _as_trial(own, objective, n_trainings=n_trainings, is_here=is_here)
-            train.run(own, trial=replace(as_trial, tracked=Nested(parent_run, task["sample"])))
+            as_trial = _as_trial(objective, n_trainings=n_trainings, is_here=is_here)
+            train.run(own, trial=replace(as_trial, tracked=tracked))
         except CtcError as error:
             if isinstance(error.__cause__, RayError):
                 raise  # its workers are lost
@@ -76,6 +76,7 @@ def _train_folds(
     objective: Objective,
     task: Mapping[str, Any],
     trial: train.Trial,
+    tracked: Nested,
     *,
     is_here: bool,
 ) -> None:
@@ -85,16 +86,17 @@ def _train_folds(
         CtcError: a training cannot be done; the message names the fold.
     """
 
-    def report_within(metrics: Mapping[str, float]) -> None:
+    def report_within(metrics: Mapping[str, float], _: bool) -> None:
         values = {name: metrics[name] for name in objective.weights if name in metrics}
         ray.tune.report({FOLD: fold, EPOCHS: metrics[EPOCH], **values})
 
-    one_training = replace(trial, report=report_within if is_here else None)
+    trial = replace(trial, report=report_within if is_here else None)
     uris = model_uris(config.output_uri, task["number"], config.folds)
     for n, (fold, uri) in enumerate(zip(config.folds, uris, strict=True), start=1):
         own = train_config(config, task["sample"], output_uri=uri, fold=fold)
+        of_fold = replace(tracked, name=f"{tracked.name}/{fold}")
         try:
-            train.run(own, trial=one_training)
+            train.run(own, trial=replace(trial, tracked=of_fold))
         except CtcError as error:
             if isinstance(error.__cause__, RayError):
                 raise
@@ -114,29 +116,23 @@ def with_objective(metrics: Mapping[str, float], objective: Objective) -> dict[s
 class _ReportOfWorkers(TuneReportCallback):  # type: ignore[misc]  # Ray is untyped here
     """Reports each epoch but the last, as the first worker of Ray Train has."""
 
-    def __init__(self, objective: Objective, max_epochs: int) -> None:
+    def __init__(self, objective: Objective) -> None:
         super().__init__()
-        self._objective, self._max_epochs = objective, max_epochs
+        self._objective = objective
 
     def after_report(self, run_context: Any, metrics: Any, checkpoint: Any) -> None:
         """Called by Ray Train when every worker has reported."""
-        if metrics[0][EPOCH] < self._max_epochs:
+        if not metrics[0][train.IS_LAST]:
             first = with_objective(metrics[0], self._objective)
             super().after_report(run_context, [first], checkpoint)
 
 
-def _as_trial(
-    config: TrainConfig,
-    objective: Objective,
-    *,
-    n_trainings: int,
-    is_here: bool,
-) -> train.Trial:
-    def report_unless_last(metrics: Mapping[str, float]) -> None:
-        """A trial that has done all its epochs ends by itself, with its model."""
-        if metrics[EPOCH] < config.max_epochs:
+def _as_trial(objective: Objective, *, n_trainings: int, is_here: bool) -> train.Trial:
+    def report_unless_last(metrics: Mapping[str, float], is_last: bool) -> None:
+        """A trial whose training has ended ends by itself, with its model."""
+        if not is_last:
             ray.tune.report(with_objective(metrics, objective))
 
     if is_here:
         return train.Trial(n_trainings, report=report_unless_last)
-    return train.Trial(n_trainings, callbacks=(_ReportOfWorkers(objective, config.max_epochs),))
+    return train.Trial(n_trainings, callbacks=(_ReportOfWorkers(objective),))

@@ -9,9 +9,11 @@ from ctc_ray.config.search import train_config
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.files import storage
 from ctc_ray.reports.attempt import attempt
+from ctc_ray.runs.manifest import is_complete
 from ctc_ray.stages.train.mlflow_run import MlflowRun, flat
 from ctc_ray.stages.train.telling import tensorboard_command
 from ctc_ray.stages.train.tensorboard import HPARAMS_EVENTS_FILE, events_of_trial
+from ctc_ray.stages.tune.folds import model_uris
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import MODELS, EndedTrial, model_uri
 from ctc_ray.stages.tune.report import PAGE_FILE, SearchPage
@@ -39,17 +41,21 @@ class SearchRun(MlflowRun):
                 case "done":
                     return
                 case "stopped":
-                    status = "KILLED"
+                    self._end_runs(one.number, "KILLED")
                 case "error":
-                    status = "FAILED"
+                    self._end_runs(one.number, "FAILED")
                 case _:
                     assert_never(one.state)
-            run_id, _ = self._known_run(model_uri(self._output_uri, one.number))
-            if run_id is not None:
-                self._client.set_terminated(run_id, status)
 
         if self.is_time():
             self.attempt(log)
+
+    def _end_runs(self, number: int, status: str) -> None:
+        """End those of the trainings of a trial that have not finished."""
+        for uri in model_uris(self._output_uri, number, self._objective.folds):
+            run_id, _ = self._known_run(uri)
+            if run_id is not None and not is_complete(uri):
+                self._client.set_terminated(run_id, status)
 
     def finish(self) -> None:
         """Log the files of the search."""

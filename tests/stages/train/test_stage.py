@@ -275,7 +275,7 @@ def test_threads_are_a_workers_share_of_the_cpus_that_there_are(
     monkeypatch.setattr(worker, "n_cpus", lambda: machine)
     session = worker.Session(
         rank=0, n_workers=here, n_workers_here=here, n_trainings=trainings, device="cpu",
-        wrap=lambda m: m, report=lambda _: None, show=lambda _: None,
+        wrap=lambda m: m, report=lambda *_: None, show=lambda _: None,
     )  # fmt: skip
     config = TrainConfig(dataset_uri="d", output_uri="o", heads=("a",), cpu_per_worker=asked)
     assert worker.n_threads(config, session) == expected

@@ -267,10 +267,12 @@ def test_a_trial_that_is_behind_after_one_fold_trains_no_other_one(
     good, bad = trials(output)
     assert (good["state"], good["folds"]) == ("done", "3")
     assert (bad["state"], bad["folds"], bad["val_loss"]) == ("stopped", "1", "")
+    first = provenance(output, "00001", "fold-0")["metrics"]["loss"]
+    assert (float(bad["val_loss_fold-0"]), bad["val_loss_fold-1"]) == (first, "")
     assert bad["reason"] == "other trials were better after as many folds"
     assert [path.name for path in (output / "models" / "00001").glob("fold-*")] == ["fold-0"]
     (row,) = json.loads((output / "trials" / "00001.json").read_text())["history"]
-    assert row["val_loss"] == provenance(output, "00001", "fold-0")["metrics"]["loss"]
+    assert row["val_loss"] == first
 
 
 def test_a_fold_that_fails_is_named(local_ray: None, folded: Path, tmp_path: Path) -> None:

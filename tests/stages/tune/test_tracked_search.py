@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from terminal import on_terminal
 
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.stages.train.tracking import Nested, tracked
+from ctc_ray.stages.tune.folds import model_uris
 from ctc_ray.stages.tune.objective import Objective
-from ctc_ray.stages.tune.records import EndedTrial, model_uri
+from ctc_ray.stages.tune.records import EndedTrial
 from ctc_ray.stages.tune.report import SearchPage
 from ctc_ray.stages.tune.watching import watching
 
@@ -49,17 +51,21 @@ def ended(number: int, state: Any, loss: float) -> EndedTrial:
 
 
 def search_until(
-    error: type[BaseException], mine: TuneConfig, ends: dict[int, EndedTrial]
+    error: type[BaseException],
+    mine: TuneConfig,
+    ends: dict[int, EndedTrial],
+    objective: Objective = LOSS,
 ) -> list[str | None]:
     """Run trials that end so; the run of the search, as each trial learns it."""
-    page = SearchPage(mine, {}, LOSS, 4)
+    page = SearchPage(mine, {}, objective, 4)
     seen = []
-    with watching(mine, LOSS, page) as watched:
+    with watching(mine, objective, page) as watched:
         for number, one in ends.items():
-            output_uri = model_uri(mine.output_uri, number)
-            own = train_config(Path("d"), Path(output_uri)).replaced(track="mlflow")
-            with tracked(own, Nested(watched.parent_run, one.sample)) as tracker:
-                tracker.add_epoch({"epoch": 1, "val_loss": 2.0})
+            for uri in model_uris(mine.output_uri, number, objective.folds):
+                own = train_config(Path("d"), Path(uri)).replaced(track="mlflow")
+                name = uri.rpartition("models/")[2]
+                with tracked(own, Nested(watched.parent_run, name, one.sample)) as tracker:
+                    tracker.add_epoch({"epoch": 1, "val_loss": 2.0})
             watched.add(one, {n: ends[n] for n in range(min(ends), number + 1)})
             seen.append(watched.parent_run)
         raise error
@@ -93,6 +99,25 @@ def test_trials_are_runs_in_that_of_the_search_which_a_resumed_search_goes_on_wi
     assert stopped.info.status == "KILLED"
     assert children[2].info.status == "FAILED"
     assert done.info.status == "RUNNING"  # it says itself that it is done
+
+
+def test_of_a_stopped_trial_the_run_of_the_fold_that_was_running_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = tmp_path / "store"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.as_uri())
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    mine = config(tmp_path / "dataset", tmp_path / "tuned")
+    finished = tmp_path / "tuned" / "models" / "00000" / "north" / "_manifest.json"
+    finished.parent.mkdir(parents=True)
+    finished.write_text("{}")
+    folds = replace(LOSS, folds=("north", "south"))
+    with pytest.raises(KeyboardInterrupt):
+        search_until(KeyboardInterrupt, mine, {0: ended(0, "stopped", 0.7)}, folds)
+    north, south, _ = runs(store)
+    assert [north.info.run_name, south.info.run_name] == ["00000/north", "00000/south"]
+    assert north.info.status == "RUNNING"  # its training says itself that it is done
+    assert south.info.status == "KILLED"
 
 
 def test_a_server_that_does_not_answer_ends_no_search(
