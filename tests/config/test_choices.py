@@ -43,7 +43,7 @@ TAKEN_APART = {
     "SearchPreset": ["config/search_presets.py"],
     "SearchMethod": ["stages/tune/searching.py"],
     "StoppingRule": ["stages/tune/searching.py"],
-    "TrialState": ["stages/tune/searching.py"],
+    "TrialState": ["stages/tune/records.py"],
     "Tracking": ["stages/train/tracking.py"],
 }
 

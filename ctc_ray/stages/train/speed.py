@@ -12,6 +12,13 @@ from ctc_ray.stages.train.tensorboard import SPEED_EVENTS_FILE, events_of
 SPEED_FILE = "speed.csv"
 
 
+def seconds_of(output_uri: str) -> float:
+    """Seconds of the epochs of a training, those before it was resumed included."""
+    uri = storage.join(output_uri, SPEED_FILE)
+    rows = numbers_of_csv(storage.read_bytes(uri)) if storage.is_file(uri) else []
+    return sum(row["seconds"] for row in rows)
+
+
 def add_epoch(output_uri: str, epoch: int, speed: Mapping[str, float]) -> None:
     """Add an epoch; it replaces what an earlier try or a killed run wrote for it and later ones.
 

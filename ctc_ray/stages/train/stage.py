@@ -30,6 +30,7 @@ from ctc_ray.stages.train import report, telling, tracking
 from ctc_ray.stages.train.checkpoints import LAST_FILE
 from ctc_ray.stages.train.computing import repeatable
 from ctc_ray.stages.train.mapped_classes import with_classes
+from ctc_ray.stages.train.speed import seconds_of as seconds_of
 from ctc_ray.stages.train.stacks import require_short_events
 from ctc_ray.stages.train.worker import IS_LAST as IS_LAST
 from ctc_ray.stages.train.worker import Session, train_worker

@@ -24,7 +24,8 @@ from ctc_ray.config.search import train_config
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.console.board import Board, columns
 from ctc_ray.console.progress import clock
-from ctc_ray.stages.tune.folds import EPOCHS, has_all_models, n_images_of
+from ctc_ray.stages.train import stage as train
+from ctc_ray.stages.tune.folds import EPOCHS, has_all_models, model_uris, n_images_of
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import EndedTrial, name_of
 from ctc_ray.stages.tune.table import kept_history, kept_metrics, shown, with_kept
@@ -145,7 +146,7 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
             tuple(history),
             state,
             reason,
-            round(time.perf_counter() - self._began.pop(number, time.perf_counter()), 1),
+            round(self._seconds(number), 1),
             n_images_of(history, self._n_items),
             trial.config["parent"],
             self._kept(number) if state == "done" else None,
@@ -157,6 +158,12 @@ class SearchProgress(ray.tune.Callback):  # type: ignore[misc]  # Ray is untyped
         self.on_end(one)
         self._tell(one)
         self._show()
+
+    def _seconds(self, number: int) -> float:
+        """Since it has begun in this run; or of all its epochs, if some were in earlier runs."""
+        uris = model_uris(self._config.output_uri, number, self._objective.folds)
+        here = time.perf_counter() - self._began.pop(number, time.perf_counter())
+        return max(here, sum(map(train.seconds_of, uris)))
 
     def _tell(self, one: EndedTrial) -> None:
         what = STATES[one.state]

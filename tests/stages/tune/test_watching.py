@@ -229,6 +229,22 @@ def test_the_table_on_a_terminal_shows_what_runs_what_is_best_and_what_has_faile
     assert reads == []  # the values of 20 models are in their records
 
 
+def test_the_seconds_of_a_trial_are_those_of_all_its_epochs_also_in_a_run_before(
+    tmp_path: Path,
+) -> None:
+    mine = config(tmp_path)
+    loss = Objective("val_loss", {"val_loss": 1.0}, is_pareto=False)
+    progress = SearchProgress(mine, loss, {}, n_planned=2, n_items=[3])
+    speed = tmp_path / "models" / "00000" / "speed.csv"
+    speed.parent.mkdir(parents=True)
+    speed.write_text("epoch,seconds,images_per_s,waiting_share\n1,40.5,1,0\n2,30,1,0\n")
+    for number in (0, 1):
+        progress.on_trial_start(trial=FakeTrial(number))
+        progress.on_trial_error(trial=FakeTrial(number))
+    assert progress.ended[0].seconds == 70.5
+    assert progress.ended[1].seconds < 1
+
+
 def test_the_search_of_an_earlier_version_is_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
