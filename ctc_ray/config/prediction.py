@@ -39,6 +39,7 @@ ctc predict --bundle-uri model --output-uri predictions \\
             "event_column",
             "image_columns",
             "path_columns",
+            "head_columns",
             "strip_prefix",
         ),
         "Used with --images-uri": (*_OF_FOLDERS[:4], *_EVENTS),
@@ -61,9 +62,13 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """Required with --csv-uri: column with the id of the capture event."""
     image_columns: tuple[str, ...] = ()
     """Columns of the csv with the images: either these or --path-columns are required with
-    --csv-uri. All other columns are copied to the predictions."""
+    --csv-uri. Columns without a role are copied to the predictions."""
     path_columns: tuple[str, ...] = ()
     """Columns of the csv with the folders and the file name of one image."""
+    head_columns: tuple[str, ...] = ()
+    """Columns of the csv with labels, to compare the predictions with. Each has the name of a head
+    of the model, or is given as head=column or head=column+column. An empty cell or -1 is a missing
+    label."""
     strip_prefix: Annotated[str | None, Shown("nothing")] = None
     """Used with --csv-uri: folder to take away where an image path begins with it."""
     append: bool = False
@@ -105,8 +110,9 @@ ctc predict --bundle-uri model --output-uri predictions \\
             raise ValueError(
                 "--csv-uri needs --event-column and either --image-columns or --path-columns"
             )
-        if self.csv_uri is None and (self.path_columns or self.strip_prefix is not None):
-            raise ValueError("--path-columns and --strip-prefix need --csv-uri")
+        of_csv = self.path_columns or self.head_columns or self.strip_prefix is not None
+        if self.csv_uri is None and of_csv:
+            raise ValueError("--path-columns, --head-columns and --strip-prefix need --csv-uri")
         if self.append and self.overwrite:
             raise ValueError("--append keeps what --overwrite deletes: give one of them")
         if self.split is not None and self.dataset_uri is None:

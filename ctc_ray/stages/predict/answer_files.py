@@ -81,7 +81,8 @@ def read_empty_events(output_uri: str) -> tuple[pa.Table | None, list[str]]:
     names = files_of_empty_events(output_uri)
     if not names:
         return None, []
-    rows = pa.concat_tables([parquet.read_table(storage.join(output_uri, name)) for name in names])
+    parts = [parquet.read_table(storage.join(output_uri, name)) for name in names]
+    rows = pa.concat_tables(parts, promote_options="default")
     # an append that was killed just here has left two files with the same events
     last = {event: row for row, event in enumerate(rows["capture_event_id"].to_pylist())}
     return rows.take(pa.array(sorted(last.values()), pa.int64())), names

@@ -16,7 +16,13 @@ from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
 from ctc_ray.runs.units import Unit, read_unit
-from ctc_ray.schemas import Failure
+from ctc_ray.schemas import (
+    Failure,
+    conform,
+    labelled_heads,
+    meta_fields,
+    prediction_schema,
+)
 from ctc_ray.stages.predict.answer_files import (
     EVENTS,
     VERSIONS,
@@ -99,7 +105,10 @@ class _Scorer:
         return scored.append_column(VERSION, batch.rows[VERSION])
 
     def _with_former_answers(self, rows: pa.Table) -> pa.Table:
-        """The rows with the answers that `ANSWER_FILE` and `ANSWER_ROW` say."""
+        """The rows with the answers that `ANSWER_FILE` and `ANSWER_ROW` say.
+
+        All else, such as places, times and labels, is what the source says now.
+        """
         planned = rows.select(image_columns(rows))
         parts, numbers = [], []
         for name in pc.unique(rows[ANSWER_FILE]).to_pylist():
@@ -110,11 +119,13 @@ class _Scorer:
             parts.append(there.append_column(VERSION, version_N).take(chosen))
             numbers.append(np.flatnonzero(is_here.to_numpy()))
         order = np.argsort(np.concatenate(numbers))
-        answers = pa.concat_tables(parts).take(pa.array(order))
-        for name in planned.column_names:  # what the source says may have changed
-            at = answers.column_names.index(name)
-            answers = answers.set_column(at, answers.schema.field(at), planned[name])
-        return answers
+        answers = pa.concat_tables(parts, promote_options="default").take(pa.array(order))
+        columns = dict(zip(answers.column_names, answers.columns, strict=True))
+        columns |= dict(zip(planned.column_names, planned.columns, strict=True))
+        heads, meta = self.bundle.label_space.heads, meta_fields(planned.schema)
+        schema = prediction_schema(heads, meta, labelled_heads(planned.schema, heads))
+        found = conform(pa.table(columns), schema, where="predictions")
+        return found.append_column(VERSION, answers[VERSION])
 
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
         """Predictions of images that all have this failure."""

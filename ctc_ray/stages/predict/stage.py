@@ -37,7 +37,13 @@ from ctc_ray.runs.failures import (
 from ctc_ray.runs.manifest import MADE_BY, Manifest, is_complete, read_manifest
 from ctc_ray.runs.output_folder import Run, is_begun, open_run, replace_work, work_of
 from ctc_ray.runs.units import Unit, missing_units, write_plan
-from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE, meta_fields, pred_column
+from ctc_ray.schemas import (
+    FAILURES_FILE,
+    FINDINGS_FILE,
+    labelled_heads,
+    meta_fields,
+    pred_column,
+)
 from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
 from ctc_ray.stages.predict import answer_files, append
 from ctc_ray.stages.predict import sources as source
@@ -59,7 +65,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
     bundle = load_bundle(config.bundle_uri)  # what is damaged is reported now, not by every worker
     if config.append:
         bundle.require_single_images("--append")
-    found = source.read_source(config)
+    found = source.read_source(config, bundle.label_space)
     rows = found.rows
     inputs = {
         config.bundle_uri: bundle_fingerprint(config.bundle_uri),
@@ -79,7 +85,10 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
             return run
         units = write_plan(config.output_uri, IMAGES, rows, config.images_per_unit)
         _run_missing(config, run, units, executor)
-        _write_empty_events(config, bundle.label_space, found.empty_events, number=len(units))
+        labelled = labelled_heads(rows.schema, bundle.label_space.heads)
+        if found.empty_events is not None:
+            empty = without_images(found.empty_events, bundle.label_space, labelled=labelled)
+            _write_empty_events(config, empty, number=len(units))
         manifest = _manifest(config, found, bundle.label_space, inputs, n_images=rows.num_rows)
         return _finish(config, run, manifest, units)
 
@@ -97,7 +106,7 @@ def _append(
         append.require_same_settings(
             uri, work_of(uri, "predictions") or {}, fields, bundle_uri=config.bundle_uri
         )
-        answered = read_answered(uri, meta_fields(found.rows.schema))
+        answered = read_answered(uri, found.rows.schema)
         versions = source.versions_now(config, found.rows)
         growth = plan_growth(answered, found.rows, versions)
         is_current = work_of(uri, "predictions") == fields
@@ -115,7 +124,13 @@ def _append(
         units = [*append.drop_former_answers(growth), *new]
         units.sort(key=lambda unit: part_number(unit.name))
         answer_files.delete_left_behind(uri)
-        _replace_empty_events(config, labels, found.empty_events, units)
+        former, names = answer_files.read_empty_events(uri)
+        empty = [
+            without_images(events, labels, labelled=answered.labelled)
+            for events in (found.empty_events, former)
+            if events is not None
+        ]
+        _replace_empty_events(config, empty, names, units)
         replace_work(uri, "predictions", fields)
         manifest = _manifest(config, found, labels, inputs, n_images=growth.n_images)
         return _finish(config, run, manifest, units)
@@ -132,6 +147,7 @@ def _manifest(
     """The manifest without what is counted in the files; the table of findings is written."""
     findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
     parquet.write_table(findings_uri, found.findings.table())
+    ambiguous = {head: n for head, n in found.n_ambiguous.items() if n}
     return Manifest(
         kind="predictions",
         config=config.result_fields(),
@@ -140,6 +156,7 @@ def _manifest(
         classes=labels.to_json(),
         meta=meta_fields(found.rows.schema),
         findings=dict(found.findings.counts),
+        summary={"events with several labels": ambiguous} if ambiguous else {},
     )
 
 
@@ -173,32 +190,32 @@ def _run_missing(
     progress.finish()
 
 
-def _write_empty_events(
-    config: PredictConfig, labels: LabelSpace, events: pa.Table | None, *, number: int
-) -> None:
+def _write_empty_events(config: PredictConfig, events: pa.Table, *, number: int) -> None:
     """Answer, in a file behind those of the units, for events that name no image."""
-    if events is not None and events.num_rows:
+    if events.num_rows:
         logger.warning("%d events name no image: no prediction", events.num_rows)
         uri = storage.join(config.output_uri, part_name(EVENTS, number))
-        parquet.write_table(uri, without_images(events, labels))
+        parquet.write_table(uri, events)
 
 
 def _replace_empty_events(
-    config: PredictConfig, labels: LabelSpace, events: pa.Table | None, units: list[Unit]
+    config: PredictConfig, found: list[pa.Table], former: list[str], units: list[Unit]
 ) -> None:
-    """Answer for the events without images of this source, and of those before it."""
+    """Answer for the events without images of this source, and of those before it.
+
+    Args:
+        found: their predictions. Of an event that is in several tables, the first is valid.
+        former: the files that hold predictions of such events.
+    """
     uri, number = config.output_uri, 1 + max(part_number(unit.name) for unit in units)
-    former, names = answer_files.read_empty_events(uri)
-    found = [] if events is None else [without_images(events, labels)]
-    if former is not None:
-        if events is not None:
-            ids = events["capture_event_id"].combine_chunks()
-            former = former.filter(pc.invert(pc.is_in(former["capture_event_id"], value_set=ids)))
-        found.append(former)
     if found:
-        together = answer_files.without_events_of_images(uri, pa.concat_tables(found))
-        _write_empty_events(config, labels, together, number=number)
-    for name in names:
+        together = pa.concat_tables(found)
+        ids = together["capture_event_id"].to_pylist()
+        first = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
+        together = together.take(pa.array(sorted(first.values()), pa.int64()))
+        together = answer_files.without_events_of_images(uri, together)
+        _write_empty_events(config, together, number=number)
+    for name in former:
         if name != part_name(EVENTS, number):
             storage.delete_file(storage.join(uri, name))
 
@@ -220,7 +237,7 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
         update={
             "rows_out": n_rows,
             "failures": failures,
-            "summary": {"events": n_events, **predicted},
+            "summary": {"events": n_events, **manifest.summary, **predicted},
         }
     )
     run.finish(finished)
