@@ -82,8 +82,9 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """How the probabilities of a capture event are computed from those of its images: their mean,
     their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
     export: tuple[ExportFormat, ...] = ()
-    """Also write the event predictions as predictions.csv or predictions.json, in the formats of
-    camera-trap-classifier."""
+    """Also write the predictions as other files. table, for people and spreadsheets: one row per
+    event in predictions_events.csv, and one per image in predictions_images.csv. csv and json:
+    predictions.csv and predictions.json as camera-trap-classifier wrote them."""
     batch_size: int = Field(128, gt=0)
     """Number of images that the model processes at once."""
     images_per_unit: int = Field(1000, gt=0)

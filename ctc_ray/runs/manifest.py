@@ -10,7 +10,14 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ctc_ray import __version__
 from ctc_ray.errors import ConfigError, IncompleteDataError, SchemaError
 from ctc_ray.files import storage
-from ctc_ray.runs.records import AppendRecord, BundleRecord, PixelRecord, ShardRecord, SplitRecord
+from ctc_ray.runs.records import (
+    AppendRecord,
+    BundleRecord,
+    ModelRecord,
+    PixelRecord,
+    ShardRecord,
+    SplitRecord,
+)
 from ctc_ray.schemas import SCHEMA_VERSION
 
 MANIFEST_NAME = "_manifest.json"
@@ -63,6 +70,8 @@ class Manifest(BaseModel):
     """Inventories that a dataset has grown by, in their order."""
     bundle: BundleRecord | None = None
     """What a program needs to know to feed a model."""
+    model: ModelRecord | None = None
+    """The model that has made predictions."""
     summary: dict[str, Any] = {}
     """Further facts and tables for people, in the order in which they are shown."""
 

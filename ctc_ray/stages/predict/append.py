@@ -20,7 +20,8 @@ from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import MANIFEST_NAME, is_complete
 from ctc_ray.runs.output_folder import difference, work_of
 from ctc_ray.runs.units import PlanWriter, Unit
-from ctc_ray.stages.predict.answer_files import IMAGES, keep_events
+from ctc_ray.stages.predict.answer_files import IMAGES, keep_events, part_number
+from ctc_ray.stages.predict.export_files import forget_parts
 from ctc_ray.stages.predict.growth import Growth, plan_growth, read_answered
 from ctc_ray.stages.predict.scoring import ANSWER_FILE
 from ctc_ray.stages.predict.sources import versions_now
@@ -94,6 +95,7 @@ def drop_former_answers(growth: Growth) -> list[Unit]:
         n_left = n_valid.get(name, 0)
         if n_left < n_rows:
             events = valid.filter(pc.equal(valid[ANSWER_FILE], name))["capture_event_id"]
+            forget_parts(answered.uri, part_number(name))
             keep_events(answered.uri, name, pc.unique(events))
         if n_left:
             units.append(Unit(name, plan_file="", index=0, n_rows=n_left))

@@ -23,6 +23,7 @@ from ctc_ray.schemas import (
     meta_fields,
     prediction_schema,
 )
+from ctc_ray.stages.predict.about import ABOUT_KEY
 from ctc_ray.stages.predict.answer_files import (
     EVENTS,
     VERSIONS,
@@ -30,6 +31,7 @@ from ctc_ray.stages.predict.answer_files import (
     part_number,
     read_versions,
 )
+from ctc_ray.stages.predict.export_files import parts_of_unit
 from ctc_ray.stages.predict.sources import (
     VERSION,
     DecodedBatch,
@@ -47,6 +49,8 @@ class UnitScorer:
     """Makes workers that hold the model; can be pickled."""
 
     config: PredictConfig
+    about: str
+    """What every file of answers says of itself."""
 
     def make_worker(self, n_threads: int) -> UnitWorker:
         """A worker that decodes and, on CPUs, scores with this many threads."""
@@ -57,7 +61,7 @@ class UnitScorer:
             torch.set_num_threads(1)
         bundle = load_bundle(self.config.bundle_uri, device="cuda" if on_gpu else "cpu")
         bundle = bundle.uncalibrated() if self.config.uncalibrated else bundle
-        return _Scorer(self.config, bundle, n_threads, on_gpu)
+        return _Scorer(self.config, self.about, bundle, n_threads, on_gpu)
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class _Scorer:
     """A worker of `ctc predict`."""
 
     config: PredictConfig
+    about: str
     bundle: Bundle
     n_threads: int
     on_gpu: bool
@@ -137,12 +142,15 @@ class _Scorer:
         return score_rows(rows, labels, none).append_column(VERSION, versions)
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
-        """A file of images, one of events, and one of the versions of the images' files."""
+        """A file of images, one of events, one of the files' versions, and parts of exports."""
         labels, number = self.bundle.label_space, part_number(unit.name)
-        images = answers.drop_columns([VERSION])
+        about = {ABOUT_KEY: self.about}
+        images = answers.drop_columns([VERSION]).replace_schema_metadata(about)
         events = aggregate_by_event(images, labels, method=self.config.aggregation)
+        events = events.replace_schema_metadata(about)
         versions = answers.select(["image_id", VERSION]).rename_columns(["image_id", "version"])
         files = {
+            **parts_of_unit(self.config.export, number, images, events, labels),
             part_name(EVENTS, number): parquet.table_bytes(events),
             part_name(VERSIONS, number): parquet.table_bytes(versions),
             unit.name: parquet.table_bytes(images),
