@@ -63,6 +63,9 @@ Aggregation = Literal["mean", "max", "min", "mean-logit"]
 ExportFormat = Literal["table", "csv", "json"]
 """File formats of predictions beside Parquet."""
 
+Engine = Literal["auto", "onnx", "torch"]
+"""What computes a network on CPUs."""
+
 ModelFormat = Literal["onnx", "torch-export"]
 """File formats of a model."""
 

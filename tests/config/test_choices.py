@@ -36,6 +36,7 @@ TAKEN_APART = {
     "Precision": [],  # names of torch: training/loop.py
     "Aggregation": ["predictions/events.py"],
     "ExportFormat": ["predictions/writers/exports.py"],
+    "Engine": ["stages/predict/engine.py"],
     "ModelFormat": ["stages/export.py"],
     "DimensionKind": ["config/search.py", "stages/tune/searching.py"],
     "TimeSource": ["stages/create_inventory/files.py"],

@@ -10,17 +10,21 @@ from ctc_ray.models.bundle import Bundle, bundle_fingerprint
 from ctc_ray.runs.records import ModelRecord
 from ctc_ray.schemas import SCHEMA_VERSION
 
-ABOUT_KEY = b"ctc_predictions"  # of a file's schema
-
 
 @dataclass(frozen=True)
 class AnsweringModel:
     """The model of a run."""
 
-    labels: LabelSpace
+    bundle: Bundle
+    """Calibrated, or as the configuration wants it."""
     record: ModelRecord
     about: str
     """What every file of answers says of itself."""
+
+    @property
+    def labels(self) -> LabelSpace:
+        """Its heads and classes."""
+        return self.bundle.label_space
 
 
 def describe_model(config: PredictConfig, bundle: Bundle) -> AnsweringModel:
@@ -30,7 +34,8 @@ def describe_model(config: PredictConfig, bundle: Bundle) -> AnsweringModel:
         backbone=bundle.model.backbone_name,
         fingerprint=bundle_fingerprint(config.bundle_uri),
     )
-    return AnsweringModel(bundle.label_space, record, _about(config, bundle.label_space, record))
+    bundle = bundle.uncalibrated() if config.uncalibrated else bundle
+    return AnsweringModel(bundle, record, _about(config, bundle.label_space, record))
 
 
 def _about(config: PredictConfig, labels: LabelSpace, model: ModelRecord) -> str:

@@ -12,6 +12,8 @@ from ctc_ray.runs.layout import number_of_part, part_stem
 NOT_NOTED = "not noted"
 """The version of a file that was scored before versions were recorded: not known."""
 _ENDING = ".parquet"
+ABOUT_KEY = b"ctc_predictions"
+"""Key of a file's schema: what the file says of the model that made it."""
 IMAGES, EVENTS, VERSIONS = "images", "events", "_versions"  # folders below the output
 
 

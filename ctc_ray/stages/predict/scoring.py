@@ -1,17 +1,18 @@
 """The work of one unit of `ctc predict`: decode, score, and answer per image and per event."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.files import parquet, storage
-from ctc_ray.models.bundle import Bundle, load_bundle
-from ctc_ray.models.classifier import predict_probs
+from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
@@ -23,8 +24,8 @@ from ctc_ray.schemas import (
     meta_fields,
     prediction_schema,
 )
-from ctc_ray.stages.predict.about import ABOUT_KEY
 from ctc_ray.stages.predict.answer_files import (
+    ABOUT_KEY,
     EVENTS,
     VERSIONS,
     part_name,
@@ -44,6 +45,22 @@ ANSWER_FILE, ANSWER_ROW = "_answer_file", "_answer_row"
 """Columns of a plan: the file below the output, and the row there, that has an image's answer."""
 
 
+Score = Callable[[npt.NDArray[np.uint8]], Mapping[str, npt.NDArray[np.float32]]]
+"""Images (B, S, S, 3) of the network's own size -> head -> probabilities (B, K)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a worker knows of the model."""
+
+    labels: LabelSpace
+    image_size: int
+    keep_aspect: bool
+    is_stack: bool
+    onnx_uri: str | None
+    """The network for ONNX Runtime; None: PyTorch computes it."""
+
+
 @dataclass(frozen=True)
 class UnitScorer:
     """Makes workers that hold the model; can be pickled."""
@@ -51,17 +68,33 @@ class UnitScorer:
     config: PredictConfig
     about: str
     """What every file of answers says of itself."""
+    network: Network
 
     def make_worker(self, n_threads: int) -> UnitWorker:
         """A worker that decodes and, on CPUs, scores with this many threads."""
         on_gpu = self.config.gpu_per_worker > 0
-        if not on_gpu:
-            # Threads score whole batches: with one thread per batch the bits are the same on any
-            # number of CPUs.
-            torch.set_num_threads(1)
-        bundle = load_bundle(self.config.bundle_uri, device="cuda" if on_gpu else "cpu")
-        bundle = bundle.uncalibrated() if self.config.uncalibrated else bundle
-        return _Scorer(self.config, self.about, bundle, n_threads, on_gpu)
+        if self.network.onnx_uri is None:
+            score = _by_torch(self.config, on_gpu=on_gpu)
+        else:
+            from ctc_ray.models.onnx_scorer import OnnxScorer
+
+            content = storage.read_bytes(self.network.onnx_uri)
+            score = OnnxScorer(content, self.network.labels).predict_probs
+        return _Scorer(self.config, self.about, self.network, score, n_threads, on_gpu)
+
+
+def _by_torch(config: PredictConfig, *, on_gpu: bool) -> Score:
+    import torch  # takes seconds and 400 MB, which ONNX Runtime does not need
+
+    from ctc_ray.models.bundle import load_bundle
+    from ctc_ray.models.classifier import predict_probs
+
+    if not on_gpu:
+        # Threads score whole batches: with one thread per batch the bits are the same on any number
+        # of CPUs.
+        torch.set_num_threads(1)
+    bundle = load_bundle(config.bundle_uri, device="cuda" if on_gpu else "cpu")
+    return partial(predict_probs, bundle.uncalibrated() if config.uncalibrated else bundle)
 
 
 @dataclass(frozen=True)
@@ -70,7 +103,8 @@ class _Scorer:
 
     config: PredictConfig
     about: str
-    bundle: Bundle
+    network: Network
+    score: Score
     n_threads: int
     on_gpu: bool
 
@@ -93,9 +127,9 @@ class _Scorer:
         batches = decode_batches(
             self.config,
             rows,
-            image_size=self.bundle.image_size,
-            keep_aspect=self.bundle.keep_aspect,
-            is_stack=self.bundle.is_stack,
+            image_size=self.network.image_size,
+            keep_aspect=self.network.keep_aspect,
+            is_stack=self.network.is_stack,
             n_threads=self.n_threads,
         )
         n_threads = 1 if self.on_gpu else self.n_threads
@@ -104,9 +138,9 @@ class _Scorer:
     def _score(self, batch: DecodedBatch) -> pa.Table:
         probs = {
             head: np.repeat(probs_MK, batch.n_rows_M, axis=0)
-            for head, probs_MK in predict_probs(self.bundle, batch.pixels_MSSC).items()
+            for head, probs_MK in self.score(batch.pixels_MSSC).items()
         }
-        scored = score_rows(batch.rows, self.bundle.label_space, probs)
+        scored = score_rows(batch.rows, self.network.labels, probs)
         return scored.append_column(VERSION, batch.rows[VERSION])
 
     def _with_former_answers(self, rows: pa.Table) -> pa.Table:
@@ -127,7 +161,7 @@ class _Scorer:
         answers = pa.concat_tables(parts, promote_options="default").take(pa.array(order))
         columns = dict(zip(answers.column_names, answers.columns, strict=True))
         columns |= dict(zip(planned.column_names, planned.columns, strict=True))
-        heads, meta = self.bundle.label_space.heads, meta_fields(planned.schema)
+        heads, meta = self.network.labels.heads, meta_fields(planned.schema)
         schema = prediction_schema(heads, meta, labelled_heads(planned.schema, heads))
         found = conform(pa.table(columns), schema, where="predictions")
         return found.append_column(VERSION, answers[VERSION])
@@ -137,13 +171,12 @@ class _Scorer:
         failures = pa.array([failure.value] * rows.num_rows, pa.string())
         versions = versions_now(self.config, rows)
         rows = rows.select(image_columns(rows)).append_column("failure", failures)
-        labels = self.bundle.label_space
-        none = {head: np.zeros((0, labels.n_classes(head)), np.float32) for head in labels.heads}
-        return score_rows(rows, labels, none).append_column(VERSION, versions)
+        labels = self.network.labels
+        return score_rows(rows, labels, labels.no_probs()).append_column(VERSION, versions)
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
         """A file of images, one of events, one of the files' versions, and parts of exports."""
-        labels, number = self.bundle.label_space, part_number(unit.name)
+        labels, number = self.network.labels, part_number(unit.name)
         about = {ABOUT_KEY: self.about}
         images = answers.drop_columns([VERSION]).replace_schema_metadata(about)
         events = aggregate_by_event(images, labels, method=self.config.aggregation)

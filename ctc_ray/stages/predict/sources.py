@@ -257,7 +257,7 @@ def decode_batches(
     is_stack: bool,
     n_threads: int,
 ) -> Iterator[DecodedBatch]:
-    """Batches of `batch_size` rows in their order. A batch of stacks holds whole events."""
+    """Batches of `images_at_once` rows in their order. A batch of stacks holds whole events."""
 
     def decode(file: FileContent) -> tuple[npt.NDArray[np.uint8] | Failure, str | None]:
         if isinstance(file.raw, Failure):
@@ -273,9 +273,9 @@ def decode_batches(
 
     images = map_ahead(decode, read_images_of(config, rows), n_threads=n_threads)
     cuts = (
-        cut_by_events(rows["capture_event_id"], config.batch_size)
+        cut_by_events(rows["capture_event_id"], config.images_at_once)
         if is_stack
-        else cut_at_starts(np.arange(rows.num_rows), rows.num_rows, config.batch_size)
+        else cut_at_starts(np.arange(rows.num_rows), rows.num_rows, config.images_at_once)
     )
     for start, stop in cuts:
         part = rows.slice(start, stop - start)

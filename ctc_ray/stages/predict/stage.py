@@ -43,9 +43,10 @@ from ctc_ray.schemas import (
 from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
 from ctc_ray.stages.predict import answer_files, append
 from ctc_ray.stages.predict import sources as source
-from ctc_ray.stages.predict.about import ABOUT_KEY, AnsweringModel, describe_model
-from ctc_ray.stages.predict.answer_files import EVENTS, IMAGES, part_name, part_number
+from ctc_ray.stages.predict.about import AnsweringModel, describe_model
+from ctc_ray.stages.predict.answer_files import ABOUT_KEY, EVENTS, IMAGES, part_name, part_number
 from ctc_ray.stages.predict.counts import count_events, write_metrics
+from ctc_ray.stages.predict.engine import network_of
 from ctc_ray.stages.predict.export_files import write_exports
 from ctc_ray.stages.predict.growth import plan_growth, read_answered
 from ctc_ray.stages.predict.scoring import UnitScorer
@@ -81,7 +82,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         if isinstance(run, Manifest):
             return run
         units = write_plan(config.output_uri, IMAGES, rows, config.images_per_unit)
-        _run_missing(config, model, run, units, executor)
+        _run_missing(config, model, run, units, executor, n_images=rows.num_rows)
         labelled = labelled_heads(rows.schema, model.labels.heads)
         if found.empty_events is not None:
             empty = without_images(found.empty_events, model.labels, labelled=labelled)
@@ -117,7 +118,7 @@ def _append(
             require_gpus(config.gpu_per_worker)
         run = Run(uri, claim)
         new = append.begin(growth, inputs, images_per_unit=config.images_per_unit)
-        _run_missing(config, model, run, new, executor)
+        _run_missing(config, model, run, new, executor, n_images=found.rows.num_rows)
         units = [*append.drop_former_answers(growth), *new]
         units.sort(key=lambda unit: part_number(unit.name))
         answer_files.delete_left_behind(uri)
@@ -173,16 +174,26 @@ def _run_missing(
     run: Run,
     units: list[Unit],
     executor: Executor | None,
+    *,
+    n_images: int,
 ) -> None:
+    """Do the units that have no answers.
+
+    Args:
+        n_images: of the source, those that have an answer included.
+    """
     n_rows = sum(unit.n_rows for unit in units)
     missing = missing_units(config.output_uri, units)
     progress = Progress("predict", n_rows)
     progress.skip(n_rows - sum(unit.n_rows for unit in missing))
     logger.info("predict: %d images in %d units", n_rows, len(units))
+    if not missing:
+        return
+    network = network_of(config, model.bundle, n_images=n_images)
     job = Job(
         config.output_uri,
         run.claim,
-        UnitScorer(config, model.about).make_worker,
+        UnitScorer(config, model.about, network).make_worker,
         keeps_workers=True,
         n_workers=config.workers,
         gpus_per_worker=config.gpu_per_worker,
