@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -72,29 +72,7 @@ class UnitScorer:
 
     def make_worker(self, n_threads: int) -> UnitWorker:
         """A worker that decodes and, on CPUs, scores with this many threads."""
-        on_gpu = self.config.gpu_per_worker > 0
-        if self.network.onnx_uri is None:
-            score = _by_torch(self.config, on_gpu=on_gpu)
-        else:
-            from ctc_ray.models.onnx_scorer import OnnxScorer
-
-            content = storage.read_bytes(self.network.onnx_uri)
-            score = OnnxScorer(content, self.network.labels).predict_probs
-        return _Scorer(self.config, self.about, self.network, score, n_threads, on_gpu)
-
-
-def _by_torch(config: PredictConfig, *, on_gpu: bool) -> Score:
-    import torch  # takes seconds and 400 MB, which ONNX Runtime does not need
-
-    from ctc_ray.models.bundle import load_bundle
-    from ctc_ray.models.classifier import predict_probs
-
-    if not on_gpu:
-        # Threads score whole batches: with one thread per batch the bits are the same on any number
-        # of CPUs.
-        torch.set_num_threads(1)
-    bundle = load_bundle(config.bundle_uri, device="cuda" if on_gpu else "cpu")
-    return partial(predict_probs, bundle.uncalibrated() if config.uncalibrated else bundle)
+        return _Scorer(self.config, self.about, self.network, n_threads)
 
 
 @dataclass(frozen=True)
@@ -104,9 +82,22 @@ class _Scorer:
     config: PredictConfig
     about: str
     network: Network
-    score: Score
     n_threads: int
-    on_gpu: bool
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes the network."""
+        return self.config.gpu_per_worker > 0
+
+    @cached_property
+    def score(self) -> Score:
+        """What computes the network, made when it is needed: some processes only write answers."""
+        if self.network.onnx_uri is None:
+            return _by_torch(self.config, on_gpu=self.on_gpu)
+        from ctc_ray.models.onnx_scorer import OnnxScorer
+
+        content = storage.read_bytes(self.network.onnx_uri)
+        return OnnxScorer(content, self.network.labels).predict_probs
 
     def read(self, unit: Unit) -> pa.Table:
         """The planned rows."""
@@ -132,13 +123,14 @@ class _Scorer:
             is_stack=self.network.is_stack,
             n_threads=self.n_threads,
         )
+        score = partial(self._score, self.score)
         n_threads = 1 if self.on_gpu else self.n_threads
-        return pa.concat_tables(map_ahead(self._score, batches, n_threads=n_threads))
+        return pa.concat_tables(map_ahead(score, batches, n_threads=n_threads))
 
-    def _score(self, batch: DecodedBatch) -> pa.Table:
+    def _score(self, score: Score, batch: DecodedBatch) -> pa.Table:
         probs = {
             head: np.repeat(probs_MK, batch.n_rows_M, axis=0)
-            for head, probs_MK in self.score(batch.pixels_MSSC).items()
+            for head, probs_MK in score(batch.pixels_MSSC).items()
         }
         scored = score_rows(batch.rows, self.network.labels, probs)
         return scored.append_column(VERSION, batch.rows[VERSION])
@@ -189,3 +181,17 @@ class _Scorer:
             unit.name: parquet.table_bytes(images),
         }
         return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
+
+
+def _by_torch(config: PredictConfig, *, on_gpu: bool) -> Score:
+    import torch  # takes seconds and 400 MB, which ONNX Runtime does not need
+
+    from ctc_ray.models.bundle import load_bundle
+    from ctc_ray.models.classifier import predict_probs
+
+    if not on_gpu:
+        # Threads score whole batches: with one thread per batch the bits are the same on any number
+        # of CPUs.
+        torch.set_num_threads(1)
+    bundle = load_bundle(config.bundle_uri, device="cuda" if on_gpu else "cpu")
+    return partial(predict_probs, bundle.uncalibrated() if config.uncalibrated else bundle)

@@ -198,7 +198,7 @@ def _run_missing(
         n_workers=config.workers,
         gpus_per_worker=config.gpu_per_worker,
     )
-    executor = executor or choose_executor(missing, gpus=config.gpu_per_worker)
+    executor = executor or choose_executor(missing, gpus=config.gpu_per_worker, keeps_workers=True)
     run_units(executor, missing, job, report=progress.add)
     progress.finish()
 
