@@ -63,6 +63,10 @@ class LabelSpace:
         """
         return len(self._of(head))
 
+    def no_probs(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Head -> the probabilities (0, K) of no image."""
+        return {head: np.zeros((0, len(names)), np.float32) for head, names in self.classes.items()}
+
     def select(self, heads: Sequence[str]) -> "LabelSpace":
         """The label space of the given heads only, in the given order.
 

@@ -37,8 +37,21 @@ class Failure(StrEnum):
 
 
 def label_column(head: str) -> str:
-    """Column of a head's label in a shard: the class that a human gave; null: not labelled."""
+    """Column of a head's label: the class that a human gave; null: not labelled."""
     return f"{LABEL_PREFIX}{head}"
+
+
+def labelled_heads(schema: pa.Schema, heads: Sequence[str]) -> list[str]:
+    """Those of the heads that a table has a column of labels for, in their order."""
+    return [head for head in heads if label_column(head) in schema.names]
+
+
+def with_label_columns(table: pa.Table, heads: Sequence[str]) -> pa.Table:
+    """The table with a column of labels for each of the heads: null where it had none."""
+    for name in map(label_column, heads):
+        if name not in table.column_names:
+            table = table.append_column(name, pa.nulls(table.num_rows, pa.string()))
+    return table
 
 
 def meta_column(field: str) -> str:
@@ -144,8 +157,7 @@ def finding_schema() -> pa.Schema:
 
 def planned_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
     """The plan of a dataset's units: one row per image that was selected and labelled."""
-    labels = [pa.field(label_column(head), pa.string()) for head in heads]
-    return pa.schema([*image_fields(meta), *labels])
+    return pa.schema([*image_fields(meta), *_label_fields(heads)])
 
 
 def shard_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
@@ -164,6 +176,10 @@ def shard_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
     )
 
 
+def _label_fields(heads: Sequence[str]) -> list[pa.Field]:
+    return [pa.field(label_column(head), pa.string()) for head in heads]
+
+
 def _head_fields(heads: Sequence[str]) -> list[pa.Field]:
     fields = []
     for head in heads:
@@ -175,13 +191,28 @@ def _head_fields(heads: Sequence[str]) -> list[pa.Field]:
     return fields
 
 
-def prediction_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
-    """Predictions per image; the heads' columns are null exactly where `failure` is set."""
-    return pa.schema([*image_fields(meta), pa.field("failure", pa.string()), *_head_fields(heads)])
+def prediction_schema(
+    heads: Sequence[str], meta: Sequence[str] = (), labelled: Sequence[str] = ()
+) -> pa.Schema:
+    """Predictions per image; the heads' predictions are null exactly where `failure` is set.
+
+    Args:
+        meta: metadata fields, without prefix.
+        labelled: heads for which the source gives labels; a label may be no class of the model.
+    """
+    failure = pa.field("failure", pa.string())
+    return pa.schema([*image_fields(meta), *_label_fields(labelled), failure, *_head_fields(heads)])
 
 
-def event_prediction_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
-    """Predictions per capture event; the heads' columns are null where all its images failed."""
+def event_prediction_schema(
+    heads: Sequence[str], meta: Sequence[str] = (), labelled: Sequence[str] = ()
+) -> pa.Schema:
+    """Predictions per capture event; the heads' predictions are null where all its images failed.
+
+    Args:
+        meta: metadata fields, without prefix.
+        labelled: heads for which the source gives labels.
+    """
     return pa.schema(
         [
             pa.field("capture_event_id", pa.string(), nullable=False),
@@ -191,6 +222,7 @@ def event_prediction_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> p
             pa.field("deployment_id", pa.string()),
             pa.field("captured_at", pa.timestamp("us")),  # time of the event's first dated image
             *(pa.field(meta_column(field), pa.string()) for field in meta),
+            *_label_fields(labelled),
             *_head_fields(heads),
         ]
     )

@@ -61,7 +61,7 @@ LIBRARIES: dict[str, set[str]] = {
     "predictions": ARROW,
     "images": {*ARROW, "PIL", "cv2", "simplejpeg"},
     "scenes": {*ARROW, "PIL", "simplejpeg"},
-    "models": {"numpy", "onnx", "safetensors", "timm", "torch"},
+    "models": {"numpy", "onnx", "onnxruntime", "safetensors", "timm", "torch"},
     "training": {*ARROW, "torch"},
     "reports": {*ARROW, "PIL", "jinja2", "altair", "vl_convert"},
     "stages": ARROW,

@@ -186,7 +186,10 @@ PREDICT = "predict --bundle-uri b --output-uri o"
             f"{PREDICT} --csv-uri c",
             "--csv-uri needs --event-column and either --image-columns or --path-columns",
         ),
-        (f"{PREDICT} --images-uri i --export xml", "--export is 'xml'; expected 'csv' or 'json'"),
+        (
+            f"{PREDICT} --images-uri i --export xml",
+            "--export is 'xml'; expected 'table', 'csv' or 'json'",
+        ),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

@@ -251,8 +251,8 @@ TABLES: dict[str, pa.Schema] = {
     "Findings": schemas.finding_schema(),
     "Dataset": schemas.shard_schema(HEADS, META),
     "Failures": schemas.failure_schema(),
-    "Images": schemas.prediction_schema(HEADS, META),
-    "Events": schemas.event_prediction_schema(HEADS, META),
+    "Images": schemas.prediction_schema(HEADS, META, HEADS),
+    "Events": schemas.event_prediction_schema(HEADS, META, HEADS),
 }
 
 

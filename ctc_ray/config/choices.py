@@ -60,8 +60,11 @@ Mixing = Literal["none", "mixup", "cutmix"]
 Aggregation = Literal["mean", "max", "min", "mean-logit"]
 """How the probabilities of a capture event follow from those of its images."""
 
-ExportFormat = Literal["csv", "json"]
-"""File formats of event predictions beside Parquet."""
+ExportFormat = Literal["table", "csv", "json"]
+"""File formats of predictions beside Parquet."""
+
+Engine = Literal["auto", "onnx", "torch"]
+"""What computes a network on CPUs."""
 
 ModelFormat = Literal["onnx", "torch-export"]
 """File formats of a model."""

@@ -6,11 +6,12 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from ctc_ray.config.base import Shown, StageConfig
-from ctc_ray.config.choices import Aggregation, ExportFormat, ModelFormat
+from ctc_ray.config.choices import Aggregation, Engine, ExportFormat, ModelFormat
 from ctc_ray.config.image_reading import ReadingConfig
 from ctc_ray.config.image_tree import EventConfig, TreeConfig
 from ctc_ray.config.keys import option_name
 
+_ON_CPU, _ON_GPU = 32, 128  # images at once: on a CPU, more cost memory and no less time
 _SOURCES = ("images_uri", "csv_uri", "inventory_uri", "dataset_uri")
 
 
@@ -39,6 +40,7 @@ ctc predict --bundle-uri model --output-uri predictions \\
             "event_column",
             "image_columns",
             "path_columns",
+            "head_columns",
             "strip_prefix",
         ),
         "Used with --images-uri": (*_OF_FOLDERS[:4], *_EVENTS),
@@ -61,9 +63,13 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """Required with --csv-uri: column with the id of the capture event."""
     image_columns: tuple[str, ...] = ()
     """Columns of the csv with the images: either these or --path-columns are required with
-    --csv-uri. All other columns are copied to the predictions."""
+    --csv-uri. Columns without a role are copied to the predictions."""
     path_columns: tuple[str, ...] = ()
     """Columns of the csv with the folders and the file name of one image."""
+    head_columns: tuple[str, ...] = ()
+    """Columns of the csv with labels, to compare the predictions with. Each has the name of a head
+    of the model, or is given as head=column or head=column+column. An empty cell or -1 is a missing
+    label."""
     strip_prefix: Annotated[str | None, Shown("nothing")] = None
     """Used with --csv-uri: folder to take away where an image path begins with it."""
     append: bool = False
@@ -77,10 +83,15 @@ ctc predict --bundle-uri model --output-uri predictions \\
     """How the probabilities of a capture event are computed from those of its images: their mean,
     their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
     export: tuple[ExportFormat, ...] = ()
-    """Also write the event predictions as predictions.csv or predictions.json, in the formats of
-    camera-trap-classifier."""
-    batch_size: int = Field(128, gt=0)
+    """Also write the predictions as other files. table, for people and spreadsheets: one row per
+    event in predictions_events.csv, and one per image in predictions_images.csv. csv and json:
+    predictions.csv and predictions.json as camera-trap-classifier wrote them."""
+    batch_size: Annotated[int | None, Field(gt=0), Shown("32 on CPUs, 128 on a GPU")] = None
     """Number of images that the model processes at once."""
+    engine: Engine = "auto"
+    """What computes the network on CPUs. torch: PyTorch. onnx: ONNX Runtime, which is faster and
+    takes some seconds to begin. auto: onnx for 1,000 images or more. Scores differ by at most
+    0.00001."""
     images_per_unit: int = Field(1000, gt=0)
     """Approximate number of images per file of predictions, which is also one step of the work: a
     stopped command loses at most one per worker. A capture event is never divided."""
@@ -91,6 +102,17 @@ ctc predict --bundle-uri model --output-uri predictions \\
     cluster; more are started when it grows."""
     gpu_per_worker: float = Field(0, ge=0)
     """GPUs per process; 0.5 lets two processes share one."""
+
+    @property
+    def images_at_once(self) -> int:
+        """Images that the model processes at once."""
+        return self.batch_size or (_ON_GPU if self.gpu_per_worker else _ON_CPU)
+
+    @model_validator(mode="after")
+    def _engine_of_cpus(self) -> Self:
+        if self.engine == "onnx" and self.gpu_per_worker:
+            raise ValueError("--engine onnx computes on CPUs: leave out --gpu-per-worker")
+        return self
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -105,8 +127,9 @@ ctc predict --bundle-uri model --output-uri predictions \\
             raise ValueError(
                 "--csv-uri needs --event-column and either --image-columns or --path-columns"
             )
-        if self.csv_uri is None and (self.path_columns or self.strip_prefix is not None):
-            raise ValueError("--path-columns and --strip-prefix need --csv-uri")
+        of_csv = self.path_columns or self.head_columns or self.strip_prefix is not None
+        if self.csv_uri is None and of_csv:
+            raise ValueError("--path-columns, --head-columns and --strip-prefix need --csv-uri")
         if self.append and self.overwrite:
             raise ValueError("--append keeps what --overwrite deletes: give one of them")
         if self.split is not None and self.dataset_uri is None:

@@ -28,9 +28,9 @@ def csv_chunks(
         parts: rows; each row has one cell per column.
         quote_all: quote every cell, not only those with a comma, a quote or a line break.
     """
-    yield _lines([columns], quote_all=quote_all)
+    yield csv_lines([columns], quote_all=quote_all)
     for rows in parts:
-        yield _lines(rows, quote_all=quote_all)
+        yield csv_lines(rows, quote_all=quote_all)
 
 
 def csv_of_records(records: Sequence[Mapping[str, Cell]]) -> bytes:
@@ -57,8 +57,13 @@ def _safe(cell: Cell) -> Cell:
     return cell
 
 
-def _lines(rows: Iterable[Sequence[Cell]], *, quote_all: bool) -> bytes:
-    """The rows as lines of CSV; every cell of every file passes here."""
+def csv_lines(rows: Iterable[Sequence[Cell]], *, quote_all: bool = False) -> bytes:
+    """The rows as lines of CSV; every cell of every file passes here.
+
+    Args:
+        rows: each has one cell per column.
+        quote_all: see `csv_chunks`.
+    """
     text = io.StringIO()
     writer = csv.writer(
         text, quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL, lineterminator="\r\n"

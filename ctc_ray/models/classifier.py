@@ -50,6 +50,21 @@ class Classifier(nn.Module):
         return tuple(_probs(self.model(scaled_BCSS), self.temperatures).values())
 
 
+class AtOwnSize(nn.Module):
+    """As `Classifier`, of images that have the network's own size."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__()
+        self.model = bundle.model
+        self.temperatures = dict(bundle.temperatures)
+        self.eval()
+
+    def forward(self, images_BSSC: Tensor) -> tuple[Tensor, ...]:
+        """Probabilities (B, K) of each head, in the order of the label space."""
+        logits = self.model(images_BSSC.permute(0, 3, 1, 2))
+        return tuple(_probs(logits, self.temperatures).values())
+
+
 def _whole_values(pixels: Tensor) -> Tensor:
     """Pillow, which scales for `ctc predict`, keeps whole values: columns first, then rows."""
     return torch.floor(pixels + 0.5)
@@ -84,18 +99,12 @@ def predict_probs(
         images_BHWC: RGB images of any height and width; B may be 0.
     """
     if len(images_BHWC) == 0:
-        return {
-            head: np.zeros((0, bundle.label_space.n_classes(head)), np.float32)
-            for head in bundle.label_space.heads
-        }
+        return bundle.label_space.no_probs()
     side = bundle.image_size
     pixels_BHWC = torch.tensor(images_BHWC).to(bundle.model.mean.device)
     with torch.inference_mode():
-        if pixels_BHWC.shape[1:3] == (side, side):
-            logits = bundle.model(pixels_BHWC.permute(0, 3, 1, 2))
-            probs = list(_probs(logits, bundle.temperatures).values())
-        else:
-            probs = list(Classifier(bundle)(pixels_BHWC))
+        is_own_size = pixels_BHWC.shape[1:3] == (side, side)
+        probs = (AtOwnSize if is_own_size else Classifier)(bundle)(pixels_BHWC)
     return {
         head: probs_BK.cpu().numpy()
         for head, probs_BK in zip(bundle.label_space.heads, probs, strict=True)

@@ -13,14 +13,15 @@ import json
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import torch
+from torch import nn
 
 from ctc_ray import __version__
 from ctc_ray.models.bundle import Bundle
-from ctc_ray.models.classifier import Classifier
+from ctc_ray.models.classifier import AtOwnSize, Classifier
 from ctc_ray.schemas import probs_column
 
 _OPSET = 18
@@ -30,9 +31,19 @@ _EXAMPLE_SHAPE = (2, 75, 101, 3)  # any sizes but 1, which torch.export makes a 
 
 def export_onnx(bundle: Bundle) -> bytes:
     """The bundle as an ONNX file (opset 18); equal bundles give equal bytes."""
+    return _onnx(bundle, Classifier(bundle), _EXAMPLE_SHAPE, _DIMENSIONS)
+
+
+def export_onnx_at_own_size(bundle: Bundle) -> bytes:
+    """Likewise, for any number of images that have the network's own size."""
+    side = bundle.image_size
+    return _onnx(bundle, AtOwnSize(bundle), (2, side, side, 3), _DIMENSIONS[:1])
+
+
+def _onnx(bundle: Bundle, network: nn.Module, shape: tuple[int, ...], free: Sequence[str]) -> bytes:
     with _quiet():
         program = torch.onnx.export(
-            _exported(bundle),
+            _exported(bundle, network, shape, free),
             (),
             dynamo=True,
             opset_version=_OPSET,
@@ -65,14 +76,18 @@ def export_torch(bundle: Bundle) -> bytes:
     """The bundle as a .pt2 file of torch.export; its extra files hold the metadata."""
     sink = io.BytesIO()
     with _quiet():
-        torch.export.save(_exported(bundle), sink, extra_files=_export_metadata(bundle))
+        program = _exported(bundle, Classifier(bundle), _EXAMPLE_SHAPE, _DIMENSIONS)
+        torch.export.save(program, sink, extra_files=_export_metadata(bundle))
     return sink.getvalue()
 
 
-def _exported(bundle: Bundle) -> torch.export.ExportedProgram:
-    free = {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(_DIMENSIONS)}
-    example_BHWC = torch.zeros(_EXAMPLE_SHAPE, dtype=torch.uint8, device=bundle.model.mean.device)
-    program = torch.export.export(Classifier(bundle), (example_BHWC,), dynamic_shapes=(free,))
+def _exported(
+    bundle: Bundle, network: nn.Module, shape: tuple[int, ...], free: Sequence[str]
+) -> torch.export.ExportedProgram:
+    """The network for images of this shape, of which the first axes, so named, are free."""
+    axes = {axis: torch.export.Dim(name, min=1) for axis, name in enumerate(free)}
+    example_BHWC = torch.zeros(shape, dtype=torch.uint8, device=bundle.model.mean.device)
+    program = torch.export.export(network, (example_BHWC,), dynamic_shapes=(axes,))
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)  # holds paths of this machine and lines of code
     return program

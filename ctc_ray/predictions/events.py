@@ -3,6 +3,7 @@
 N image rows, M of them with a prediction, E events, F of them with a predicted image, K classes.
 """
 
+from collections.abc import Sequence
 from typing import assert_never
 
 import numpy as np
@@ -14,7 +15,15 @@ from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.config.choices import Aggregation
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.scores import head_columns, probs_matrix
-from ctc_ray.schemas import conform, event_prediction_schema, meta_fields, prediction_schema
+from ctc_ray.schemas import (
+    conform,
+    event_prediction_schema,
+    label_column,
+    labelled_heads,
+    meta_fields,
+    prediction_schema,
+    with_label_columns,
+)
 
 _TINY = float(np.finfo(np.float32).tiny)  # log(0) would let one image exclude a class
 
@@ -24,7 +33,8 @@ def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Aggre
 
     Failed images are counted, but their probabilities are missing from the aggregation. An event
     whose images all failed has a row with null predictions. Location and metadata come from the
-    event's first row, the time from its first row with a time.
+    event's first row, the time from its first row with a time. The label of an event is the label
+    of its images; images without a label do not count. If they have several, it is null.
 
     mean, max and min aggregate every class by itself and do not normalise, as in the original: the
     maxima add up to more than 1, the minima to less. mean-logit is the softmax of the mean
@@ -36,8 +46,9 @@ def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Aggre
     Raises:
         SchemaError: a column is missing, or the predictions have another number of classes.
     """
-    meta = meta_fields(rows.schema)
-    rows = conform(rows, prediction_schema(label_space.heads, meta), where="predictions")
+    heads, meta = label_space.heads, meta_fields(rows.schema)
+    labelled = labelled_heads(rows.schema, heads)
+    rows = conform(rows, prediction_schema(heads, meta, labelled), where="predictions")
     starts_E = run_starts(rows["capture_event_id"])
     ok_N = pc.is_null(rows["failure"]).to_numpy()
     n_images_E = np.diff(starts_E, append=len(ok_N))
@@ -46,22 +57,30 @@ def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Aggre
     columns["n_images"] = pa.array(n_images_E, pa.int32())
     columns["n_failed"] = pa.array(n_images_E - n_ok_E, pa.int32())
     columns["captured_at"] = _first_valid(rows["captured_at"], n_images_E)
+    for name in map(label_column, labelled):
+        columns[name] = _agreed(rows[name], n_images_E)
     n_ok_F = n_ok_E[n_ok_E > 0]
-    for head in label_space.heads:
+    for head in heads:
         probs_FK = _aggregate(probs_matrix(rows, label_space, head), n_ok_F, method)
         columns |= head_columns(label_space, head, probs_FK, n_ok_E > 0)
-    schema = event_prediction_schema(label_space.heads, meta)
+    schema = event_prediction_schema(heads, meta, labelled)
     return conform(pa.table(columns), schema, where="event predictions")
 
 
-def without_images(events: pa.Table, label_space: LabelSpace) -> pa.Table:
+def without_images(
+    events: pa.Table, label_space: LabelSpace, *, labelled: Sequence[str] = ()
+) -> pa.Table:
     """Predictions of events that have no images: counts of 0 and null predictions.
 
     Args:
-        events: one row per event with its id, location, deployment, time and metadata; missing
-            columns become null.
+        events: one row per event with its id, location, deployment, time, metadata and labels;
+            missing columns become null.
+        labelled: heads that get a column of labels, also if the events have none.
     """
-    schema = event_prediction_schema(label_space.heads, meta_fields(events.schema))
+    events = with_label_columns(events, labelled)
+    heads = label_space.heads
+    labelled = labelled_heads(events.schema, heads)
+    schema = event_prediction_schema(heads, meta_fields(events.schema), labelled)
     none = pa.array(np.zeros(events.num_rows), pa.int32())
     given = {name: events[name] for name in events.column_names} | dict.fromkeys(
         ("n_images", "n_failed"), none
@@ -90,6 +109,16 @@ def _first_valid(column: pa.ChunkedArray, n_images_E: npt.NDArray[np.int64]) -> 
     undated = np.ones(len(n_images_E), bool)
     undated[events] = False
     return column.take(pa.array(first_E, mask=undated))
+
+
+def _agreed(labels: pa.ChunkedArray, n_images_E: npt.NDArray[np.int64]) -> pa.Array:
+    """The label of each event; null if its images have none, or several."""
+    first_E = _first_valid(labels, n_images_E)
+    of_event_N = first_E.take(pa.array(np.repeat(np.arange(len(n_images_E)), n_images_E)))
+    differs_N = pc.fill_null(pc.not_equal(labels, of_event_N), fill_value=False).to_numpy()
+    starts_E = np.cumsum(n_images_E) - n_images_E
+    is_ambiguous_E = pa.array(_sums(differs_N, starts_E) > 0)
+    return pc.if_else(is_ambiguous_E, pa.scalar(None, pa.string()), first_E)
 
 
 def _aggregate(

@@ -15,6 +15,7 @@ from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import (
     Failure,
     conform,
+    labelled_heads,
     meta_fields,
     pred_column,
     prediction_schema,
@@ -29,6 +30,8 @@ def score_rows(
     probs: Mapping[str, npt.NDArray[np.float32]],
 ) -> pa.Table:
     """Predictions per image, in the order of the rows; null where the image failed.
+
+    Labels of the heads are kept, other labels are dropped.
 
     An image for which a probability of any head is not a finite number gets the failure `model`.
 
@@ -46,7 +49,9 @@ def score_rows(
     columns = {name: rows[name] for name in rows.column_names} | {"failure": failure}
     for head in label_space.heads:
         columns |= head_columns(label_space, head, probs[head], ok_N)
-    schema = prediction_schema(label_space.heads, meta_fields(rows.schema))
+    heads = label_space.heads
+    labelled = labelled_heads(rows.schema, heads)
+    schema = prediction_schema(heads, meta_fields(rows.schema), labelled)
     return conform(pa.table(columns), schema, where="predictions")
 
 

@@ -75,32 +75,52 @@ def _read_count(uri: str) -> int:
     return int(found.get("ended", 1)) if isinstance(found, dict) else 1
 
 
-def answer_in_parts(
-    name: str,
-    rows: pa.Table,
-    make_worker: Callable[[], UnitWorker],
-    fail: Callable[[pa.Table, Failure], pa.Table],
-) -> pa.Table:
-    """What becomes of all rows, where some may end the process that works on them.
+class Apart:
+    """A process beside this one that works on the rows of units; when it dies, another does."""
 
-    Args:
-        name: of the unit, for messages.
-        make_worker: can be pickled.
-        fail: what becomes of rows with a failure; see `UnitWorker`.
+    def __init__(
+        self,
+        make_worker: Callable[[], UnitWorker],
+        fail: Callable[[pa.Table, Failure], pa.Table],
+    ) -> None:
+        """No process is started yet.
 
-    Returns:
-        As `UnitWorker.answer`; images that end their process have the failure `crashed`.
+        Args:
+            make_worker: can be pickled.
+            fail: what becomes of rows with a failure; see `UnitWorker`.
+        """
+        self._child, self._fail = _Child(make_worker), fail
 
-    Raises:
-        CtcError: what a worker raised; or every image ends its process.
-    """
-    logger.warning("%s: the process that worked on it was killed; another one tries it", name)
-    answers: list[pa.Table] = []
-    waiting, crashed, n_answered = [rows], 0, 0
-    with _Child(make_worker) as child:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._child.end()
+
+    def answer(self, name: str, rows: pa.Table, *, tries: int) -> pa.Table:
+        """What becomes of all rows, where some may end the process that works on them.
+
+        Args:
+            name: of the unit, for messages.
+            tries: how often they may end it together, before they are tried in parts.
+
+        Returns:
+            As `UnitWorker.answer`; images that end their process have the failure `crashed`.
+
+        Raises:
+            CtcError: what a worker raised; or every image ends its process.
+        """
+        answers: list[pa.Table] = []
+        waiting, crashed, n_answered = [rows], 0, 0
         while waiting:
             part = waiting.pop()
-            answer = child.answer(part, tries=_TRIES_ALONE if part.num_rows == 1 else 1)
+            answer = self._child.answer(part, tries=_TRIES_ALONE if part.num_rows == 1 else tries)
+            tries = 1
             if answer is not None:
                 answers.append(answer)
                 n_answered += part.num_rows
@@ -109,10 +129,10 @@ def answer_in_parts(
                 waiting += [part.slice(half), part.slice(0, half)]  # the first half comes next
             else:
                 crashed += 1
-                _require_hope(name, crashed, n_answered, child)
+                _require_hope(name, crashed, n_answered, self._child)
                 logger.warning("%s: %s ends its process", name, part["image_uri"][0].as_py())
-                answers.append(fail(part, Failure.CRASHED))
-    return pa.concat_tables(answers)
+                answers.append(self._fail(part, Failure.CRASHED))
+        return pa.concat_tables(answers)
 
 
 def _require_hope(name: str, n_crashed: int, n_answered: int, child: "_Child") -> None:
@@ -139,15 +159,8 @@ class _Child:
         self.ending = ""
         """How the last process ended."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def end(self) -> None:
+        """End the process, if there is one."""
         if self._process is not None:
             with self._process as process:
                 os.killpg(process.pid, signal.SIGKILL)  # its own child, too

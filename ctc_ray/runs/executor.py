@@ -5,6 +5,7 @@ a Ray cluster is in `stages/cluster/executor.py`. Both do the same units with th
 write the same bytes.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +15,12 @@ from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.storage_errors import error_text
 from ctc_ray.runs.claim import Claim
-from ctc_ray.runs.crashes import answer_in_parts, counted_try
+from ctc_ray.runs.crashes import Apart, counted_try
 from ctc_ray.runs.machine import n_cpus
 from ctc_ray.runs.unit_worker import UnitWorker
 from ctc_ray.runs.units import Unit
+
+logger = logging.getLogger(__name__)
 
 TRIES = 3
 """How often a process may end in the middle of a unit before its images are tried in parts."""
@@ -59,7 +62,13 @@ class Executor(Protocol):
 
 
 def do_unit(
-    unit: Unit, job: Job, worker: UnitWorker, *, n_threads: int, tries: int = TRIES
+    unit: Unit,
+    job: Job,
+    worker: UnitWorker,
+    *,
+    n_threads: int,
+    tries: int = TRIES,
+    apart: Apart | None = None,
 ) -> UnitResult:
     """One unit's whole life: check the claim, work, check again, commit.
 
@@ -69,6 +78,7 @@ def do_unit(
     Args:
         n_threads: of the worker.
         tries: how many processes may end so.
+        apart: a process that works on the rows from the first; None: this one does.
     """
     try:
         if job.claim is None:
@@ -78,11 +88,16 @@ def do_unit(
         storage.set_owner(job.claim.token)
         with counted_try(job.output_uri, unit) as n_ended:
             rows = worker.read(unit)
-            if n_ended < tries:
+            if apart is not None:
+                answers = apart.answer(unit.name, rows, tries=max(1, tries - n_ended))
+            elif n_ended < tries:
                 answers = worker.answer(rows)
             else:
-                make_worker = partial(job.make_worker, n_threads)
-                answers = answer_in_parts(unit.name, rows, make_worker, worker.fail)
+                logger.warning(
+                    "%s: the process that worked on it was killed; another one tries it", unit.name
+                )
+                with Apart(partial(job.make_worker, n_threads), worker.fail) as other:
+                    answers = other.answer(unit.name, rows, tries=1)
             output = worker.output(unit, answers)
             job.claim.require_owner()  # work takes minutes: another run may have taken over
             for name, content in output.files.items():
@@ -105,6 +120,19 @@ class InProcess:
         for unit in units:
             # A process that ended here was the command itself, which somebody had to run again.
             yield do_unit(unit, job, worker, n_threads=self._n_threads, tries=_TRIES_OF_COMMAND)
+
+
+class Beside:
+    """Does the units one after the other in one process beside this one, which may die."""
+
+    def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
+        """Do every unit once, in order, with a thread per CPU, or as many as `n_workers`."""
+        n_threads = min(n_cpus(), job.n_workers or n_cpus())
+        make_worker = partial(job.make_worker, n_threads)
+        worker = make_worker()
+        with Apart(make_worker, worker.fail) as apart:
+            for unit in units:
+                yield do_unit(unit, job, worker, n_threads=n_threads, apart=apart)
 
 
 def run_units(

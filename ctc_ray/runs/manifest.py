@@ -13,6 +13,7 @@ from ctc_ray.files import storage
 from ctc_ray.runs.records import (
     AppendRecord,
     BundleRecord,
+    ModelRecord,
     PixelRecord,
     PixelSums,
     ShardRecord,
@@ -70,6 +71,8 @@ class Manifest(BaseModel):
     """Inventories that a dataset has grown by, in their order."""
     bundle: BundleRecord | None = None
     """What a program needs to know to feed a model."""
+    model: ModelRecord | None = None
+    """The model that has made predictions."""
     summary: dict[str, Any] = {}
     """Further facts and tables for people, in the order in which they are shown."""
 

@@ -94,6 +94,16 @@ class AppendRecord(Record):
     """Step of the selection, with the events and images that it left out; for people."""
 
 
+class ModelRecord(Record):
+    """The model that has made predictions."""
+
+    name: str
+    """Of its folder."""
+    backbone: str
+    fingerprint: str
+    """SHA-256 of all that determines its answers, 64 hex digits."""
+
+
 class BundleRecord(Record):
     """What a program needs to know to feed a model."""
 

@@ -16,7 +16,7 @@ from ctc_ray.columns.event_runs import (
     run_starts,
 )
 from ctc_ray.files import parquet, storage
-from ctc_ray.runs.layout import WORK_FOLDER
+from ctc_ray.runs.layout import WORK_FOLDER, part_stem
 
 _FILES_WAITING = 8  # written by another thread; a limit for the memory that they take
 _UNITS_PER_PLAN_FILE = 64  # a task reads the file's footer, and then its own rows
@@ -95,7 +95,7 @@ class PlanWriter:
         number = len(self.units)
         self.units.append(
             Unit(
-                name=f"{self._folder}/part-{self._first + number:05d}.parquet",
+                name=f"{self._folder}/{part_stem(self._first + number)}.parquet",
                 plan_file=self._plan_file(number),
                 index=number % _UNITS_PER_PLAN_FILE,
                 n_rows=rows.num_rows,

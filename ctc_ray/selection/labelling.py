@@ -79,6 +79,34 @@ def label_rows(
             assert_never(observations)
 
 
+def agreed_labels(
+    observations: pa.Array | pa.ChunkedArray, head: str
+) -> tuple[pa.Array, npt.NDArray[np.bool_]]:
+    """The label of a head that all observations of a row agree on.
+
+    Observations without a label of this head do not count.
+
+    Args:
+        observations: a list of observations per row, as in an inventory with this head.
+
+    Returns:
+        A label per row, null where there is none or where there are several, and whether there are
+        several.
+    """
+    lists = observations.combine_chunks() if hasattr(observations, "chunks") else observations
+    n_rows = len(lists)
+    codes, names = factorize(labels_of(lists.flatten(), head))
+    lengths = pc.list_value_length(lists).fill_null(0).to_numpy().astype(np.int64)
+    parents = np.repeat(np.arange(n_rows), lengths)[codes >= 0]
+    codes = codes[codes >= 0]
+    label_N = np.full(n_rows, -1)
+    label_N[parents] = codes
+    several = np.zeros(n_rows, bool)
+    several[parents[codes != label_N[parents]]] = True
+    index = pa.array(label_N, mask=several | (label_N < 0))
+    return names.cast(pa.string()).take(index), several
+
+
 def _labels(
     table: pa.Table, heads: Sequence[str], *, by_count: bool
 ) -> tuple[dict[str, pa.DictionaryArray], npt.NDArray[np.bool_]]:

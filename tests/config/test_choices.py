@@ -35,7 +35,8 @@ TAKEN_APART = {
     "PixelNormalisation": ["stages/train/first_model.py"],
     "Precision": [],  # names of torch: training/loop.py
     "Aggregation": ["predictions/events.py"],
-    "ExportFormat": ["stages/predict/stage.py"],
+    "ExportFormat": ["predictions/writers/exports.py"],
+    "Engine": ["stages/predict/engine.py"],
     "ModelFormat": ["stages/export.py"],
     "DimensionKind": ["config/search.py", "stages/tune/searching.py"],
     "TimeSource": ["stages/create_inventory/files.py"],

@@ -17,7 +17,7 @@ PREDICT = {"bundle_uri": "b", "output_uri": "o", "images_uri": "i"}
 @pytest.mark.parametrize(
     ("model", "values", "message"),
     [
-        (PREDICT, {"export": ["xml"]}, "export is 'xml'; expected 'csv' or 'json'"),
+        (PREDICT, {"export": ["xml"]}, "export is 'xml'; expected 'table', 'csv' or 'json'"),
         (PREDICT, {"batch_size": 0}, "batch_size is 0; expected more than 0"),
         (PREDICT, {"max_failure_fraction": 2}, "max_failure_fraction is 2; expected 1 or less"),
         (PREDICT, {"gpu_per_worker": -1}, "gpu_per_worker is -1; expected 0 or more"),

@@ -115,7 +115,7 @@ def test_defaults_are_shown_also_where_they_are_zero_false_or_empty(
         (CreateDatasetConfig, "balance.max_events_per_class", "N|rarest"),
         (CreateDatasetConfig, "filter.keep", "HEAD=CLASS..."),
         (CreateDatasetConfig, "split.salt", "TEXT"),
-        (PredictConfig, "export", "csv|json..."),
+        (PredictConfig, "export", "table|csv|json..."),
         (PredictConfig, "event_column", "COLUMN"),
         (ImagesInventoryConfig, "layout", "PATTERN"),
     ],

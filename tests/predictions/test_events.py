@@ -195,3 +195,16 @@ def test_mean_lies_between_min_and_max(events):
         if a is not None:
             assert np.all(np.less_equal(a, b))
             assert np.all(np.less_equal(b, c))
+
+
+@settings(max_examples=60)
+@given(st.lists(st.lists(st.sampled_from([None, "cat", "wolf"]), min_size=1, max_size=4)))
+def test_the_label_of_an_event_is_that_of_its_images_if_they_agree(events):
+    images = [(f"e{e}", [1, 0, 0]) for e, labels in enumerate(events) for _ in labels]
+    flat = pa.array([label for labels in events for label in labels], pa.string())
+    rows = predictions(*images).append_column("label_species", flat)
+    found = aggregate_by_event(rows, LABELS, method="mean")
+    given_labels = [{label for label in labels if label} for labels in events]
+    expected = [labels.pop() if len(labels) == 1 else None for labels in given_labels]
+    assert found["label_species"].to_pylist() == expected
+    assert found.schema.equals(event_prediction_schema(LABELS.heads, labelled=["species"]))

@@ -10,8 +10,8 @@ import pytest
 
 from ctc_ray.errors import CtcError
 from ctc_ray.runs.claim import claimed
-from ctc_ray.runs.crashes import answer_in_parts, counted_try
-from ctc_ray.runs.executor import Job, do_unit
+from ctc_ray.runs.crashes import Apart, counted_try
+from ctc_ray.runs.executor import Beside, Job, do_unit
 from ctc_ray.runs.unit_worker import UnitOutput
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure
@@ -80,7 +80,8 @@ def answers(names: list[str], failures: list[str | None]) -> pa.Table:
 
 
 def in_parts(worker: Worker, n: int) -> dict[str, str | None]:
-    found = answer_in_parts("unit", rows(n), Maker(worker), worker.fail)
+    with Apart(Maker(worker), worker.fail) as apart:
+        found = apart.answer("unit", rows(n), tries=1)
     assert found["name"].to_pylist() == rows(n)["image_uri"].to_pylist()
     return dict(zip(found["name"].to_pylist(), found["failure"].to_pylist(), strict=True))
 
@@ -115,8 +116,11 @@ def test_what_a_worker_raises_is_raised_here(error: str, raised: type[Exception]
 
 def test_a_maker_that_no_process_can_read_is_one_line() -> None:
     worker = Worker()
-    with pytest.raises(CtcError, match="did not start"):
-        answer_in_parts("unit", rows(2), UnreadableMaker(), worker.fail)
+    with (
+        pytest.raises(CtcError, match="did not start"),
+        Apart(UnreadableMaker(), worker.fail) as apart,
+    ):
+        apart.answer("unit", rows(2), tries=1)
 
 
 class UnreadableMaker:
@@ -178,3 +182,49 @@ def test_processes_are_not_killed_for_ever(tmp_path: Path) -> None:
         counted_try(str(tmp_path), UNIT).__enter__()
     with counted_try(str(tmp_path), UNIT) as n_ended:
         assert n_ended == 0
+
+
+@dataclass(frozen=True)
+class Tired(Worker):
+    """Is killed the first time that it works, e.g. for lack of memory."""
+
+    note: str = ""
+
+    def answer(self, rows: pa.Table) -> pa.Table:
+        if not os.path.exists(self.note):
+            open(self.note, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = super().answer(rows)
+        return found.append_column("rows", pa.array([rows.num_rows] * rows.num_rows))
+
+
+def units(n: int) -> list[Unit]:
+    return [Unit(f"images/part-{i:05d}.parquet", "", i, 16) for i in range(n)]
+
+
+def beside(output: Path, worker: Worker, n_units: int) -> list[str]:
+    """The files of units that a process beside this one has done."""
+    with claimed(str(output), "test") as claim:
+        job = Job(str(output), claim, Maker(worker), n_workers=1)
+        results = list(Beside().run(units(n_units), job))
+    assert [result.error for result in results] == [""] * n_units
+    assert not list(output.rglob("tries/**/*.json"))
+    return [(output / unit.name).read_text() for unit in units(n_units)]
+
+
+def test_of_units_that_another_process_does_only_images_at_fault_are_lost(tmp_path: Path) -> None:
+    texts = beside(tmp_path, Worker(frozenset({"5.jpg", "6.jpg"})), 3)
+    assert [text.count("'failure': None") for text in texts] == [14, 14, 14]
+    assert [text.count("'failure': 'crashed'") for text in texts] == [2, 2, 2]
+
+
+def test_a_process_that_is_killed_once_does_the_whole_unit_again(tmp_path: Path) -> None:
+    (text,) = beside(tmp_path, Tired(note=str(tmp_path / "note")), 1)
+    assert text.count("'rows': 16") == 16
+
+
+def test_what_a_worker_of_another_process_raises_ends_the_unit(tmp_path: Path) -> None:
+    worker = Worker(frozenset({"0.jpg"}), errors=("2.jpg", "ours"))
+    with claimed(str(tmp_path), "test") as claim:
+        (result,) = Beside().run(units(1), Job(str(tmp_path), claim, Maker(worker)))
+    assert result.error == "images/part-00000.parquet: a line"

@@ -1,5 +1,6 @@
 import itertools
 import tempfile
+from pathlib import Path
 
 import pyarrow as pa
 from builders import numbered_rows, put_file
@@ -138,3 +139,12 @@ def test_rows_that_come_in_parts_become_the_same_units(lengths, images_per_unit,
         assert plan.finish() == whole
         for unit in whole:
             assert read_unit(one, unit).equals(read_unit(other, unit))
+
+
+def test_names_of_units_sort_as_their_numbers_beyond_99_999(tmp_path: Path):
+    """Of a plan, and of what is appended to a folder of 99,998 files."""
+    writer = PlanWriter(str(tmp_path), "split=train", 2, first=99_998)
+    writer.add(numbered_rows([2] * 5))
+    names = [unit.name for unit in writer.finish()]
+    assert len(names) == 5
+    assert sorted(["split=train/part-99997.parquet", *names])[1:] == names

@@ -12,7 +12,7 @@ from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.sources.original_json import read_json
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import label_column, planned_schema
-from ctc_ray.selection.labelling import label_rows
+from ctc_ray.selection.labelling import agreed_labels, label_rows
 
 Row = tuple[str, str | None, str | None]
 
@@ -184,3 +184,23 @@ def test_as_many_records_have_several_observations_as_in_the_original(originals,
     kept = set(labelled.rows["capture_event_id"].to_pylist())
     assert len(kept) == goldens["json_data_file"]["n_after_remove_multi"]
     assert labelled.n_events_dropped == 2
+
+
+some_labels = st.sampled_from([None, "cat", "dog", "fox"])
+observation_lists = st.lists(
+    st.none() | st.lists(st.fixed_dictionaries({"a": some_labels, "b": some_labels}), max_size=4)
+)
+
+
+@given(observation_lists, st.integers(1, 5))
+def test_a_label_is_agreed_on_if_all_observations_that_have_one_have_the_same(lists, n_per_chunk):
+    kind = pa.list_(pa.struct([("a", pa.string()), ("b", pa.string())]))
+    parts = [lists[i : i + n_per_chunk] for i in range(0, len(lists), n_per_chunk)]
+    column = pa.chunked_array([pa.array(part, kind) for part in parts], kind)
+    for head in ("a", "b"):
+        distinct = [{o[head] for o in row or () if o[head] is not None} for row in lists]
+        found, several = agreed_labels(column, head)
+        assert several.tolist() == [len(labels) > 1 for labels in distinct]
+        assert found.to_pylist() == [
+            labels.pop() if len(labels) == 1 else None for labels in distinct
+        ]

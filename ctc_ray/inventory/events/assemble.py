@@ -47,7 +47,8 @@ class Inventory:
     meta: tuple[str, ...]
     findings: Findings
     empty_events: pa.Table
-    """The events without an image, which have no row in `table`: id, location and metadata."""
+    """The events without an image, which have no row in `table`: id, location, metadata and
+    observations."""
 
     @cached_property
     def table(self) -> pa.Table:
@@ -115,7 +116,7 @@ def assemble(rows: SourceRows, *, where: str, findings: Findings | None = None) 
         heads=tuple(rows.labels),
         meta=tuple(rows.meta),
         findings=found,
-        empty_events=_empty_events(event_ids_E, attributes, has_image_E),
+        empty_events=_empty_events(event_ids_E, attributes, lists_E, has_image_E),
     )
 
 
@@ -145,10 +146,9 @@ def _attribute_columns(rows: SourceRows) -> dict[str, pa.Array | None]:
 
 
 def _empty_events(
-    event_ids_E: pa.Array, attributes: Mapping[str, pa.Array], has_image_E: Flags
+    event_ids_E: pa.Array, attributes: Mapping[str, pa.Array], lists_E: pa.Array, has_image_E: Flags
 ) -> pa.Table:
     empty = pa.array(np.flatnonzero(~has_image_E))
     columns = {"capture_event_id": event_ids_E, **attributes}
-    return pa.table(
-        {name: values.take(empty).cast(pa.string()) for name, values in columns.items()}
-    )
+    texts = {name: values.take(empty).cast(pa.string()) for name, values in columns.items()}
+    return pa.table({**texts, "observations": lists_E.take(empty)})

@@ -12,35 +12,44 @@ The files are equal to the original's byte for byte, with these differences:
 - a file without events is valid: the header in csv, `{}` in json;
 - images have the name that the source gives them (image_uri), without a root in front.
 
-The files are written in chunks, so they may be larger than the memory.
+The lines of some events are one part; see `exports`.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from ctc_ray.errors import SchemaError
-from ctc_ray.files import csv_text
+from ctc_ray.files.csv_text import csv_lines
 from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import meta_column, pred_column, probs_column, score_column
 
 _CSV_COLUMNS = ("id", "label", "prediction_top", "confidence_top", "predictions_all")
 
-Parts = Iterable[tuple[pa.Table, pa.Table]]
-"""Predictions per image of whole events, and predictions of these events, in equal order."""
+JSON_BETWEEN = b",\n"
+"""What stands between the entries of two events."""
 
 
-def csv_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> Iterator[bytes]:
-    """The csv file in chunks: a header, then one line per event and head; every cell is quoted.
+def csv_opening(meta: Sequence[str]) -> bytes:
+    """The header line of the csv file; every cell is quoted.
 
     Args:
         meta: metadata fields, without prefix.
     """
-    rows = (_csv_rows(events, label_space, meta) for _, events in parts)
-    return csv_text.csv_chunks(_header(meta), rows, quote_all=True)
+    return csv_lines([_header(meta)], quote_all=True)
+
+
+def csv_part(events: pa.Table, label_space: LabelSpace, meta: Sequence[str]) -> bytes:
+    """One line per event and head, without the header.
+
+    Args:
+        events: predictions per event.
+        meta: metadata fields, without prefix.
+    """
+    return csv_lines(_csv_rows(events, label_space, meta), quote_all=True)
 
 
 def _header(meta: Sequence[str]) -> list[str]:
@@ -72,25 +81,24 @@ def _csv_rows(
             ]
 
 
-def json_chunks(parts: Parts, label_space: LabelSpace, meta: Sequence[str]) -> Iterator[bytes]:
-    """The json file in chunks: one object with a line per event; all numbers are strings.
+def json_part(
+    images: pa.Table, events: pa.Table, label_space: LabelSpace, meta: Sequence[str]
+) -> bytes:
+    """The entries of some events in the json file's one object; all numbers are strings.
 
     Args:
+        images: predictions of the images of these events, in equal order.
+        events: predictions per event.
         meta: metadata fields, without prefix.
 
     Raises:
-        SchemaError: the images of a part do not belong to its events.
+        SchemaError: the images do not belong to the events.
     """
-    opening = "{"
-    for images, events in parts:
-        lines = [
-            f"{json.dumps(event_id, ensure_ascii=False)}:{json.dumps(entry)}"
-            for event_id, entry in _json_events(images, events, label_space, meta)
-        ]
-        if lines:
-            yield (opening + ",\n".join(lines)).encode()
-            opening = ",\n"
-    yield b"{}" if opening == "{" else b"}"
+    lines = (
+        f"{json.dumps(event_id, ensure_ascii=False)}:{json.dumps(entry)}".encode()
+        for event_id, entry in _json_events(images, events, label_space, meta)
+    )
+    return JSON_BETWEEN.join(lines)
 
 
 def _json_events(

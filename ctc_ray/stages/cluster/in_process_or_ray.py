@@ -8,7 +8,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from ctc_ray.runs.executor import Executor, InProcess
+from ctc_ray.runs.executor import Beside, Executor, InProcess
+from ctc_ray.runs.machine import n_cpus
 from ctc_ray.runs.units import Unit
 
 FEW_UNITS = 6
@@ -19,10 +20,23 @@ Measured by tests/benchmarks/bench_small_jobs.py on 2 cores: 6 units of 1,000 ph
 """
 
 
-def choose_executor(units: Sequence[Unit], *, gpus: float = 0) -> Executor:
-    """The executor that finishes these units soonest; GPUs are Ray's to give."""
+FEW_CPUS = 8
+"""CPUs that the threads of one process keep busy."""
+
+
+def choose_executor(
+    units: Sequence[Unit], *, gpus: float = 0, keeps_workers: bool = False
+) -> Executor:
+    """The executor that finishes these units soonest; GPUs are Ray's to give.
+
+    Args:
+        keeps_workers: whether a worker holds something expensive, of which a small machine should
+            hold one.
+    """
     if len(units) <= FEW_UNITS and gpus == 0:
         return InProcess()
+    if keeps_workers and gpus == 0 and n_cpus() <= FEW_CPUS and not is_on_cluster():
+        return Beside()
     from ctc_ray.stages.cluster.executor import RayExecutor  # Ray takes seconds to import
 
     return RayExecutor()

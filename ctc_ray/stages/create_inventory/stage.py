@@ -47,6 +47,7 @@ from ctc_ray.inventory.sources.coco import read_coco
 from ctc_ray.inventory.sources.csv_source import CsvColumns, read_csv
 from ctc_ray.inventory.sources.megadetector import add_boxes
 from ctc_ray.inventory.sources.original_json import read_json
+from ctc_ray.runs.layout import part_stem
 from ctc_ray.runs.manifest import Manifest, fingerprint, manifest_fingerprint, read_manifest
 from ctc_ray.runs.output_folder import Run, finished_run, is_begun, open_run
 from ctc_ray.schemas import FINDINGS_FILE, conform, inventory_schema
@@ -156,7 +157,7 @@ def _write_parts(output_uri: str, images: AssembledImages | StoredImages) -> Non
     """Write the rows as part-00000.parquet, …, each made when its turn comes."""
 
     def write(start: int) -> None:
-        uri = storage.join(output_uri, f"part-{start // _ROWS_PER_PART:05d}.parquet")
+        uri = storage.join(output_uri, f"{part_stem(start // _ROWS_PER_PART)}.parquet")
         rows = images.rows(start, start + _ROWS_PER_PART)
         parquet.write_table(uri, rows, rows_per_group=_ROWS_PER_GROUP, encodings=_ENCODINGS)
 

@@ -3,30 +3,37 @@
 A unit writes one of each, with the same number.
 """
 
-import re
-
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.files import parquet, storage
+from ctc_ray.runs.layout import number_of_part, part_stem
 
-_PART = re.compile(r"[^/]+/part-([0-9]{5,})\.parquet")
 NOT_NOTED = "not noted"
 """The version of a file that was scored before versions were recorded: not known."""
+_ENDING = ".parquet"
+ABOUT_KEY = b"ctc_predictions"
+"""Key of a file's schema: what the file says of the model that made it."""
 IMAGES, EVENTS, VERSIONS = "images", "events", "_versions"  # folders below the output
 
 
 def part_name(folder: str, number: int) -> str:
     """The path of a file below the output folder: that of a unit's images, events, or versions."""
-    return f"{folder}/part-{number:05d}.parquet"
+    return f"{folder}/{part_stem(number)}.parquet"
 
 
 def part_number(name: str) -> int:
     """The number in the path of such a file."""
-    match = _PART.fullmatch(name)
-    if match is None:
+    number = _number(name)
+    if number is None:
         raise ValueError(f"{name}: no file of answers")
-    return int(match[1])
+    return number
+
+
+def _number(name: str) -> int | None:
+    folder, _, file = name.partition("/")
+    is_answers = bool(folder) and file.endswith(_ENDING)
+    return number_of_part(file.removesuffix(_ENDING)) if is_answers else None
 
 
 def read_versions(output_uri: str, name: str, image_ids: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -50,7 +57,7 @@ def list_parts(output_uri: str, folder: str) -> list[str]:
     if not storage.is_folder(uri):
         return []
     names = [f"{folder}/{file[len(uri) + 1 :]}" for file in storage.list_files(uri)]
-    return sorted((name for name in names if _PART.fullmatch(name)), key=part_number)
+    return sorted((name for name in names if _number(name) is not None), key=part_number)
 
 
 def keep_events(output_uri: str, name: str, events: pa.Array) -> None:
@@ -81,7 +88,8 @@ def read_empty_events(output_uri: str) -> tuple[pa.Table | None, list[str]]:
     names = files_of_empty_events(output_uri)
     if not names:
         return None, []
-    rows = pa.concat_tables([parquet.read_table(storage.join(output_uri, name)) for name in names])
+    parts = [parquet.read_table(storage.join(output_uri, name)) for name in names]
+    rows = pa.concat_tables(parts, promote_options="default")
     # an append that was killed just here has left two files with the same events
     last = {event: row for row, event in enumerate(rows["capture_event_id"].to_pylist())}
     return rows.take(pa.array(sorted(last.values()), pa.int64())), names

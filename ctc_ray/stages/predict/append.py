@@ -20,13 +20,14 @@ from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import MANIFEST_NAME, is_complete
 from ctc_ray.runs.output_folder import difference, work_of
 from ctc_ray.runs.units import PlanWriter, Unit
-from ctc_ray.schemas import meta_fields
-from ctc_ray.stages.predict.answer_files import IMAGES, keep_events
+from ctc_ray.stages.predict.answer_files import IMAGES, keep_events, part_number
+from ctc_ray.stages.predict.export_files import forget_parts
 from ctc_ray.stages.predict.growth import Growth, plan_growth, read_answered
 from ctc_ray.stages.predict.scoring import ANSWER_FILE
 from ctc_ray.stages.predict.sources import versions_now
 
 _SOURCES = ("csv_uri", "inventory_uri", "dataset_uri")  # may be other ones; image ids are theirs
+_OF_LABELS = ("head_columns",)  # other labels change no answer
 _PLAN = "append"
 
 
@@ -54,7 +55,8 @@ def _settings(fields: Mapping[str, Any], bundle_uri: str) -> dict[str, Any]:
     """The fields without what the source holds, and where a source lies that may be another."""
     model = {"inputs": {bundle_uri: fields["inputs"].get(bundle_uri)}}
     given = {name: fields.get(name) is not None for name in _SOURCES}
-    return {**fields, **given, **model}
+    settings = {name: value for name, value in fields.items() if name not in _OF_LABELS}
+    return {**settings, **given, **model}
 
 
 def begin(growth: Growth, inputs: Mapping[str, str], *, images_per_unit: int) -> list[Unit]:
@@ -93,6 +95,7 @@ def drop_former_answers(growth: Growth) -> list[Unit]:
         n_left = n_valid.get(name, 0)
         if n_left < n_rows:
             events = valid.filter(pc.equal(valid[ANSWER_FILE], name))["capture_event_id"]
+            forget_parts(answered.uri, part_number(name))
             keep_events(answered.uri, name, pc.unique(events))
         if n_left:
             units.append(Unit(name, plan_file="", index=0, n_rows=n_left))
@@ -125,9 +128,7 @@ def require_unchanged(config: PredictConfig, fields: Mapping[str, Any], rows: pa
                 "answered and does the rest, --overwrite begins anew"
             )
         return
-    growth = plan_growth(
-        read_answered(uri, meta_fields(rows.schema)), rows, versions_now(config, rows)
-    )
+    growth = plan_growth(read_answered(uri, rows.schema), rows, versions_now(config, rows))
     if there != fields or growth.n_replaced:
         raise ConfigError(
             f"{uri}: the source has changed since ({growth}); --append answers for what is new, "

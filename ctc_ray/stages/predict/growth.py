@@ -3,6 +3,7 @@
 E events, N rows.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,7 +17,14 @@ from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.columns.factorize import factorize
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
-from ctc_ray.schemas import Failure, image_fields, meta_fields
+from ctc_ray.schemas import (
+    LABEL_PREFIX,
+    Failure,
+    image_fields,
+    label_column,
+    meta_fields,
+    with_label_columns,
+)
 from ctc_ray.stages.predict.answer_files import (
     IMAGES,
     NOT_NOTED,
@@ -40,9 +48,13 @@ class Answered:
 
     uri: str
     rows: pa.Table
-    """Columns of an image, `failure`, `ANSWER_FILE`, `ANSWER_ROW`, and `VERSION`."""
+    """Columns of an image, its labels, `failure`, `ANSWER_FILE`, `ANSWER_ROW`, and `VERSION`."""
     n_rows_of_file: Mapping[str, int]
     """Path of a file of images below the folder -> its rows, those that are not valid included."""
+    labelled: Sequence[str]
+    """The heads for which these images or the source have labels."""
+    lacking: frozenset[str] = frozenset()
+    """The files that have no column for some of these labels."""
 
     @property
     def next_number(self) -> int:
@@ -51,37 +63,51 @@ class Answered:
         return 1 + max(map(part_number, names), default=-1)
 
 
-def read_answered(output_uri: str, meta: Sequence[str]) -> Answered:
+def read_answered(output_uri: str, planned: pa.Schema) -> Answered:
     """What a folder of predictions answers, finished or not.
 
     Args:
-        meta: metadata fields of the images.
+        planned: columns of the source: those of an image, its metadata and its labels.
 
     Raises:
         ConfigError: its images have other metadata fields.
     """
+    meta, labelled = meta_fields(planned), _labelled(planned)
     schema = pa.schema([*image_fields(meta), pa.field("failure", pa.string())])
     parts = [_with_answer(schema.empty_table(), "", pa.nulls(0, pa.string()))]
     n_rows: dict[str, int] = {}
+    labels_of_file: dict[str, list[str]] = {}
     for name in list_parts(output_uri, IMAGES):
         with parquet.open_parquet(storage.join(output_uri, name)) as file:
             there = meta_fields(file.schema_arrow)
-        if there != list(meta):
+            labels_of_file[name] = _labelled(file.schema_arrow)
+        if there != meta:
             raise ConfigError(
                 f"append: the source has the columns {', '.join(meta) or 'none'}, the predictions "
                 f"in {output_uri} {', '.join(there) or 'none'}"
             )
-        rows = parquet.read_table(storage.join(output_uri, name), schema.names)
+        columns = [*schema.names, *map(label_column, labels_of_file[name])]
+        rows = parquet.read_table(storage.join(output_uri, name), columns)
         n_rows[name] = rows.num_rows
         version_N = read_versions(output_uri, name, rows["image_id"])
         parts.append(_with_answer(rows, name, version_N))
-    rows = pa.concat_tables(parts)
+    labelled = list(dict.fromkeys([*labelled, *itertools.chain(*labels_of_file.values())]))
+    lacking = [name for name, heads in labels_of_file.items() if set(heads) < set(labelled)]
+    names = [*parts[0].column_names, *map(label_column, labelled)]
+    rows = pa.concat_tables(with_label_columns(part, labelled).select(names) for part in parts)
     event_N, events = factorize(rows["capture_event_id"])
     file_N = np.repeat(np.arange(len(parts)), [part.num_rows for part in parts])
     newest_E = np.zeros(len(events), np.int64)
     np.maximum.at(newest_E, event_N, file_N)  # files come in the order of their numbers
     valid_N = newest_E[event_N] == file_N
-    return Answered(output_uri, rows.filter(pa.array(valid_N)), n_rows)
+    return Answered(
+        output_uri, rows.filter(pa.array(valid_N)), n_rows, labelled, frozenset(lacking)
+    )
+
+
+def _labelled(schema: pa.Schema) -> list[str]:
+    names = [name for name in schema.names if name.startswith(LABEL_PREFIX)]
+    return [name.removeprefix(LABEL_PREFIX) for name in names]
 
 
 def _with_answer(rows: pa.Table, file: str, version_N: pa.Array) -> pa.Table:
@@ -102,6 +128,8 @@ class Growth:
     """Events of which files that are there have answers that are no longer valid."""
     n_new: int
     n_replaced: int
+    n_relabelled: int
+    """Images whose labels have changed."""
     n_gone: int
     """Images that the source no longer names, or whose files are no longer there; their answers
     are kept."""
@@ -115,9 +143,10 @@ class Growth:
         )
 
     def __str__(self) -> str:
+        relabelled = f", {self.n_relabelled:,} with other labels" if self.n_relabelled else ""
         return (
             f"{self.n_new:,} new images, {self.n_replaced:,} replaced, {self.n_gone:,} gone "
-            "(their answers are kept)"
+            f"(their answers are kept){relabelled}"
         )
 
     @property
@@ -132,11 +161,13 @@ class Growth:
 def plan_growth(answered: Answered, rows: pa.Table, version_N: pa.Array) -> Growth:
     """Compare the images of the source with those that have an answer.
 
+    An event whose labels have changed changes, but the answers for its images are kept.
+
     Args:
         rows: of the source; rows of an event are neighbours.
         version_N: of each row's file, as it is now.
     """
-    there = answered.rows
+    there, rows = answered.rows, with_label_columns(rows, answered.labelled)
     own_N = pc.index_in(rows["image_id"], value_set=there["image_id"].combine_chunks())
     of_file_N = pc.index_in(rows["image_uri"], value_set=there["image_uri"].combine_chunks())
     answer_N = pc.coalesce(own_N, of_file_N)  # an image may have come into another event
@@ -150,14 +181,18 @@ def plan_growth(answered: Answered, rows: pa.Table, version_N: pa.Array) -> Grow
     for field in image_fields(meta_fields(there.schema)):
         if field.name not in _OF_EVENT:
             is_same &= _equal(there[field.name].take(own_N), rows[field.name])
+    has_labels = np.ones(rows.num_rows, bool)
+    for name in map(label_column, answered.labelled):
+        has_labels &= _equal(there[name].take(answer_N), rows[name])
+    in_lacking = pc.is_in(there[ANSWER_FILE], value_set=pa.array(answered.lacking, pa.string()))
     is_named = pc.is_in(there["image_uri"], value_set=rows["image_uri"].combine_chunks())
     has_row = pc.is_in(there["image_id"], value_set=rows["image_id"].combine_chunks())
     has_moved = pc.and_(is_named, pc.invert(has_row))
     changed = pc.unique(
         pa.chunked_array(
             [
-                *rows["capture_event_id"].filter(pa.array(~is_same)).chunks,
-                *there["capture_event_id"].filter(has_moved).chunks,
+                *rows["capture_event_id"].filter(pa.array(~(is_same & has_labels))).chunks,
+                *there["capture_event_id"].filter(pc.or_(has_moved, in_lacking)).chunks,
             ],
             pa.string(),
         )
@@ -177,6 +212,7 @@ def plan_growth(answered: Answered, rows: pa.Table, version_N: pa.Array) -> Grow
         changed,
         n_new=int((~is_known).sum()),
         n_replaced=int((is_known & ~is_current & ~is_retried).sum()),
+        n_relabelled=int((is_known & ~has_labels).sum()),
         n_gone=gone.num_rows + int(is_away.sum()),
     )
 

@@ -1,29 +1,38 @@
 """The work of one unit of `ctc predict`: decode, score, and answer per image and per event."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.files import parquet, storage
-from ctc_ray.models.bundle import Bundle, load_bundle
-from ctc_ray.models.classifier import predict_probs
+from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
 from ctc_ray.runs.units import Unit, read_unit
-from ctc_ray.schemas import Failure
+from ctc_ray.schemas import (
+    Failure,
+    conform,
+    labelled_heads,
+    meta_fields,
+    prediction_schema,
+)
 from ctc_ray.stages.predict.answer_files import (
+    ABOUT_KEY,
     EVENTS,
     VERSIONS,
     part_name,
     part_number,
     read_versions,
 )
+from ctc_ray.stages.predict.export_files import parts_of_unit
 from ctc_ray.stages.predict.sources import (
     VERSION,
     DecodedBatch,
@@ -36,22 +45,34 @@ ANSWER_FILE, ANSWER_ROW = "_answer_file", "_answer_row"
 """Columns of a plan: the file below the output, and the row there, that has an image's answer."""
 
 
+Score = Callable[[npt.NDArray[np.uint8]], Mapping[str, npt.NDArray[np.float32]]]
+"""Images (B, S, S, 3) of the network's own size -> head -> probabilities (B, K)."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a worker knows of the model."""
+
+    labels: LabelSpace
+    image_size: int
+    keep_aspect: bool
+    is_stack: bool
+    onnx_uri: str | None
+    """The network for ONNX Runtime; None: PyTorch computes it."""
+
+
 @dataclass(frozen=True)
 class UnitScorer:
     """Makes workers that hold the model; can be pickled."""
 
     config: PredictConfig
+    about: str
+    """What every file of answers says of itself."""
+    network: Network
 
     def make_worker(self, n_threads: int) -> UnitWorker:
         """A worker that decodes and, on CPUs, scores with this many threads."""
-        on_gpu = self.config.gpu_per_worker > 0
-        if not on_gpu:
-            # Threads score whole batches: with one thread per batch the bits are the same on any
-            # number of CPUs.
-            torch.set_num_threads(1)
-        bundle = load_bundle(self.config.bundle_uri, device="cuda" if on_gpu else "cpu")
-        bundle = bundle.uncalibrated() if self.config.uncalibrated else bundle
-        return _Scorer(self.config, bundle, n_threads, on_gpu)
+        return _Scorer(self.config, self.about, self.network, n_threads)
 
 
 @dataclass(frozen=True)
@@ -59,9 +80,24 @@ class _Scorer:
     """A worker of `ctc predict`."""
 
     config: PredictConfig
-    bundle: Bundle
+    about: str
+    network: Network
     n_threads: int
-    on_gpu: bool
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU computes the network."""
+        return self.config.gpu_per_worker > 0
+
+    @cached_property
+    def score(self) -> Score:
+        """What computes the network, made when it is needed: some processes only write answers."""
+        if self.network.onnx_uri is None:
+            return _by_torch(self.config, on_gpu=self.on_gpu)
+        from ctc_ray.models.onnx_scorer import OnnxScorer
+
+        content = storage.read_bytes(self.network.onnx_uri)
+        return OnnxScorer(content, self.network.labels).predict_probs
 
     def read(self, unit: Unit) -> pa.Table:
         """The planned rows."""
@@ -82,24 +118,28 @@ class _Scorer:
         batches = decode_batches(
             self.config,
             rows,
-            image_size=self.bundle.image_size,
-            keep_aspect=self.bundle.keep_aspect,
-            is_stack=self.bundle.is_stack,
+            image_size=self.network.image_size,
+            keep_aspect=self.network.keep_aspect,
+            is_stack=self.network.is_stack,
             n_threads=self.n_threads,
         )
+        score = partial(self._score, self.score)
         n_threads = 1 if self.on_gpu else self.n_threads
-        return pa.concat_tables(map_ahead(self._score, batches, n_threads=n_threads))
+        return pa.concat_tables(map_ahead(score, batches, n_threads=n_threads))
 
-    def _score(self, batch: DecodedBatch) -> pa.Table:
+    def _score(self, score: Score, batch: DecodedBatch) -> pa.Table:
         probs = {
             head: np.repeat(probs_MK, batch.n_rows_M, axis=0)
-            for head, probs_MK in predict_probs(self.bundle, batch.pixels_MSSC).items()
+            for head, probs_MK in score(batch.pixels_MSSC).items()
         }
-        scored = score_rows(batch.rows, self.bundle.label_space, probs)
+        scored = score_rows(batch.rows, self.network.labels, probs)
         return scored.append_column(VERSION, batch.rows[VERSION])
 
     def _with_former_answers(self, rows: pa.Table) -> pa.Table:
-        """The rows with the answers that `ANSWER_FILE` and `ANSWER_ROW` say."""
+        """The rows with the answers that `ANSWER_FILE` and `ANSWER_ROW` say.
+
+        All else, such as places, times and labels, is what the source says now.
+        """
         planned = rows.select(image_columns(rows))
         parts, numbers = [], []
         for name in pc.unique(rows[ANSWER_FILE]).to_pylist():
@@ -110,30 +150,48 @@ class _Scorer:
             parts.append(there.append_column(VERSION, version_N).take(chosen))
             numbers.append(np.flatnonzero(is_here.to_numpy()))
         order = np.argsort(np.concatenate(numbers))
-        answers = pa.concat_tables(parts).take(pa.array(order))
-        for name in planned.column_names:  # what the source says may have changed
-            at = answers.column_names.index(name)
-            answers = answers.set_column(at, answers.schema.field(at), planned[name])
-        return answers
+        answers = pa.concat_tables(parts, promote_options="default").take(pa.array(order))
+        columns = dict(zip(answers.column_names, answers.columns, strict=True))
+        columns |= dict(zip(planned.column_names, planned.columns, strict=True))
+        heads, meta = self.network.labels.heads, meta_fields(planned.schema)
+        schema = prediction_schema(heads, meta, labelled_heads(planned.schema, heads))
+        found = conform(pa.table(columns), schema, where="predictions")
+        return found.append_column(VERSION, answers[VERSION])
 
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
         """Predictions of images that all have this failure."""
         failures = pa.array([failure.value] * rows.num_rows, pa.string())
         versions = versions_now(self.config, rows)
         rows = rows.select(image_columns(rows)).append_column("failure", failures)
-        labels = self.bundle.label_space
-        none = {head: np.zeros((0, labels.n_classes(head)), np.float32) for head in labels.heads}
-        return score_rows(rows, labels, none).append_column(VERSION, versions)
+        labels = self.network.labels
+        return score_rows(rows, labels, labels.no_probs()).append_column(VERSION, versions)
 
     def output(self, unit: Unit, answers: pa.Table) -> UnitOutput:
-        """A file of images, one of events, and one of the versions of the images' files."""
-        labels, number = self.bundle.label_space, part_number(unit.name)
-        images = answers.drop_columns([VERSION])
+        """A file of images, one of events, one of the files' versions, and parts of exports."""
+        labels, number = self.network.labels, part_number(unit.name)
+        about = {ABOUT_KEY: self.about}
+        images = answers.drop_columns([VERSION]).replace_schema_metadata(about)
         events = aggregate_by_event(images, labels, method=self.config.aggregation)
+        events = events.replace_schema_metadata(about)
         versions = answers.select(["image_id", VERSION]).rename_columns(["image_id", "version"])
         files = {
+            **parts_of_unit(self.config.export, number, images, events, labels),
             part_name(EVENTS, number): parquet.table_bytes(events),
             part_name(VERSIONS, number): parquet.table_bytes(versions),
             unit.name: parquet.table_bytes(images),
         }
         return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
+
+
+def _by_torch(config: PredictConfig, *, on_gpu: bool) -> Score:
+    import torch  # takes seconds and 400 MB, which ONNX Runtime does not need
+
+    from ctc_ray.models.bundle import load_bundle
+    from ctc_ray.models.classifier import predict_probs
+
+    if not on_gpu:
+        # Threads score whole batches: with one thread per batch the bits are the same on any number
+        # of CPUs.
+        torch.set_num_threads(1)
+    bundle = load_bundle(config.bundle_uri, device="cuda" if on_gpu else "cpu")
+    return partial(predict_probs, bundle.uncalibrated() if config.uncalibrated else bundle)

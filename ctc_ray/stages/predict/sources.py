@@ -4,9 +4,10 @@ Rows to plan by, and the decoded batches of a unit.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from ctc_ray.columns.event_runs import IMAGES_PER_STACK, cut_at_starts, cut_by_events, run_starts
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
-from ctc_ray.errors import ConfigError
+from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import parquet, storage
 from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_for
 from ctc_ray.files.prefetch import FileContent, prefetch_files
@@ -25,8 +26,19 @@ from ctc_ray.images.resize import to_input
 from ctc_ray.images.stacking import stack_frames
 from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
+from ctc_ray.labels import LabelSpace
+from ctc_ray.observations import head_names
 from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
-from ctc_ray.schemas import Failure, conform, image_fields, meta_fields
+from ctc_ray.schemas import (
+    Failure,
+    conform,
+    image_fields,
+    label_column,
+    labelled_heads,
+    meta_fields,
+    planned_schema,
+)
+from ctc_ray.selection.labelling import agreed_labels
 from ctc_ray.stages.create_inventory.image_folder import digest_of_corrections, read_image_folder
 
 _HEADERS_AT_ONCE = 32  # files of which only the beginning is read
@@ -40,29 +52,68 @@ class Source:
     """What is to be answered, and what was found while it was read."""
 
     rows: pa.Table
-    """The images, an event's images as neighbours."""
+    """The images, an event's images as neighbours, with the labels that the source gives."""
     empty_events: pa.Table | None = None
-    """Events of a csv that name no image: id, location and metadata."""
+    """Events of a csv that name no image: id, location, metadata and labels."""
     findings: Findings = field(default_factory=Findings)
+    n_ambiguous: Mapping[str, int] = field(default_factory=dict)
+    """Head -> events with several labels, which count as not labelled."""
 
 
-def read_source(config: PredictConfig) -> Source:
+def read_source(config: PredictConfig, labels: LabelSpace) -> Source:
     """The images and events to answer for.
+
+    Args:
+        labels: of the model; labels of its heads are read, whatever their classes.
 
     Raises:
         ConfigError: there is no image.
+        LabelError: `head_columns` names a head that the model does not have.
     """
     if config.dataset_uri is not None:
-        return Source(_shard_rows(config.dataset_uri, config.split))
+        return Source(_shard_rows(config.dataset_uri, config.split, labels.heads))
     if config.inventory_uri is not None:
-        meta = read_manifest(config.inventory_uri, "inventory").meta
-        columns = [field.name for field in image_fields(meta)]
-        return Source(_image_rows(parquet.read_folder(config.inventory_uri, columns)))
+        return _inventory_rows(config.inventory_uri, labels.heads)
     if config.csv_uri is not None:
-        found = read_csv(config.csv_uri, _csv_columns(config))
+        found = read_csv(config.csv_uri, _csv_columns(config, labels))
     else:
         found = read_image_folder(config, config.images_uri or "", n_threads=_HEADERS_AT_ONCE)
-    return Source(_image_rows(found.table), found.empty_events, found.findings)
+    rows, n_ambiguous = _labelled(found.table, labels.heads)
+    empty, n_of_empty = _labelled(found.empty_events, labels.heads)
+    n_ambiguous = {head: n + n_of_empty[head] for head, n in n_ambiguous.items()}
+    return Source(_image_rows(rows, labels.heads), empty, found.findings, n_ambiguous)
+
+
+def _inventory_rows(inventory_uri: str, heads: Sequence[str]) -> Source:
+    manifest = read_manifest(inventory_uri, "inventory")
+    columns = [field.name for field in image_fields(manifest.meta)]
+    columns += ["observations"] if set(heads) & set(manifest.heads) else []
+    parts, n_ambiguous = [], Counter[str]()
+    for uri in parquet.list_tables(inventory_uri):
+        rows, n_of_part = _labelled(parquet.read_table(uri, columns), heads)
+        parts.append(rows)
+        n_ambiguous.update(n_of_part)
+    return Source(_image_rows(pa.concat_tables(parts), heads), n_ambiguous=n_ambiguous)
+
+
+def _labelled(table: pa.Table, heads: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
+    """Labels of the heads instead of `observations`; head -> events with several labels.
+
+    Args:
+        table: images, or events without images.
+    """
+    n_ambiguous: dict[str, int] = {}
+    if "observations" not in table.column_names:
+        return table, n_ambiguous
+    observations, table = table["observations"], table.drop_columns("observations")
+    known = head_names(observations.type)
+    for head in (head for head in heads if head in known):
+        labels, several = agreed_labels(observations, head)
+        table = table.append_column(label_column(head), labels)
+        if "image_index" in table.column_names:
+            several &= pc.equal(table["image_index"], 0).to_numpy()
+        n_ambiguous[head] = int(several.sum())
+    return table, n_ambiguous
 
 
 def require_images(config: PredictConfig, rows: pa.Table) -> None:
@@ -82,24 +133,32 @@ def require_images(config: PredictConfig, rows: pa.Table) -> None:
         )
 
 
-def _image_rows(table: pa.Table) -> pa.Table:
+def _image_rows(table: pa.Table, heads: Sequence[str]) -> pa.Table:
     if table.num_rows == 0:
         raise ConfigError("there is no image to predict")
-    return conform(table, pa.schema(image_fields(meta_fields(table.schema))), where="predict")
+    schema = planned_schema(labelled_heads(table.schema, heads), meta_fields(table.schema))
+    return conform(table, schema, where="predict")
 
 
-def _csv_columns(config: PredictConfig) -> CsvColumns:
-    used = {config.event_column, *config.image_columns, *config.path_columns}
-    return CsvColumns(
+def _csv_columns(config: PredictConfig, labels: LabelSpace) -> CsvColumns:
+    roles = CsvColumns(
         event_column=config.event_column or "",
         image_columns=config.image_columns,
         path_columns=config.path_columns,
+        head_columns=config.head_columns,
         strip_prefix=config.strip_prefix,
-        meta_columns=tuple(n for n in column_names(config.csv_uri or "") if n not in used),
     )
+    unknown = [head for head in roles.heads if head not in labels.heads]
+    if unknown:
+        raise LabelError(
+            f"--head-columns: {unknown[0]!r} is no head of the model, whose heads are "
+            f"{', '.join(labels.heads)}; a column of another name: {labels.heads[0]}=column"
+        )
+    others = [name for name in column_names(config.csv_uri or "") if name not in roles.names()]
+    return replace(roles, meta_columns=tuple(others))
 
 
-def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
+def _shard_rows(dataset_uri: str, split: str | None, heads: Sequence[str]) -> pa.Table:
     """The rows of the shards without their images, and the shard that holds each image."""
     manifest = read_manifest(dataset_uri, "dataset")
     splits = sorted({shard.split for shard in manifest.shards})
@@ -107,7 +166,9 @@ def _shard_rows(dataset_uri: str, split: str | None) -> pa.Table:
         raise ConfigError(
             f"split: {dataset_uri} has no split {split!r}; splits are {', '.join(splits)}"
         )
-    schema = pa.schema([*image_fields(manifest.meta), pa.field("failure", pa.string())])
+    labelled = [head for head in heads if head in manifest.heads]
+    planned = planned_schema(labelled, manifest.meta)
+    schema = pa.schema([*planned, pa.field("failure", pa.string())])
     parts = []
     for shard in manifest.shards:
         if split in (None, shard.split):
@@ -196,7 +257,7 @@ def decode_batches(
     is_stack: bool,
     n_threads: int,
 ) -> Iterator[DecodedBatch]:
-    """Batches of `batch_size` rows in their order. A batch of stacks holds whole events."""
+    """Batches of `images_at_once` rows in their order. A batch of stacks holds whole events."""
 
     def decode(file: FileContent) -> tuple[npt.NDArray[np.uint8] | Failure, str | None]:
         if isinstance(file.raw, Failure):
@@ -212,9 +273,9 @@ def decode_batches(
 
     images = map_ahead(decode, read_images_of(config, rows), n_threads=n_threads)
     cuts = (
-        cut_by_events(rows["capture_event_id"], config.batch_size)
+        cut_by_events(rows["capture_event_id"], config.images_at_once)
         if is_stack
-        else cut_at_starts(np.arange(rows.num_rows), rows.num_rows, config.batch_size)
+        else cut_at_starts(np.arange(rows.num_rows), rows.num_rows, config.images_at_once)
     )
     for start, stop in cuts:
         part = rows.slice(start, stop - start)

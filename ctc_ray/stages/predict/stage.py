@@ -5,25 +5,22 @@ every run, so the answers are equal to the last bit, whichever worker gives them
 
 in:  a bundle, and images (a folder, a csv, an INVENTORY, or the SHARDs of a dataset)
 out: PREDICTION as images/part-NNNNN.parquet, EVENT_PREDICTION as events/part-NNNNN.parquet,
-     predictions.csv and predictions.json on request, _versions/part-NNNNN.parquet (of the files
-     that were read), _failures.parquet, _findings.parquet, _manifest.json
+     metrics.json where the images are labelled, files of --export, _versions/part-NNNNN.parquet
+     (of the files that were read), _failures.parquet, _findings.parquet, _manifest.json
 """
 
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, assert_never
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.console.progress import Progress
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
-from ctc_ray.models.bundle import bundle_fingerprint, load_bundle
+from ctc_ray.models.bundle import load_bundle
 from ctc_ray.predictions.events import without_images
-from ctc_ray.predictions.writers.camera_trap_classifier import csv_chunks, json_chunks
 from ctc_ray.runs.claim import claimed
 from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import (
@@ -37,11 +34,20 @@ from ctc_ray.runs.failures import (
 from ctc_ray.runs.manifest import MADE_BY, Manifest, is_complete, read_manifest
 from ctc_ray.runs.output_folder import Run, is_begun, open_run, replace_work, work_of
 from ctc_ray.runs.units import Unit, missing_units, write_plan
-from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE, meta_fields, pred_column
+from ctc_ray.schemas import (
+    FAILURES_FILE,
+    FINDINGS_FILE,
+    labelled_heads,
+    meta_fields,
+)
 from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
 from ctc_ray.stages.predict import answer_files, append
 from ctc_ray.stages.predict import sources as source
-from ctc_ray.stages.predict.answer_files import EVENTS, IMAGES, part_name, part_number
+from ctc_ray.stages.predict.about import AnsweringModel, describe_model
+from ctc_ray.stages.predict.answer_files import ABOUT_KEY, EVENTS, IMAGES, part_name, part_number
+from ctc_ray.stages.predict.counts import count_events, write_metrics
+from ctc_ray.stages.predict.engine import network_of
+from ctc_ray.stages.predict.export_files import write_exports
 from ctc_ray.stages.predict.growth import plan_growth, read_answered
 from ctc_ray.stages.predict.scoring import UnitScorer
 
@@ -59,15 +65,13 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
     bundle = load_bundle(config.bundle_uri)  # what is damaged is reported now, not by every worker
     if config.append:
         bundle.require_single_images("--append")
-    found = source.read_source(config)
+    model = describe_model(config, bundle)
+    found = source.read_source(config, model.labels)
     rows = found.rows
-    inputs = {
-        config.bundle_uri: bundle_fingerprint(config.bundle_uri),
-        **source.fingerprints(config, rows),
-    }
+    inputs = {config.bundle_uri: model.record.fingerprint, **source.fingerprints(config, rows)}
     fields = {**config.result_fields(), "inputs": inputs}
     if config.append and is_begun(config.output_uri):
-        return _append(config, found, bundle.label_space, fields, executor)
+        return _append(config, found, model, fields, executor)
     if not config.overwrite:
         append.require_unchanged(config, fields, rows)
     if config.overwrite or not is_complete(config.output_uri):
@@ -78,16 +82,19 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         if isinstance(run, Manifest):
             return run
         units = write_plan(config.output_uri, IMAGES, rows, config.images_per_unit)
-        _run_missing(config, run, units, executor)
-        _write_empty_events(config, bundle.label_space, found.empty_events, number=len(units))
-        manifest = _manifest(config, found, bundle.label_space, inputs, n_images=rows.num_rows)
+        _run_missing(config, model, run, units, executor, n_images=rows.num_rows)
+        labelled = labelled_heads(rows.schema, model.labels.heads)
+        if found.empty_events is not None:
+            empty = without_images(found.empty_events, model.labels, labelled=labelled)
+            _write_empty_events(config, model, empty, number=len(units))
+        manifest = _manifest(config, found, model, inputs, n_images=rows.num_rows)
         return _finish(config, run, manifest, units)
 
 
 def _append(
     config: PredictConfig,
     found: source.Source,
-    labels: LabelSpace,
+    model: AnsweringModel,
     fields: Mapping[str, Any],
     executor: Executor | None,
 ) -> Manifest:
@@ -97,7 +104,7 @@ def _append(
         append.require_same_settings(
             uri, work_of(uri, "predictions") or {}, fields, bundle_uri=config.bundle_uri
         )
-        answered = read_answered(uri, meta_fields(found.rows.schema))
+        answered = read_answered(uri, found.rows.schema)
         versions = source.versions_now(config, found.rows)
         growth = plan_growth(answered, found.rows, versions)
         is_current = work_of(uri, "predictions") == fields
@@ -111,20 +118,26 @@ def _append(
             require_gpus(config.gpu_per_worker)
         run = Run(uri, claim)
         new = append.begin(growth, inputs, images_per_unit=config.images_per_unit)
-        _run_missing(config, run, new, executor)
+        _run_missing(config, model, run, new, executor, n_images=found.rows.num_rows)
         units = [*append.drop_former_answers(growth), *new]
         units.sort(key=lambda unit: part_number(unit.name))
         answer_files.delete_left_behind(uri)
-        _replace_empty_events(config, labels, found.empty_events, units)
+        former, names = answer_files.read_empty_events(uri)
+        empty = [
+            without_images(events, model.labels, labelled=answered.labelled)
+            for events in (found.empty_events, former)
+            if events is not None
+        ]
+        _replace_empty_events(config, model, empty, names, units)
         replace_work(uri, "predictions", fields)
-        manifest = _manifest(config, found, labels, inputs, n_images=growth.n_images)
+        manifest = _manifest(config, found, model, inputs, n_images=growth.n_images)
         return _finish(config, run, manifest, units)
 
 
 def _manifest(
     config: PredictConfig,
     found: source.Source,
-    labels: LabelSpace,
+    model: AnsweringModel,
     inputs: Mapping[str, str],
     *,
     n_images: int,
@@ -132,14 +145,17 @@ def _manifest(
     """The manifest without what is counted in the files; the table of findings is written."""
     findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
     parquet.write_table(findings_uri, found.findings.table())
+    ambiguous = {head: n for head, n in found.n_ambiguous.items() if n}
     return Manifest(
         kind="predictions",
         config=config.result_fields(),
         inputs=dict(inputs),
         rows_in=n_images,
-        classes=labels.to_json(),
+        classes=model.labels.to_json(),
+        model=model.record,
         meta=meta_fields(found.rows.schema),
         findings=dict(found.findings.counts),
+        summary={"events with several labels": ambiguous} if ambiguous else {},
     )
 
 
@@ -153,52 +169,72 @@ def _absolute(config: PredictConfig) -> PredictConfig:
 
 
 def _run_missing(
-    config: PredictConfig, run: Run, units: list[Unit], executor: Executor | None
+    config: PredictConfig,
+    model: AnsweringModel,
+    run: Run,
+    units: list[Unit],
+    executor: Executor | None,
+    *,
+    n_images: int,
 ) -> None:
+    """Do the units that have no answers.
+
+    Args:
+        n_images: of the source, those that have an answer included.
+    """
     n_rows = sum(unit.n_rows for unit in units)
     missing = missing_units(config.output_uri, units)
     progress = Progress("predict", n_rows)
     progress.skip(n_rows - sum(unit.n_rows for unit in missing))
     logger.info("predict: %d images in %d units", n_rows, len(units))
+    if not missing:
+        return
+    network = network_of(config, model.bundle, n_images=n_images)
     job = Job(
         config.output_uri,
         run.claim,
-        UnitScorer(config).make_worker,
+        UnitScorer(config, model.about, network).make_worker,
         keeps_workers=True,
         n_workers=config.workers,
         gpus_per_worker=config.gpu_per_worker,
     )
-    executor = executor or choose_executor(missing, gpus=config.gpu_per_worker)
+    executor = executor or choose_executor(missing, gpus=config.gpu_per_worker, keeps_workers=True)
     run_units(executor, missing, job, report=progress.add)
     progress.finish()
 
 
 def _write_empty_events(
-    config: PredictConfig, labels: LabelSpace, events: pa.Table | None, *, number: int
+    config: PredictConfig, model: AnsweringModel, events: pa.Table, *, number: int
 ) -> None:
     """Answer, in a file behind those of the units, for events that name no image."""
-    if events is not None and events.num_rows:
+    if events.num_rows:
         logger.warning("%d events name no image: no prediction", events.num_rows)
         uri = storage.join(config.output_uri, part_name(EVENTS, number))
-        parquet.write_table(uri, without_images(events, labels))
+        parquet.write_table(uri, events.replace_schema_metadata({ABOUT_KEY: model.about}))
 
 
 def _replace_empty_events(
-    config: PredictConfig, labels: LabelSpace, events: pa.Table | None, units: list[Unit]
+    config: PredictConfig,
+    model: AnsweringModel,
+    found: list[pa.Table],
+    former: list[str],
+    units: list[Unit],
 ) -> None:
-    """Answer for the events without images of this source, and of those before it."""
+    """Answer for the events without images of this source, and of those before it.
+
+    Args:
+        found: their predictions. Of an event that is in several tables, the first is valid.
+        former: the files that hold predictions of such events.
+    """
     uri, number = config.output_uri, 1 + max(part_number(unit.name) for unit in units)
-    former, names = answer_files.read_empty_events(uri)
-    found = [] if events is None else [without_images(events, labels)]
-    if former is not None:
-        if events is not None:
-            ids = events["capture_event_id"].combine_chunks()
-            former = former.filter(pc.invert(pc.is_in(former["capture_event_id"], value_set=ids)))
-        found.append(former)
     if found:
-        together = answer_files.without_events_of_images(uri, pa.concat_tables(found))
-        _write_empty_events(config, labels, together, number=number)
-    for name in names:
+        together = pa.concat_tables(found)
+        ids = together["capture_event_id"].to_pylist()
+        first = dict(zip(reversed(ids), reversed(range(len(ids))), strict=True))
+        together = together.take(pa.array(sorted(first.values()), pa.int64()))
+        together = answer_files.without_events_of_images(uri, together)
+        _write_empty_events(config, model, together, number=number)
+    for name in former:
         if name != part_name(EVENTS, number):
             storage.delete_file(storage.join(uri, name))
 
@@ -214,62 +250,18 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
     require_all_rows(config.output_uri, n_rows, manifest.rows_in)
     first = first_missing(table, config.image_root_uri)
     check_failures(failures_uri, failures, n_rows, config.max_failure_fraction, first_missing=first)
-    _write_exports(config, labels, manifest.meta, units)
-    n_events, predicted = _count_events(config, labels)
+    with parquet.open_parquet(storage.join(config.output_uri, units[0].name)) as file:
+        schema = file.schema_arrow
+    write_exports(config.output_uri, units, config.export, labels, schema)
+    events = count_events(config.output_uri, labels)
+    measured = write_metrics(config.output_uri, labels, labelled_heads(schema, labels.heads))
     finished = manifest.model_copy(
         update={
             "rows_out": n_rows,
             "failures": failures,
-            "summary": {"events": n_events, **predicted},
+            "summary": {**events, **manifest.summary, **measured},
         }
     )
     run.finish(finished)
-    logger.info("wrote %d images, %d events to %s", n_rows, n_events, config.output_uri)
+    logger.info("wrote %d images, %d events to %s", n_rows, events["events"], config.output_uri)
     return finished
-
-
-def _write_exports(
-    config: PredictConfig, labels: LabelSpace, meta: Sequence[str], units: list[Unit]
-) -> None:
-    for kind in config.export:
-        parts = _parts(config, units)
-        match kind:
-            case "csv":
-                chunks = csv_chunks(parts, labels, meta)
-            case "json":
-                chunks = json_chunks(parts, labels, meta)
-            case _:
-                assert_never(kind)
-        storage.write_chunks(storage.join(config.output_uri, f"predictions.{kind}"), chunks)
-
-
-def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """The image and event rows of each unit, and of the events that name no image."""
-    images = None
-    for unit in units:
-        images = parquet.read_table(storage.join(config.output_uri, unit.name))
-        events = part_name(EVENTS, part_number(unit.name))
-        yield images, parquet.read_table(storage.join(config.output_uri, events))
-    empty, _ = answer_files.read_empty_events(config.output_uri)
-    if images is not None and empty is not None:
-        yield images.slice(0, 0), empty
-
-
-def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[str, Any]]:
-    """Number of events, and per head how many were given each class."""
-    columns = [pred_column(head) for head in labels.heads]
-    n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
-    for uri in parquet.list_tables(storage.join(config.output_uri, EVENTS)):
-        events = parquet.read_table(uri, columns)
-        n_events += events.num_rows
-        for head in labels.heads:
-            for row in pc.value_counts(events[pred_column(head)]).to_pylist():
-                given[head][row["values"]] += row["counts"]
-    predicted = {
-        f"events predicted as {head}": [
-            {"class": name or "(no usable image)", "events": n}
-            for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
-        ]
-        for head, counts in given.items()
-    }
-    return n_events, predicted

@@ -89,4 +89,5 @@ def _checkpoints(output_uri: str) -> list[str]:
     folder = storage.join(output_uri, WORK_FOLDER, _FOLDER)
     uris = storage.list_files(folder) if storage.is_folder(folder) else ()
     found = [(_NAME.fullmatch(uri.rpartition("/")[2]), uri) for uri in uris]
-    return [uri for _, uri in sorted((m.groups(), uri) for m, uri in found if m is not None)]
+    known = [(tuple(map(int, match.groups())), uri) for match, uri in found if match is not None]
+    return [uri for _, uri in sorted(known)]

@@ -1,7 +1,6 @@
 import csv
 import io
 import json
-from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
-from ctc_ray.predictions.writers.camera_trap_classifier import csv_chunks, json_chunks
+from ctc_ray.predictions.writers.exports import exports
 from ctc_ray.schemas import image_fields
 
 LABELS = LabelSpace({"species": ("cat", "dog"), "count": ("1", "10", "2")})
@@ -60,8 +59,9 @@ def part(events: dict = EVENTS, method: str = "mean", meta=META) -> tuple[pa.Tab
     return images, aggregate_by_event(images, LABELS, method=method)
 
 
-def text(chunks: Callable, *parts: tuple[pa.Table, pa.Table], meta=META) -> str:
-    return b"".join(chunks(iter(parts), LABELS, meta)).decode()
+def text(kind: str, *parts: tuple[pa.Table, pa.Table], meta=META) -> str:
+    (export,) = exports([kind], LABELS, meta, ())
+    return b"".join(export.whole(export.part(*one) for one in parts)).decode()
 
 
 def read_csv(content: str) -> list[dict[str, str]]:
@@ -89,11 +89,11 @@ JSON_TIE = (
 
 
 def test_csv_is_byte_for_byte_the_originals():
-    assert text(csv_chunks, part()) == CSV_MEAN
+    assert text("csv", part()) == CSV_MEAN
 
 
 def test_json_is_byte_for_byte_the_originals():
-    assert text(json_chunks, part({"tie": EVENTS["tie"]})) == JSON_TIE
+    assert text("json", part({"tie": EVENTS["tie"]})) == JSON_TIE
 
 
 @pytest.mark.real_data
@@ -101,15 +101,15 @@ def test_json_is_byte_for_byte_the_originals():
 def test_both_files_equal_what_the_original_program_wrote(shared_data, method):
     goldens = json.loads((shared_data.parent / "reference" / "goldens.json").read_text())
     golden = goldens["predictions_output"]
-    assert text(csv_chunks, part(method=method)) == golden[f"csv_{method}"]
-    assert text(json_chunks, part(method=method)) == golden[f"json_{method}"]
+    assert text("csv", part(method=method)) == golden[f"csv_{method}"]
+    assert text("json", part(method=method)) == golden[f"json_{method}"]
 
 
 ALL_FAILED = {"gone": ([("x.jpg", None, None), ("y.jpg", None, None)], ("S1", "2"))}
 
 
 def test_an_event_whose_images_all_failed_has_a_csv_line_per_head():
-    lines = read_csv(text(csv_chunks, part(ALL_FAILED)))
+    lines = read_csv(text("csv", part(ALL_FAILED)))
     assert [line["label"] for line in lines] == ["species", "count"]
     for line in lines:
         assert line["prediction_top"] == line["confidence_top"] == ""
@@ -118,7 +118,7 @@ def test_an_event_whose_images_all_failed_has_a_csv_line_per_head():
 
 
 def test_an_event_whose_images_all_failed_has_a_json_entry_without_top():
-    entry = json.loads(text(json_chunks, part(ALL_FAILED)))["gone"]
+    entry = json.loads(text("json", part(ALL_FAILED)))["gone"]
     assert entry["images"] == [
         {"path": "x.jpg", "predictions": {}},
         {"path": "y.jpg", "predictions": {}},
@@ -132,38 +132,36 @@ def test_an_event_without_images_has_its_lines():
     empty = events.set_column(1, events.schema.field(1), none)
     assert empty.column_names[1] == "n_images"
     parts = [part(), (images.slice(0, 0), empty)]
-    assert json.loads(text(json_chunks, *parts))["gone"]["images"] == []
-    assert [line["id"] for line in read_csv(text(csv_chunks, *parts))][-2:] == ["gone", "gone"]
+    assert json.loads(text("json", *parts))["gone"]["images"] == []
+    assert [line["id"] for line in read_csv(text("csv", *parts))][-2:] == ["gone", "gone"]
 
 
 def test_without_events_the_files_are_valid():
     header = '"id","label","prediction_top","confidence_top","predictions_all","site","n"\r\n'
     none = part({})
-    assert text(csv_chunks) == text(csv_chunks, none) == header
-    assert text(json_chunks) == text(json_chunks, none) == "{}"
+    assert text("csv") == text("csv", none) == header
+    assert text("json") == text("json", none) == "{}"
 
 
 def test_without_metadata_there_are_no_columns_and_no_meta_data_entry():
     bare = part(EVENTS, meta=())
-    assert text(csv_chunks, bare, meta=()).splitlines()[0].endswith('"predictions_all"')
-    assert "meta_data" not in json.loads(text(json_chunks, bare, meta=()))["ev1"]
+    assert text("csv", bare, meta=()).splitlines()[0].endswith('"predictions_all"')
+    assert "meta_data" not in json.loads(text("json", bare, meta=()))["ev1"]
 
 
 def test_metadata_columns_come_in_the_order_asked_for():
-    assert text(csv_chunks, part(), meta=("n", "site")).splitlines()[0].endswith('"n","site"')
+    assert text("csv", part(), meta=("n", "site")).splitlines()[0].endswith('"n","site"')
 
 
-@pytest.mark.parametrize("chunks", [csv_chunks, json_chunks])
-def test_cutting_into_parts_does_not_change_the_file(chunks):
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_cutting_into_parts_does_not_change_the_file(kind):
     names = list(EVENTS)
     parts = [part({name: EVENTS[name]}) for name in names]
-    assert (
-        text(chunks, *parts) == text(chunks, parts[0], part({}), parts[1]) == text(chunks, part())
-    )
+    assert text(kind, *parts) == text(kind, parts[0], part({}), parts[1]) == text(kind, part())
 
 
-@pytest.mark.parametrize("chunks", [csv_chunks, json_chunks])
-def test_parts_are_read_one_at_a_time(chunks):
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_parts_are_read_one_at_a_time(kind):
     read = []
 
     def parts():
@@ -171,7 +169,8 @@ def test_parts_are_read_one_at_a_time(chunks):
             read.append(name)
             yield part({name: EVENTS[name]})
 
-    stream = chunks(parts(), LABELS, META)
+    (export,) = exports([kind], LABELS, META, ())
+    stream = export.whole(export.part(*one) for one in parts())
     while len(read) < 1:
         next(stream)
     assert read == ["ev1"]
@@ -182,7 +181,7 @@ def test_parts_are_read_one_at_a_time(chunks):
 def test_images_of_other_events_are_refused():
     images, events = part()
     with pytest.raises(SchemaError, match="do not belong to the event rows"):
-        text(json_chunks, (images.slice(0, 3), events))
+        text("json", (images.slice(0, 3), events))
 
 
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
@@ -193,11 +192,11 @@ names = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 def test_any_id_and_metadata_are_read_back(ids, site):
     one = [("é\\\"'.jpg", [0.25, 0.75], [1, 0, 0])]
     rows = part(dict.fromkeys(ids, (one, (site, "1"))))
-    entries = json.loads(text(json_chunks, rows))
+    entries = json.loads(text("json", rows))
     assert list(entries) == ids
     assert all(entry["meta_data"]["site"] == site for entry in entries.values())
     assert all(entry["images"][0]["path"] == one[0][0] for entry in entries.values())
-    lines = read_csv(text(csv_chunks, rows))
+    lines = read_csv(text("csv", rows))
     assert [unescaped(line["id"]) for line in lines[::2]] == list(map(unescaped, ids))
     assert all(unescaped(line["site"]) == unescaped(site) for line in lines)
 
@@ -210,9 +209,7 @@ def test_a_metadata_field_called_like_another_column_is_kept():
     meta = ("label", "id", "meta_label", "site")
     one = [("a.jpg", [0.25, 0.75], [1, 0, 0])]
     rows = part({"e1": (one, ("=1", "x", "y", "s"))}, meta=meta)
-    (header, first, _) = csv.reader(
-        io.StringIO(b"".join(csv_chunks([rows], LABELS, meta)).decode(), newline="")
-    )
+    (header, first, _) = csv.reader(io.StringIO(text("csv", rows, meta=meta), newline=""))
     assert len(set(header)) == len(header)
     assert header[5:] == ["meta_label", "meta_id", "meta_meta_label", "site"]
     assert first[5:] == ["'=1", "x", "y", "s"]

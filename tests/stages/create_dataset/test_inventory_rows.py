@@ -1,6 +1,7 @@
 """Rows of an inventory by their number, whatever parts and row groups they lie in."""
 
 import tempfile
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from ctc_ray.errors import IncompleteDataError
 from ctc_ray.files import parquet, storage
+from ctc_ray.runs.layout import part_stem
 from ctc_ray.runs.manifest import MANIFEST_NAME, Manifest
 from ctc_ray.stages.create_dataset.inventory_rows import find_rows, read_columns
 
@@ -71,3 +73,14 @@ def test_a_location_has_one_number_whatever_parts_it_lies_in(locations, rows_per
     names = table["location_id"].chunk(0).dictionary.to_pylist()
     assert names == sorted({place for place in expected if place is not None})
     assert table["capture_event_id"].to_pylist() == [f"e{k:04d}" for k in range(first)]
+
+
+def test_rows_keep_their_numbers_in_an_inventory_of_more_than_99_999_files(tmp_path: Path) -> None:
+    """A row is found by its number, which counts the files in the order of their names."""
+    folder = str(tmp_path)
+    for number in (99_998, 99_999, 100_000, 100_001):
+        rows = pa.table({"image_uri": [f"{number}/{k}.jpg" for k in range(2)]})
+        parquet.write_table(storage.join(folder, f"{part_stem(number)}.parquet"), rows)
+    Manifest(kind="inventory", config={}).write(folder)
+    found = find_rows(folder).read(np.arange(8), ["image_uri"])["image_uri"].to_pylist()
+    assert found == [f"{number}/{k}.jpg" for number in range(99_998, 100_002) for k in range(2)]

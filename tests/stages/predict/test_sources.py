@@ -9,9 +9,12 @@ from ctc_ray.config.inventory import ImagesInventoryConfig
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet, storage
+from ctc_ray.labels import LabelSpace
 from ctc_ray.schemas import Failure, meta_fields
 from ctc_ray.stages.create_inventory import stage as create_inventory
 from ctc_ray.stages.predict import sources as source
+
+LABELS = LabelSpace({"species": ("red",)})
 
 
 def config(**fields: object) -> PredictConfig:
@@ -20,7 +23,7 @@ def config(**fields: object) -> PredictConfig:
 
 def test_images_of_a_dataset_come_from_its_shards(dataset: Path) -> None:
     where = config(dataset_uri=str(dataset))
-    rows = source.read_source(where).rows
+    rows = source.read_source(where, LABELS).rows
     shards = parquet.read_folder(str(dataset), ["image_id", "jpeg", "failure"])
     want = dict(zip(shards["image_id"].to_pylist(), shards["jpeg"].to_pylist(), strict=True))
     got = list(source.read_images_of(where, rows))
@@ -30,28 +33,32 @@ def test_images_of_a_dataset_come_from_its_shards(dataset: Path) -> None:
 
 
 def test_plan_columns_stay_out_of_the_predictions(dataset: Path) -> None:
-    rows = source.read_source(config(dataset_uri=str(dataset))).rows
+    rows = source.read_source(config(dataset_uri=str(dataset)), LABELS).rows
     assert not {"_shard", "failure"} & set(source.image_columns(rows))
 
 
 def test_fingerprint_of_a_folder_changes_with_its_files(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"1")
     where = config(images_uri=str(tmp_path))
-    before = source.fingerprints(where, source.read_source(where).rows)
+    before = source.fingerprints(where, source.read_source(where, LABELS).rows)
     (tmp_path / "b.jpg").write_bytes(b"1")
-    assert source.fingerprints(where, source.read_source(where).rows) != before
+    assert source.fingerprints(where, source.read_source(where, LABELS).rows) != before
 
 
 def test_all_other_columns_of_a_csv_are_carried_along(photos: Path) -> None:
     columns = ("image1", "image2", "image3")
     where = config(csv_uri=str(photos / "events.csv"), event_column="event", image_columns=columns)
-    assert meta_fields(source.read_source(where).rows.schema) == ["species", "count", "site"]
+    assert meta_fields(source.read_source(where, LABELS).rows.schema) == [
+        "species",
+        "count",
+        "site",
+    ]
 
 
 def test_source_without_any_image_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigError):
-        source.read_source(config(images_uri=str(tmp_path / "empty")))
+        source.read_source(config(images_uri=str(tmp_path / "empty")), LABELS)
 
 
 def test_fingerprint_of_a_csv_is_that_of_its_bytes(photos: Path) -> None:
@@ -82,7 +89,7 @@ def test_a_folder_is_read_as_create_inventory_reads_it(tmp_path: Path) -> None:
     manifest = create_inventory.run(inventory_config)
     want = parquet.read_folder(str(tmp_path / "inventory"))
 
-    found = source.read_source(config(images_uri=str(root), **fields))
+    found = source.read_source(config(images_uri=str(root), **fields), LABELS)
 
     assert found.rows.num_rows == 4  # two files by two names
     assert found.rows.equals(want.select(found.rows.column_names))
@@ -98,7 +105,7 @@ def test_bursts_of_a_folder_are_events_of_their_camera(tmp_path: Path) -> None:
     for name in ("A/1.jpg", "A/2.jpg", "B/1.jpg"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(taken_at(photograph("red", seed=1), "2021:04:11 20:43:09"))
-    rows = source.read_source(config(images_uri=str(tmp_path))).rows
+    rows = source.read_source(config(images_uri=str(tmp_path)), LABELS).rows
     assert rows["n_images"].to_pylist().count(2) == 2
     assert set(rows["deployment_id"].to_pylist()) == {"A", "B"}
 
@@ -111,6 +118,6 @@ def test_the_card_of_a_hybrid_camera_is_its_six_photographs(
     shutil.copytree(shared_data.parent / "cases" / "06-folder-with-videos-and-loops" / "root", root)
     (root / "camA" / "parent").symlink_to(root)
     (root / "gone").symlink_to(tmp_path / "nowhere")
-    rows = source.read_source(config(images_uri=str(root))).rows
+    rows = source.read_source(config(images_uri=str(root)), LABELS).rows
     names = [Path(uri).name for uri in rows["image_uri"].to_pylist()]
     assert sorted(names) == sorted([*(f"IMG_000{k}.JPG" for k in range(6)), "zero.JPG"])

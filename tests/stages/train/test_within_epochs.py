@@ -11,6 +11,7 @@ from builders import train_config
 from gloo_training import Part, trained
 
 from ctc_ray.files import parquet
+from ctc_ray.stages.train.checkpoints import read_checkpoint
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -53,3 +54,11 @@ def test_another_number_of_workers_reads_the_rest_of_the_epoch_once(
         assert (Counter(found["read"][epoch]) - images).total() <= 1 + 2
     n_labelled = found["history"][0]["train_n_species"]
     assert n_labelled == len(found["read"]["0"])
+
+
+def test_the_newest_state_is_the_last_one_whatever_the_number_of_updates(tmp_path: Path) -> None:
+    folder = tmp_path / "_work" / "checkpoints"
+    folder.mkdir(parents=True)
+    for number in (9_999_999, 10_000_000):
+        (folder / f"epoch-00001-update-{number:07d}.pt").write_bytes(b"%d" % number)
+    assert read_checkpoint(str(tmp_path)) == b"10000000"

@@ -1,0 +1,140 @@
+"""ONNX Runtime beside PyTorch: the same answers, in workers that need no torch."""
+
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from builders import AtMost, StoppedError, bytes_below, untrained_bundle
+
+from ctc_ray.config.prediction import PredictConfig
+from ctc_ray.errors import ConfigError
+from ctc_ray.files import parquet
+from ctc_ray.models import exporters
+from ctc_ray.models.bundle import load_bundle
+from ctc_ray.runs.executor import InProcess
+from ctc_ray.stages.predict import engine
+from ctc_ray.stages.predict import stage as predict
+from ctc_ray.stages.predict.scoring import UnitScorer
+
+Make = Callable[..., PredictConfig]
+
+
+@pytest.fixture
+def make(bundle: Path, photos: Path, inventory: Path, tmp_path: Path) -> Make:
+    """Configurations of 48 drawn photographs in units of 10 and batches of 4."""
+
+    def config(name: str, **fields: Any) -> PredictConfig:
+        values = {
+            "bundle_uri": str(bundle),
+            "output_uri": str(tmp_path / name),
+            "inventory_uri": str(inventory),
+            "image_root_uri": str(photos),
+            "batch_size": 4,
+            "images_per_unit": 10,
+            "max_failure_fraction": 1.0,
+            **fields,
+        }
+        return PredictConfig.model_validate(values)
+
+    return config
+
+
+def run(config: PredictConfig, n_threads: int = 1) -> Path:
+    predict.run(config, executor=InProcess(n_threads))
+    return Path(config.output_uri)
+
+
+def require_alike(one: Path, other: Path) -> None:
+    """All but the last digits of scores is equal."""
+    for folder in ("images", "events"):
+        a, b = (parquet.read_folder(str(path / folder)) for path in (one, other))
+        assert a.schema.names == b.schema.names
+        for name in a.schema.names:
+            if name.startswith("score_"):
+                assert a[name].null_count == b[name].null_count
+                apart = np.abs(a[name].drop_null().to_numpy() - b[name].drop_null().to_numpy())
+                assert apart.max() <= 1e-5
+            elif name.startswith("probs_"):
+                flat = (x[name].combine_chunks().flatten().to_numpy() for x in (a, b))
+                np.testing.assert_allclose(*flat, atol=1e-5)
+            else:
+                assert a[name] == b[name], name
+
+
+@pytest.mark.parametrize("uncalibrated", [True, False])
+def test_both_engines_give_the_same_answers(make: Make, *, uncalibrated: bool) -> None:
+    one = run(make("torch", engine="torch", uncalibrated=uncalibrated))
+    other = run(make("onnx", engine="onnx", uncalibrated=uncalibrated))
+    assert bytes_below(one / "images") != bytes_below(other / "images")
+    require_alike(one, other)
+
+
+def test_threads_batches_and_a_resumed_run_change_nothing(make: Make) -> None:
+    whole = bytes_below(run(make("whole", engine="onnx")) / "images")
+    assert bytes_below(run(make("threads", engine="onnx"), n_threads=3) / "images") == whole
+    cut = make("cut", engine="onnx")
+    with pytest.raises(StoppedError):
+        predict.run(cut, executor=AtMost(2))
+    assert bytes_below(run(cut) / "images") == whole
+    require_alike(run(make("one", engine="onnx", batch_size=1)), run(make("whole", engine="onnx")))
+
+
+@pytest.mark.parametrize(("many", "used"), [(48, True), (49, False)])
+def test_onnx_is_used_for_many_images_also_where_a_run_is_resumed(
+    make: Make, monkeypatch: pytest.MonkeyPatch, many: int, *, used: bool
+) -> None:
+    monkeypatch.setattr(engine, "MANY_IMAGES", many)
+    by = {name: run(make(name, engine=name)) / "images" for name in ("onnx", "torch")}
+    config = make("auto")
+    with pytest.raises(StoppedError):
+        predict.run(config, executor=AtMost(2))
+    images = run(config) / "images"
+    assert bytes_below(images) == bytes_below(by["onnx" if used else "torch"])
+
+
+def test_a_network_that_onnx_cannot_compute_is_computed_by_torch(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: object) -> bytes:
+        raise RuntimeError("no such operator: foo\nmuch more")
+
+    monkeypatch.setattr(engine, "MANY_IMAGES", 1)
+    monkeypatch.setattr(exporters, "export_onnx_at_own_size", fail)
+    images = run(make("auto")) / "images"
+    assert "ONNX Runtime cannot compute this network, PyTorch does: no such operator" in caplog.text
+    assert bytes_below(images) == bytes_below(run(make("torch", engine="torch")) / "images")
+    with pytest.raises(ConfigError, match=r"--engine onnx: no such operator: foo; use --engine"):
+        run(make("onnx", engine="onnx"))
+
+
+def test_a_network_that_onnx_computes_otherwise_is_refused(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = load_bundle(str(untrained_bundle(tmp_path / "other")))
+    content = exporters.export_onnx_at_own_size(other)
+    monkeypatch.setattr(exporters, "export_onnx_at_own_size", lambda _: content)
+    with pytest.raises(ConfigError, match=r"--engine onnx: scores of \w+ are 0\.\d+ apart"):
+        run(make("onnx", engine="onnx"))
+
+
+def test_a_worker_of_onnx_runtime_loads_no_torch(make: Make, tmp_path: Path) -> None:
+    """It is a process of its own on Ray."""
+    config = make("out", engine="onnx")
+    network = engine.network_of(config, load_bundle(config.bundle_uri), n_images=1)
+    assert network.onnx_uri is not None
+    code = (
+        "import pickle, sys; worker = pickle.load(sys.stdin.buffer).make_worker(1);"
+        "print(type(worker).__name__, *sorted({'torch', 'timm', 'ray'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        input=pickle.dumps(UnitScorer(config, "", network)),
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout.decode().split() == ["_Scorer"]
