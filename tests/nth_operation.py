@@ -75,7 +75,7 @@ def predict_config(inputs: Path, out: Path) -> PredictConfig:
         output_uri=str(out),
         inventory_uri=str(inputs / "inventory"),
         image_root_uri=str(inputs / "photos"),
-        export=("csv", "json"),
+        export=("table", "json"),
         images_per_unit=6,
         max_failure_fraction=1.0,
     )

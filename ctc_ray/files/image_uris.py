@@ -83,7 +83,7 @@ def require_reachable(
         return
     if may_be_missing and not all(answer is Failure.UNREADABLE for answer in answers):
         return
-    first = next((uri for uri in located if isinstance(uri, str)), uris[0])
+    first = next((uri for uri in located if not isinstance(uri, Failure)), uris[0])
     what = f"none of {len(uris)} images that were looked for "
     if all(one is Failure.NOT_ALLOWED for one in answers):
         raise ConfigError(

@@ -81,6 +81,14 @@ def test_a_wrong_root_is_told_with_the_first_path_that_was_tried(
     assert "max-failure" not in str(e.value)
 
 
+def test_the_first_image_that_was_tried_is_named_beside_images_that_were_not(
+    tmp_path: Path,
+) -> None:
+    uris = ["https://example.org/a.jpg", "b.jpg", "c.jpg"]
+    with pytest.raises(ConfigError, match=rf"first {tmp_path}/b.jpg: is --image-root-uri"):
+        require_reachable(uris, root_uri=str(tmp_path), allow=(), n_rows=9)
+
+
 @pytest.mark.s3
 def test_a_wrong_prefix_of_a_bucket_is_told_too(s3_bucket_uri: str) -> None:
     storage.write_bytes(f"{s3_bucket_uri}/photos/a.jpg", b"1")

@@ -89,9 +89,8 @@ def _warn_of_unknown(heads: dict[str, dict[str, Any]]) -> None:
         if unknown:
             more = ", …" if len(unknown) > _NAMED else ""
             logger.warning(
-                "%s: %d labels are no class of the model, and not in the metrics: %s%s",
+                "%s: events with labels that are no class of the model (not in the metrics): %s%s",
                 head,
-                metrics["n_unknown_label"],
                 ", ".join(f"{name} {n}" for name, n in unknown[:_NAMED]),
                 more,
             )

@@ -94,7 +94,8 @@ def test_metrics_are_those_of_the_predictions_in_the_files(
     assert counted == [19, 1, 2, 2]
     assert species["unknown_labels"] == {"wolf": 1, "lynx": 1}
     assert metrics["images"]["species"]["unknown_labels"] == {"wolf": 3, "lynx": 3}
-    assert "species: 2 labels are no class of the model, and not in the metrics" in caplog.text
+    assert "species: events with labels that are no class of the model" in caplog.text
+    assert "wolf 1, lynx 1" in caplog.text
 
 
 def test_the_summary_shows_accuracy_and_classes_per_image_and_per_event(

@@ -49,7 +49,7 @@ def predictions(
 ) -> Path:
     folder = tmp_path_factory.mktemp("predictions") / "predictions"
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
-    run(config(bundle, folder, export=("csv", "json"), **inputs))
+    run(config(bundle, folder, export=("table", "csv", "json"), **inputs))
     return folder
 
 
@@ -111,7 +111,7 @@ def test_workers_on_ray_write_the_bytes_that_this_process_writes(
     tmp_path: Path,
 ) -> None:
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
-    made = config(bundle, tmp_path / "out", export=("csv", "json"), workers=2, **inputs)
+    made = config(bundle, tmp_path / "out", export=("table", "csv", "json"), workers=2, **inputs)
     predict.run(made, executor=RayExecutor())
     assert bytes_below(tmp_path / "out") == bytes_below(predictions)
 
@@ -120,7 +120,7 @@ def test_run_that_lost_a_unit_ends_with_the_same_bytes(
     predictions: Path, bundle: Path, photos: Path, inventory: Path, tmp_path: Path
 ) -> None:
     inputs = {"inventory_uri": str(inventory), "image_root_uri": str(photos)}
-    again = config(bundle, tmp_path / "out", export=("csv", "json"), **inputs)
+    again = config(bundle, tmp_path / "out", export=("table", "csv", "json"), **inputs)
     run(again)
     (tmp_path / "out" / "_manifest.json").unlink()
     (tmp_path / "out" / "images" / "part-00002.parquet").unlink()
@@ -202,7 +202,7 @@ def test_every_event_of_a_csv_is_answered_and_what_was_found_is_counted(
             event_column="id",
             image_columns=("a", "b"),
             image_root_uri=str(photos),
-            export=("csv", "json"),
+            export=("table", "csv", "json"),
         )
     )
     events = parquet.read_folder(str(tmp_path / "out" / "events")).to_pylist()
