@@ -71,6 +71,20 @@ def probs_column(head: str) -> str:
     return f"probs_{head}"
 
 
+def margin_column(head: str) -> str:
+    """Column of a head's margin in events: the score minus the probability of the second class."""
+    return f"margin_{head}"
+
+
+def top_column(head: str) -> str:
+    """Column of a head's best classes in events, the best first; it stands in for `probs_`."""
+    return f"top_{head}"
+
+
+TOP_CLASS = pa.struct([pa.field("class", pa.string()), pa.field("score", pa.float32())])
+"""One of the best classes of an event, and its probability."""
+
+
 _IMAGE_FIELDS = (
     pa.field("image_id", pa.string(), nullable=False),  # hash of event and uri, 32 hex digits
     pa.field("image_uri", pa.string(), nullable=False),  # as the source names it
@@ -165,14 +179,30 @@ def shard_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
 
 
 def _head_fields(heads: Sequence[str]) -> list[pa.Field]:
-    fields = []
-    for head in heads:
-        fields += [
+    return [
+        field
+        for head in heads
+        for field in (
             pa.field(pred_column(head), pa.string()),
             pa.field(score_column(head), pa.float32()),
             pa.field(probs_column(head), pa.list_(pa.float32())),
-        ]
-    return fields
+        )
+    ]
+
+
+def _event_head_fields(heads: Sequence[str], *, is_top: bool) -> list[pa.Field]:
+    return [
+        field
+        for head in heads
+        for field in (
+            pa.field(pred_column(head), pa.string()),
+            pa.field(score_column(head), pa.float32()),
+            pa.field(margin_column(head), pa.float32()),
+            pa.field(top_column(head), pa.list_(TOP_CLASS))
+            if is_top
+            else pa.field(probs_column(head), pa.list_(pa.float32())),
+        )
+    ]
 
 
 def prediction_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
@@ -180,8 +210,21 @@ def prediction_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Sche
     return pa.schema([*image_fields(meta), pa.field("failure", pa.string()), *_head_fields(heads)])
 
 
-def event_prediction_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
-    """Predictions per capture event; the heads' columns are null where all its images failed."""
+def scored_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> pa.Schema:
+    """The columns of PREDICTION that predictions per capture event are made of."""
+    dropped = {"image_id", "image_uri", "image_index", "n_images"}
+    dropped |= {of(head) for head in heads for of in (pred_column, score_column)}
+    return pa.schema(field for field in prediction_schema(heads, meta) if field.name not in dropped)
+
+
+def event_prediction_schema(
+    heads: Sequence[str], meta: Sequence[str] = (), *, is_top: bool = False
+) -> pa.Schema:
+    """Predictions per capture event; the heads' columns are null where all its images failed.
+
+    Args:
+        is_top: each head has its best classes only, instead of all probabilities.
+    """
     return pa.schema(
         [
             pa.field("capture_event_id", pa.string(), nullable=False),
@@ -191,7 +234,7 @@ def event_prediction_schema(heads: Sequence[str], meta: Sequence[str] = ()) -> p
             pa.field("deployment_id", pa.string()),
             pa.field("captured_at", pa.timestamp("us")),  # time of the event's first dated image
             *(pa.field(meta_column(field), pa.string()) for field in meta),
-            *_head_fields(heads),
+            *_event_head_fields(heads, is_top=is_top),
         ]
     )
 

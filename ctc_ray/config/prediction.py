@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from ctc_ray.config.aggregation import CombiningConfig
 from ctc_ray.config.base import Shown, StageConfig
-from ctc_ray.config.choices import Aggregation, ExportFormat, ModelFormat
+from ctc_ray.config.choices import ExportFormat, ModelFormat
 from ctc_ray.config.image_reading import ReadingConfig
 from ctc_ray.config.image_tree import EventConfig, TreeConfig
 from ctc_ray.config.keys import option_name
@@ -21,7 +22,7 @@ _OF_FOLDERS = (
 )
 
 
-class PredictConfig(TreeConfig, ReadingConfig):
+class PredictConfig(CombiningConfig, TreeConfig, ReadingConfig):
     """Predict the classes of every image and every capture event."""
 
     example: ClassVar[str] = """\
@@ -73,9 +74,6 @@ ctc predict --bundle-uri model --output-uri predictions \\
     uncalibrated: bool = False
     """Give the scores of the network as they are. Otherwise they are probabilities as far as the
     validation split of the training could tell (one temperature per head)."""
-    aggregation: Aggregation = "mean"
-    """How the probabilities of a capture event are computed from those of its images: their mean,
-    their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
     export: tuple[ExportFormat, ...] = ()
     """Also write the event predictions as predictions.csv or predictions.json, in the formats of
     camera-trap-classifier."""
@@ -107,8 +105,6 @@ ctc predict --bundle-uri model --output-uri predictions \\
             )
         if self.csv_uri is None and (self.path_columns or self.strip_prefix is not None):
             raise ValueError("--path-columns and --strip-prefix need --csv-uri")
-        if self.append and self.overwrite:
-            raise ValueError("--append keeps what --overwrite deletes: give one of them")
         if self.split is not None and self.dataset_uri is None:
             raise ValueError("--split needs --dataset-uri")
         if self.images_uri is None:
@@ -116,6 +112,14 @@ ctc predict --bundle-uri model --output-uri predictions \\
             given = [n for n in _OF_FOLDERS if getattr(self, n) != fields[n].default]
             if given:
                 raise ValueError(f"{option_name(given[0])} needs --images-uri")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_that_excludes_another(self) -> Self:
+        if self.append and self.overwrite:
+            raise ValueError("--append keeps what --overwrite deletes: give one of them")
+        if self.top_k is not None and self.export:
+            raise ValueError("--export writes all probabilities, --top-k only some: give one")
         return self
 
 

@@ -129,7 +129,13 @@ class _Scorer:
         """A file of images, one of events, and one of the versions of the images' files."""
         labels, number = self.bundle.label_space, part_number(unit.name)
         images = answers.drop_columns([VERSION])
-        events = aggregate_by_event(images, labels, method=self.config.aggregation)
+        events = aggregate_by_event(
+            images,
+            labels,
+            method=self.config.aggregation,
+            renormalize=self.config.renormalize,
+            top_k=self.config.top_k,
+        )
         versions = answers.select(["image_id", VERSION]).rename_columns(["image_id", "version"])
         files = {
             part_name(EVENTS, number): parquet.table_bytes(events),

@@ -10,7 +10,6 @@ out: PREDICTION as images/part-NNNNN.parquet, EVENT_PREDICTION as events/part-NN
 """
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, assert_never
 
@@ -22,6 +21,7 @@ from ctc_ray.console.progress import Progress
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import bundle_fingerprint, load_bundle
+from ctc_ray.predictions.event_counts import count_events
 from ctc_ray.predictions.events import without_images
 from ctc_ray.predictions.writers.camera_trap_classifier import csv_chunks, json_chunks
 from ctc_ray.runs.claim import claimed
@@ -37,7 +37,7 @@ from ctc_ray.runs.failures import (
 from ctc_ray.runs.manifest import MADE_BY, Manifest, is_complete, read_manifest
 from ctc_ray.runs.output_folder import Run, is_begun, open_run, replace_work, work_of
 from ctc_ray.runs.units import Unit, missing_units, write_plan
-from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE, meta_fields, pred_column
+from ctc_ray.schemas import FAILURES_FILE, FINDINGS_FILE, meta_fields
 from ctc_ray.stages.cluster.in_process_or_ray import choose_executor, require_gpus
 from ctc_ray.stages.predict import answer_files, append
 from ctc_ray.stages.predict import sources as source
@@ -180,7 +180,8 @@ def _write_empty_events(
     if events is not None and events.num_rows:
         logger.warning("%d events name no image: no prediction", events.num_rows)
         uri = storage.join(config.output_uri, part_name(EVENTS, number))
-        parquet.write_table(uri, without_images(events, labels))
+        is_top = config.top_k is not None
+        parquet.write_table(uri, without_images(events, labels, is_top=is_top))
 
 
 def _replace_empty_events(
@@ -189,7 +190,8 @@ def _replace_empty_events(
     """Answer for the events without images of this source, and of those before it."""
     uri, number = config.output_uri, 1 + max(part_number(unit.name) for unit in units)
     former, names = answer_files.read_empty_events(uri)
-    found = [] if events is None else [without_images(events, labels)]
+    is_top = config.top_k is not None
+    found = [] if events is None else [without_images(events, labels, is_top=is_top)]
     if former is not None:
         if events is not None:
             ids = events["capture_event_id"].combine_chunks()
@@ -215,16 +217,16 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
     first = first_missing(table, config.image_root_uri)
     check_failures(failures_uri, failures, n_rows, config.max_failure_fraction, first_missing=first)
     _write_exports(config, labels, manifest.meta, units)
-    n_events, predicted = _count_events(config, labels)
+    counts = count_events(parquet.list_tables(storage.join(config.output_uri, EVENTS)), labels)
     finished = manifest.model_copy(
         update={
             "rows_out": n_rows,
             "failures": failures,
-            "summary": {"events": n_events, **predicted},
+            "summary": {"events": counts.n_events, **counts.tables()},
         }
     )
     run.finish(finished)
-    logger.info("wrote %d images, %d events to %s", n_rows, n_events, config.output_uri)
+    logger.info("wrote %d images, %d events to %s", n_rows, counts.n_events, config.output_uri)
     return finished
 
 
@@ -253,23 +255,3 @@ def _parts(config: PredictConfig, units: list[Unit]) -> Iterator[tuple[pa.Table,
     empty, _ = answer_files.read_empty_events(config.output_uri)
     if images is not None and empty is not None:
         yield images.slice(0, 0), empty
-
-
-def _count_events(config: PredictConfig, labels: LabelSpace) -> tuple[int, dict[str, Any]]:
-    """Number of events, and per head how many were given each class."""
-    columns = [pred_column(head) for head in labels.heads]
-    n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
-    for uri in parquet.list_tables(storage.join(config.output_uri, EVENTS)):
-        events = parquet.read_table(uri, columns)
-        n_events += events.num_rows
-        for head in labels.heads:
-            for row in pc.value_counts(events[pred_column(head)]).to_pylist():
-                given[head][row["values"]] += row["counts"]
-    predicted = {
-        f"events predicted as {head}": [
-            {"class": name or "(no usable image)", "events": n}
-            for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
-        ]
-        for head, counts in given.items()
-    }
-    return n_events, predicted
