@@ -26,6 +26,18 @@ class Encodings:
     """Columns by whose bounds readers skip row groups; None: all."""
 
 
+def float_list_encodings(schema: pa.Schema) -> Encodings:
+    """For tables with lists of numbers of which hardly two are equal."""
+    lists = [
+        field.name
+        for field in schema
+        if pa.types.is_list(field.type) and pa.types.is_floating(field.type.value_type)
+    ]
+    leaves = [leaf for name in lists for leaf in _leaves(schema.field(name))]
+    others = [name for name in schema.names if name not in lists]
+    return Encodings(no_dictionary=leaves, statistics=others)
+
+
 def write_table(
     uri: str,
     table: pa.Table,
@@ -200,14 +212,18 @@ def write_batches(uri: str, batches: Sequence[pa.Table]) -> None:
     columns are numbers, or codes of a dictionary, compression would take five times as long as the
     rest, for half of a few bytes a row.
     """
+    storage.write_bytes(uri, batches_bytes(batches, batches[0].schema))
+
+
+def batches_bytes(batches: Sequence[pa.Table], schema: pa.Schema) -> pa.Buffer:
+    """The content of a file of `write_batches`; there may be no table."""
     sink = pa.BufferOutputStream()
-    schema = batches[0].schema
     is_short = all(pa.types.is_primitive(t) or pa.types.is_dictionary(t) for t in schema.types)
     options = pa.ipc.IpcWriteOptions(compression=None if is_short else "lz4")
     with pa.ipc.new_file(sink, schema, options=options) as writer:
         for batch in batches:
             writer.write_table(batch.combine_chunks())
-    storage.write_bytes(uri, sink.getvalue())
+    return sink.getvalue()
 
 
 def read_batch(uri: str, index: int) -> pa.Table:
