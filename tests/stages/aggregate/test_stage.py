@@ -1,5 +1,5 @@
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from ctc_ray.inventory.sources.gap_events import group_by_gap
 from ctc_ray.predictions.events import aggregate_by_event, without_images
 from ctc_ray.runs.executor import InProcess, InThreads
 from ctc_ray.runs.manifest import Manifest, read_manifest
+from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import FINDINGS_FILE, inventory_schema
 from ctc_ray.stages.aggregate import stage as aggregate
+from ctc_ray.stages.aggregate.ray_shuffle import RayShuffle
 from ctc_ray.stages.show import stage as show
 
 N_EVENTS = 300
@@ -351,3 +353,53 @@ def test_another_method_needs_another_folder(predictions: Path, tmp_path: Path) 
         aggregate.run(config)
     aggregate.run(config.replaced(overwrite=True))
     assert read_manifest(str(tmp_path / "out")).config["aggregation"] == "max"
+
+
+@pytest.fixture
+def shuffled_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """This process believes to be on a cluster; how many parts each shuffle of Ray has."""
+    shuffle, n_parts = RayShuffle.run, list[int]()
+
+    def run(self: RayShuffle, units: Sequence[Unit], parts: Sequence[Unit]) -> Iterator[int]:
+        n_parts.append(len(parts))
+        return shuffle(self, units, parts)
+
+    monkeypatch.setattr(RayShuffle, "run", run)
+    monkeypatch.setattr(aggregate, "is_on_cluster", lambda: True)
+    return n_parts
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize(
+    ("fields", "n_shuffles"),
+    # 4 days are so few parts that they do not wait for Ray Data
+    [({}, 0), ({"by": ["location", "day"]}, 1), ({"by": ["day"]}, 0)],
+)
+def test_a_cluster_writes_the_bytes_that_this_process_writes(
+    local_ray: None,
+    predictions: Path,
+    tmp_path: Path,
+    fields: dict[str, Any],
+    n_shuffles: int,
+    shuffled_parts: list[int],
+) -> None:
+    """Where events have images in several files, that is Ray Data's shuffle."""
+    run(predictions, tmp_path / "here", executor=InThreads(), **fields)
+    run(predictions, tmp_path / "there", **fields)
+    assert bytes_below(tmp_path / "there") == bytes_below(tmp_path / "here")
+    assert len(shuffled_parts) == n_shuffles
+
+
+@pytest.mark.ray
+def test_a_shuffle_of_ray_that_was_stopped_does_the_other_parts(
+    local_ray: None, predictions: Path, tmp_path: Path, shuffled_parts: list[int]
+) -> None:
+    whole, out = tmp_path / "here", tmp_path / "out"
+    run(predictions, whole, executor=InThreads(), by=["location", "day"])
+    run(predictions, out, by=["location", "day"])
+    (out / "_manifest.json").unlink()
+    for path in sorted((out / "events").iterdir())[-7:]:
+        path.unlink()
+    run(predictions, out, by=["location", "day"])
+    assert bytes_below(out) == bytes_below(whole)
+    assert shuffled_parts[0] > shuffled_parts[1] == 7
