@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from ctc_ray.columns.arrays import TEXT
 from ctc_ray.columns.event_runs import run_starts_of_codes
 from ctc_ray.columns.factorize import factorize
-from ctc_ray.columns.hashing import hash_text, repeated_images
+from ctc_ray.columns.hashing import hash_text, repeated_hashes, repeated_images
 
 _UNKNOWN, _JOINER, _ESCAPE = "?", "|", "\\"
 
@@ -48,8 +48,10 @@ def without_repeated(
         events: index of each image's event, ascending.
         image_uris: of the N predictions.
     """
-    uris = image_uris.take(pa.array(rows))
-    repeated = repeated_images(events, uris, hash_text(uris))
+    hashes = hash_text(image_uris)[rows]
+    if len(repeated_hashes(hashes)) == 0:
+        return Regrouped(rows, events, event_ids)
+    repeated = repeated_images(events, image_uris.take(pa.array(rows)), hashes)
     kept = np.delete(np.arange(len(rows)), repeated)
     return Regrouped(rows[kept], events[kept], event_ids, n_repeated=len(repeated))
 
@@ -63,7 +65,7 @@ def group_by_values(
     backslash in front where they are in a value.
 
     Args:
-        values: text per field, N values each.
+        values: text per field, N values each; fastest where dictionary-encoded.
         captured_at: timestamp[us]; null is unknown, and comes last.
     """
     codes, names = {}, {}

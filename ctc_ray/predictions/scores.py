@@ -194,17 +194,22 @@ def probs_matrix(rows: pa.Table, label_space: LabelSpace, head: str) -> npt.NDAr
     return flat.reshape(-1, n_classes)
 
 
-def with_fixed_lists(rows: pa.Table, label_space: LabelSpace) -> pa.Table:
-    """The rows with probabilities as lists of fixed size, of which Arrow takes rows 4 times faster.
+def take_fixed(rows: pa.Table, label_space: LabelSpace, index: pa.Array) -> pa.Table:
+    """The rows at these indices, probabilities as lists of fixed size; a null index is a null row.
+
+    Arrow takes rows of such lists 4 times faster than of others.
 
     Raises:
         SchemaError: the predictions have another number of classes.
     """
-    fixed = {
-        probs_column(head): pa.list_(pa.float32(), label_space.n_classes(head))
-        for head in label_space.heads
-    }
-    schema = pa.schema(
-        [field.with_type(fixed.get(field.name, field.type)) for field in rows.schema]
-    )
-    return conform(rows, schema, where="predictions")
+    heads = {probs_column(head): head for head in label_space.heads}
+    columns = {}
+    for name in rows.column_names:
+        if name not in heads:
+            columns[name] = rows[name].take(index)
+            continue
+        probs_MK = probs_matrix(rows, label_space, heads[name])
+        has_probs_N = rows[name].is_valid().to_numpy()
+        lists_M = pa.FixedSizeListArray.from_arrays(pa.array(probs_MK.ravel()), probs_MK.shape[1])
+        columns[name] = lists_M.take(_index_of(has_probs_N).take(index))
+    return pa.table(columns)

@@ -111,8 +111,8 @@ def _by_values(config: AggregateConfig, files: ImageFiles, meta: Sequence[str]) 
     for name, column in zip(config.by, own, strict=True):
         _require_known(config, f"--by {name}", images, column, "time" if name == _DAY else name)
         known = images[column]
-        values[name] = _days(known) if name == _DAY else _whole(known)
-        facts[f"images without {name.removeprefix(META_PREFIX)}"] = known.null_count
+        values[name] = _days(known) if name == _DAY else _whole(known).dictionary_encode()
+        facts[f"images of unknown {name.removeprefix(META_PREFIX)}"] = known.null_count
     times = images["captured_at"].combine_chunks()
     found = group_by_values(values, times, _whole(images["image_uri"]))
     return NewEvents(found, meta, facts | {"images left out as repeated": found.n_repeated})

@@ -11,7 +11,7 @@ from ctc_ray.config.aggregation import AggregateConfig
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
-from ctc_ray.predictions.scores import with_fixed_lists
+from ctc_ray.predictions.scores import take_fixed
 from ctc_ray.runs.unit_worker import UnitOutput
 from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import Failure
@@ -91,8 +91,7 @@ class RegroupedEvents(_Worker):
         """The unit's images in the order of the new events, with `ORDER` and `PART`."""
         plan = read_unit(self.aggregator.config.output_uri, unit)
         there = self.files[part_number(events_file(unit))].read(self.columns)
-        there = with_fixed_lists(there, self.aggregator.label_space)
-        rows = there.take(plan[ROW])
+        rows = take_fixed(there, self.aggregator.label_space, plan[ROW].combine_chunks())
         failure = pc.if_else(pc.is_null(plan[ROW]), _NOT_PREDICTED, rows["failure"])
         rows = rows.set_column(rows.column_names.index("failure"), "failure", failure)
         for name in plan.column_names:

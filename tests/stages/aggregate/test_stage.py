@@ -317,6 +317,17 @@ def test_a_stopped_run_resumes_with_the_same_bytes(
     assert {path.name for path in (tmp_path / "out" / "_work").iterdir()} == {"work.json"}
 
 
+@pytest.mark.s3
+def test_a_store_holds_the_same_events(
+    predictions: Path, tmp_path: Path, s3_bucket_uri: str
+) -> None:
+    events = run(predictions, tmp_path / "out", by=["location", "day"], images_per_unit=300)
+    config = aggregate_config(predictions, tmp_path, by=["location", "day"], images_per_unit=300)
+    aggregate.run(config.replaced(output_uri=f"{s3_bucket_uri}/out"))
+    there = parquet.read_folder(f"{s3_bucket_uri}/out/events")
+    assert there.sort_by("capture_event_id").equals(events)
+
+
 def test_it_is_shown_like_any_folder(predictions: Path, tmp_path: Path) -> None:
     run(predictions, tmp_path / "out")
     shown = show.run(ShowConfig(uri=str(tmp_path / "out")))
