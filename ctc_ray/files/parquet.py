@@ -172,10 +172,19 @@ def footer_digest(uri: str) -> str:
         return hashlib.sha256(storage.operation("read", uri, read)).hexdigest()
 
 
-def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """The rows of one Parquet file."""
+def read_table(
+    uri: str, columns: list[str] | None = None, *, uses_threads: bool = True
+) -> pa.Table:
+    """The rows of one Parquet file.
+
+    Args:
+        uses_threads: decode columns at once. Not where several files are read at once: threads that
+            wait for one another take longer than one that works.
+    """
     with open_parquet(uri) as file, _damage_told(uri):
-        return storage.operation("read", uri, lambda: file.read(columns=columns))
+        return storage.operation(
+            "read", uri, lambda: file.read(columns=columns, use_threads=uses_threads)
+        )
 
 
 def read_row_group(

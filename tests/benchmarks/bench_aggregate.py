@@ -100,7 +100,9 @@ def draw(folder: Path, n_rows: int, rows_per_file: int, *, is_moved: bool) -> No
     odds = np.exp(3 * rng.standard_normal((N_POOL, len(CLASSES)), np.float32))
     pool = odds / odds.sum(axis=1, keepdims=True)
     for number, rows in enumerate(cut(event_N, rows_per_file, is_moved=is_moved)):
-        table = prediction_rows(event_N[rows], rows.start, rng.permutation(pool), is_moved=is_moved)
+        first = int(rng.integers(N_POOL))  # no row of the pool twice in a file
+        probs = pool[(first + 12_345 * np.arange(len(event_N[rows]))) % N_POOL]
+        table = prediction_rows(event_N[rows], rows.start, probs, is_moved=is_moved)
         uri = str(folder / "images" / f"part-{number:05d}.parquet")
         parquet.write_table(uri, table, encodings=parquet.float_list_encodings(table.schema))
     (folder / "events").mkdir()
@@ -120,13 +122,13 @@ def cut(event_N: np.ndarray, rows_per_file: int, *, is_moved: bool) -> Iterator[
 
 
 def prediction_rows(
-    event_N: np.ndarray, first: int, pool: np.ndarray, *, is_moved: bool
+    event_N: np.ndarray, first: int, probs: np.ndarray, *, is_moved: bool
 ) -> pa.Table:
     n_rows = len(event_N)
     own_N = np.arange(first, first + n_rows) if is_moved else event_N
     hashes = np.arange(first, first + n_rows).astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     ids = image_ids(own_N.astype(np.uint64) * np.uint64(0xC6A4A7935BD1E995), hashes)
-    failed = pool[:n_rows, 0] < 1e-6
+    failed = probs[:, 0] < 1e-6
     day_us, second_us = 86_400_000_000, 1_000_000
     times = event_N // N_LOCATIONS * day_us + np.arange(n_rows) % 86_400 * second_us
     places = pa.array([f"site {i:04d}" for i in range(N_LOCATIONS)])
@@ -143,7 +145,7 @@ def prediction_rows(
             "failure": pa.array(np.where(failed, "missing", None), pa.string()),
         }
     )
-    return score_rows(rows, LABELS, {"species": pool[:n_rows][~failed]})
+    return score_rows(rows, LABELS, {"species": probs[~failed]})
 
 
 # -- one run ---------------------------------------------------------------------------------------

@@ -47,14 +47,16 @@ class ImageFiles:
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows of all files; None: the columns that events are made of."""
         names = list(self.schema.names if columns is None else columns)
-        return pa.concat_tables([parquet.read_table(uri, names) for uri in self.uris])
+        return pa.concat_tables(
+            [parquet.read_table(uri, names, uses_threads=False) for uri in self.uris]
+        )
 
     def read_at_once(self, columns: Sequence[str]) -> pa.Table:
         """The rows of all files, several files at a time."""
         with ThreadPoolExecutor(_FILES_AT_ONCE) as pool:
             names = list(columns)
             return pa.concat_tables(
-                list(pool.map(lambda uri: parquet.read_table(uri, names), self.uris))
+                pool.map(lambda uri: parquet.read_table(uri, names, uses_threads=False), self.uris)
             )
 
 
