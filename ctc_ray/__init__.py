@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ctc_ray.api import (
         LoadedBundle,
+        aggregate,
         create_dataset,
         create_inventory,
         demo,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         train,
         tune,
     )
+    from ctc_ray.config.aggregation import AggregateConfig
     from ctc_ray.config.dataset import (
         BalanceConfig,
         CreateDatasetConfig,
@@ -63,6 +65,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AggregateConfig",
     "AugmentConfig",
     "BalanceConfig",
     "CamtrapDpInventoryConfig",
@@ -100,6 +103,7 @@ __all__ = [
     "TuneConfig",
     "UsageError",
     "__version__",
+    "aggregate",
     "create_dataset",
     "create_inventory",
     "demo",
@@ -116,6 +120,7 @@ __all__ = [
 _HOMES = {
     "ctc_ray.api": (
         "LoadedBundle",
+        "aggregate",
         "create_dataset",
         "create_inventory",
         "demo",
@@ -128,6 +133,7 @@ _HOMES = {
         "train",
         "tune",
     ),
+    "ctc_ray.config.aggregation": ("AggregateConfig",),
     "ctc_ray.config.dataset": (
         "BalanceConfig",
         "CreateDatasetConfig",

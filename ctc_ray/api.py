@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pyarrow.dataset as pads
     from PIL import Image
 
+    from ctc_ray.config.aggregation import AggregateConfig
     from ctc_ray.config.choices import TruncatedPolicy
     from ctc_ray.config.dataset import CreateDatasetConfig
     from ctc_ray.config.demo import DemoConfig
@@ -297,6 +298,13 @@ def tune(config: TuneConfig) -> Manifest:
 def predict(config: PredictConfig) -> Manifest:
     """Answer for every image and every capture event: `ctc predict`."""
     from ctc_ray.stages.predict import stage
+
+    return stage.run(config)
+
+
+def aggregate(config: AggregateConfig) -> Manifest:
+    """Combine finished predictions per image to predictions per event: `ctc aggregate`."""
+    from ctc_ray.stages.aggregate import stage
 
     return stage.run(config)
 

@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Group, Parameter
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from ctc_ray import __version__
+from ctc_ray.config.aggregation import AggregateConfig
 from ctc_ray.config.base import Config, DottedNames, StageConfig, build, merge, read_yaml
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
@@ -46,7 +47,7 @@ _DOT = "__"  # of a key, in the name of a field
 _EXIT_ERROR, _EXIT_USAGE, _EXIT_INTERRUPTED = 1, 2, 130
 
 # stages that are a folder of ctc_ray.stages; the others are one module
-_FOLDERS = {"create_inventory", "create_dataset", "train", "tune", "predict", "show"}
+_FOLDERS = {"create_inventory", "create_dataset", "train", "tune", "predict", "aggregate", "show"}
 
 # command, stage, configuration
 _STAGES: tuple[tuple[str, str, type[StageConfig]], ...] = (
@@ -54,6 +55,7 @@ _STAGES: tuple[tuple[str, str, type[StageConfig]], ...] = (
     ("train", "train", TrainConfig),
     ("tune", "tune", TuneConfig),
     ("predict", "predict", PredictConfig),
+    ("aggregate", "aggregate", AggregateConfig),
     ("export", "export", ExportConfig),
     ("demo", "demo", DemoConfig),
 )

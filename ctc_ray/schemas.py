@@ -84,6 +84,20 @@ def probs_column(head: str) -> str:
     return f"probs_{head}"
 
 
+def margin_column(head: str) -> str:
+    """Column of a head's margin in events: the score minus the probability of the second class."""
+    return f"margin_{head}"
+
+
+def top_column(head: str) -> str:
+    """Column of a head's best classes in events, the best first; it stands in for `probs_`."""
+    return f"top_{head}"
+
+
+TOP_CLASS = pa.struct([pa.field("class", pa.string()), pa.field("score", pa.float32())])
+"""One of the best classes of an event, and its probability."""
+
+
 _IMAGE_FIELDS = (
     pa.field("image_id", pa.string(), nullable=False),  # hash of event and uri, 32 hex digits
     pa.field("image_uri", pa.string(), nullable=False),  # as the source names it
@@ -181,14 +195,30 @@ def _label_fields(heads: Sequence[str]) -> list[pa.Field]:
 
 
 def _head_fields(heads: Sequence[str]) -> list[pa.Field]:
-    fields = []
-    for head in heads:
-        fields += [
+    return [
+        field
+        for head in heads
+        for field in (
             pa.field(pred_column(head), pa.string()),
             pa.field(score_column(head), pa.float32()),
             pa.field(probs_column(head), pa.list_(pa.float32())),
-        ]
-    return fields
+        )
+    ]
+
+
+def _event_head_fields(heads: Sequence[str], *, is_top: bool) -> list[pa.Field]:
+    return [
+        field
+        for head in heads
+        for field in (
+            pa.field(pred_column(head), pa.string()),
+            pa.field(score_column(head), pa.float32()),
+            pa.field(margin_column(head), pa.float32()),
+            pa.field(top_column(head), pa.list_(TOP_CLASS))
+            if is_top
+            else pa.field(probs_column(head), pa.list_(pa.float32())),
+        )
+    ]
 
 
 def prediction_schema(
@@ -204,14 +234,29 @@ def prediction_schema(
     return pa.schema([*image_fields(meta), *_label_fields(labelled), failure, *_head_fields(heads)])
 
 
-def event_prediction_schema(
+def scored_schema(
     heads: Sequence[str], meta: Sequence[str] = (), labelled: Sequence[str] = ()
+) -> pa.Schema:
+    """The columns of PREDICTION that predictions per capture event are made of."""
+    dropped = {"image_id", "image_uri", "image_index", "n_images"}
+    dropped |= {of(head) for head in heads for of in (pred_column, score_column)}
+    whole = prediction_schema(heads, meta, labelled)
+    return pa.schema(field for field in whole if field.name not in dropped)
+
+
+def event_prediction_schema(
+    heads: Sequence[str],
+    meta: Sequence[str] = (),
+    labelled: Sequence[str] = (),
+    *,
+    is_top: bool = False,
 ) -> pa.Schema:
     """Predictions per capture event; the heads' predictions are null where all its images failed.
 
     Args:
         meta: metadata fields, without prefix.
         labelled: heads for which the source gives labels.
+        is_top: each head has its best classes only, instead of all probabilities.
     """
     return pa.schema(
         [
@@ -223,7 +268,7 @@ def event_prediction_schema(
             pa.field("captured_at", pa.timestamp("us")),  # time of the event's first dated image
             *(pa.field(meta_column(field), pa.string()) for field in meta),
             *_label_fields(labelled),
-            *_head_fields(heads),
+            *_event_head_fields(heads, is_top=is_top),
         ]
     )
 

@@ -32,6 +32,7 @@ from typing import TypeVar
 
 from builders import dataset_config, inventory_config, train_config
 
+from ctc_ray.config.aggregation import AggregateConfig
 from ctc_ray.config.prediction import ExportConfig, PredictConfig
 from ctc_ray.files import storage
 from ctc_ray.runs.executor import InProcess
@@ -96,6 +97,19 @@ def run_predict_append(inputs: Path, out: Path) -> None:
     predict.run(config, executor=InProcess())
 
 
+def run_aggregate(inputs: Path, out: Path) -> None:
+    """Two locations have events in both files, so their images are moved."""
+    from ctc_ray.stages.aggregate import stage as aggregate
+
+    config = AggregateConfig(
+        predictions_uri=str(inputs / "predictions"),
+        output_uri=str(out),
+        by=("location",),
+        images_per_unit=2,
+    )
+    aggregate.run(config, executor=InProcess())
+
+
 def run_export(inputs: Path, out: Path) -> None:
     from ctc_ray.stages import export
 
@@ -115,6 +129,7 @@ CASES: dict[str, Callable[[Path, Path], None]] = {
     "train": run_train,
     "predict": run_predict,
     "predict --append": run_predict_append,
+    "aggregate": run_aggregate,
     "export": run_export,
 }
 

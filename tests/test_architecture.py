@@ -78,6 +78,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "stages/cluster": {"ray"},
     "stages/train": {"PIL", "ray", "tensorboardX", "torch"},
     "stages/tune": {"optuna", "ray"},
+    "stages/aggregate": {"ray"},
     "stages/predict": {"torch"},
     "stages/show": {"PIL"},
     "predictions/by_head.py": {"pandas"},  # for type checkers only
@@ -90,6 +91,7 @@ OTHER_STAGES: dict[str, set[str]] = {
         *("train.stage", "train.tensorboard", "train.telling", "train.tracking", "train.mlflow_run")
     },
     "predict": {"create_inventory.image_folder"},  # one folder, one rule
+    "aggregate": {"predict.answer_files", "predict.counts"},  # where predictions lie, and metrics
     "show": {"train.pixels"},  # what training sees
     "demo": {
         "create_inventory.stage",

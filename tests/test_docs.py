@@ -253,6 +253,7 @@ TABLES: dict[str, pa.Schema] = {
     "Failures": schemas.failure_schema(),
     "Images": schemas.prediction_schema(HEADS, META, HEADS),
     "Events": schemas.event_prediction_schema(HEADS, META, HEADS),
+    "Best classes": pa.schema(list(schemas.TOP_CLASS)),
 }
 
 
@@ -300,7 +301,8 @@ def test_formats_describes_every_schema_there_is() -> None:
         for name, function in inspect.getmembers(schemas, inspect.isfunction)
         if name.endswith("_schema") and function.__module__ == schemas.__name__
     }
-    assert len(made - {"planned_schema"}) == len(TABLES) - 1  # boxes are part of an inventory
+    within_others = {"planned_schema", "scored_schema"}
+    assert len(made - within_others) == len(TABLES) - 2  # boxes and best classes are part of others
 
 
 def test_formats_names_every_failure_and_every_field_of_the_manifest() -> None:

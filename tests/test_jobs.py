@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from ctc_ray.config.aggregation import AggregateConfig
 from ctc_ray.config.base import StageConfig, build, read_yaml
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
@@ -21,6 +22,7 @@ MODELS: dict[str, type[StageConfig]] = {
     "train": TrainConfig,
     "tune": TuneConfig,
     "predict": PredictConfig,
+    "aggregate": AggregateConfig,
     "export": ExportConfig,
 }
 
@@ -56,12 +58,13 @@ def test_the_search_space_is_valid_for_its_train_configuration() -> None:
 
 
 def test_every_stage_reads_what_an_earlier_one_writes() -> None:
-    inventory, dataset, train, tune, predict, export = map(read, MODELS)
+    inventory, dataset, train, tune, predict, aggregate, export = map(read, MODELS)
     assert dataset.inventory_uri == inventory.output_uri
     assert train.dataset_uri == tune.train["dataset_uri"] == dataset.output_uri
     assert predict.bundle_uri == export.bundle_uri == train.output_uri
+    assert aggregate.predictions_uri == predict.output_uri
     assert set(train.heads) == set(dataset.heads) <= set(inventory.head_columns)
-    outputs = {config.output_uri for config in (inventory, dataset, train, tune, predict, export)}
+    outputs = {read(stage).output_uri for stage in MODELS}
     assert len(outputs) == len(MODELS)
 
 

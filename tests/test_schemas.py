@@ -63,7 +63,10 @@ def test_columns_per_head_and_per_metadata_field():
     assert schemas.event_prediction_schema(["a"], ["m"]).names == [
         *("capture_event_id", "n_images", "n_failed"),
         *("location_id", "deployment_id", "captured_at", "meta_m"),
-        *("pred_a", "score_a", "probs_a"),
+        *("pred_a", "score_a", "margin_a", "probs_a"),
+    ]
+    assert schemas.event_prediction_schema(["a"], is_top=True).names[-4:] == [
+        *("pred_a", "score_a", "margin_a", "top_a")
     ]
 
 
@@ -111,12 +114,14 @@ def test_a_head_has_a_column_for_its_label_prediction_score_and_probabilities():
     assert schemas.pred_column("species") == "pred_species"
     assert schemas.score_column("species") == "score_species"
     assert schemas.probs_column("species") == "probs_species"
+    assert schemas.margin_column("species") == "margin_species"
+    assert schemas.top_column("species") == "top_species"
 
 
 PACKAGE = Path(__file__).resolve().parents[1] / "ctc_ray"
 # Anywhere in a text, so messages count. meta_data is a key of the original's json, and meta_columns
 # a field of the configuration.
-COLUMN_NAME = re.compile(r"\b(?!meta_data\b|meta_columns\b)(?:label|meta|pred|score|probs)_")
+COLUMN_NAME = re.compile(r"\b(?!meta_data\b|meta_columns\b)(?:label|meta|pred|score|probs|margin)_")
 
 
 def texts(code: ast.AST) -> Iterator[ast.Constant]:

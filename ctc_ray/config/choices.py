@@ -57,7 +57,7 @@ Colour = Literal["none", "standard", "little", "full_fast", "full_randomized"]
 Mixing = Literal["none", "mixup", "cutmix"]
 """How training images are mixed with others of their batch."""
 
-Aggregation = Literal["mean", "max", "min", "mean-logit"]
+Aggregation = Literal["mean", "max", "min", "mean-logit", "geometric-mean", "vote"]
 """How the probabilities of a capture event follow from those of its images."""
 
 ExportFormat = Literal["table", "csv", "json"]

@@ -5,8 +5,9 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from ctc_ray.config.aggregation import CombiningConfig
 from ctc_ray.config.base import Shown, StageConfig
-from ctc_ray.config.choices import Aggregation, Engine, ExportFormat, ModelFormat
+from ctc_ray.config.choices import Engine, ExportFormat, ModelFormat
 from ctc_ray.config.image_reading import ReadingConfig
 from ctc_ray.config.image_tree import EventConfig, TreeConfig
 from ctc_ray.config.keys import option_name
@@ -22,7 +23,7 @@ _OF_FOLDERS = (
 )
 
 
-class PredictConfig(TreeConfig, ReadingConfig):
+class PredictConfig(CombiningConfig, TreeConfig, ReadingConfig):
     """Predict the classes of every image and every capture event."""
 
     example: ClassVar[str] = """\
@@ -79,9 +80,6 @@ ctc predict --bundle-uri model --output-uri predictions \\
     uncalibrated: bool = False
     """Give the scores of the network as they are. Otherwise they are probabilities as far as the
     validation split of the training could tell (one temperature per head)."""
-    aggregation: Aggregation = "mean"
-    """How the probabilities of a capture event are computed from those of its images: their mean,
-    their maximum, their minimum, or the softmax of their mean logarithm (mean-logit)."""
     export: tuple[ExportFormat, ...] = ()
     """Also write the predictions as other files. table, for people and spreadsheets: one row per
     event in predictions_events.csv, and one per image in predictions_images.csv. csv and json:
@@ -130,8 +128,6 @@ ctc predict --bundle-uri model --output-uri predictions \\
         of_csv = self.path_columns or self.head_columns or self.strip_prefix is not None
         if self.csv_uri is None and of_csv:
             raise ValueError("--path-columns, --head-columns and --strip-prefix need --csv-uri")
-        if self.append and self.overwrite:
-            raise ValueError("--append keeps what --overwrite deletes: give one of them")
         if self.split is not None and self.dataset_uri is None:
             raise ValueError("--split needs --dataset-uri")
         if self.images_uri is None:
@@ -139,6 +135,14 @@ ctc predict --bundle-uri model --output-uri predictions \\
             given = [n for n in _OF_FOLDERS if getattr(self, n) != fields[n].default]
             if given:
                 raise ValueError(f"{option_name(given[0])} needs --images-uri")
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_that_excludes_another(self) -> Self:
+        if self.append and self.overwrite:
+            raise ValueError("--append keeps what --overwrite deletes: give one of them")
+        if self.top_k is not None and self.export:
+            raise ValueError("--export writes all probabilities, --top-k only some: give one")
         return self
 
 

@@ -4,7 +4,6 @@ N image rows, M of them with a prediction, E events, F of them with a predicted 
 """
 
 from collections.abc import Sequence
-from typing import assert_never
 
 import numpy as np
 import numpy.typing as npt
@@ -13,62 +12,84 @@ import pyarrow.compute as pc
 
 from ctc_ray.columns.event_runs import run_starts
 from ctc_ray.config.choices import Aggregation
+from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
-from ctc_ray.predictions.scores import head_columns, probs_matrix
+from ctc_ray.predictions.combine import combine
+from ctc_ray.predictions.scores import event_head_columns, probs_matrix
 from ctc_ray.schemas import (
     conform,
     event_prediction_schema,
     label_column,
     labelled_heads,
     meta_fields,
-    prediction_schema,
+    probs_column,
+    scored_schema,
     with_label_columns,
 )
 
-_TINY = float(np.finfo(np.float32).tiny)  # log(0) would let one image exclude a class
 
-
-def aggregate_by_event(rows: pa.Table, label_space: LabelSpace, *, method: Aggregation) -> pa.Table:
+def aggregate_by_event(
+    rows: pa.Table,
+    label_space: LabelSpace,
+    *,
+    method: Aggregation,
+    renormalize: bool = False,
+    top_k: int | None = None,
+) -> pa.Table:
     """Predictions per capture event: one row per event, in the order of the rows.
 
     Failed images are counted, but their probabilities are missing from the aggregation. An event
     whose images all failed has a row with null predictions. Location and metadata come from the
     event's first row, the time from its first row with a time. The label of an event is the label
-    of its images; images without a label do not count. If they have several, it is null.
-
-    mean, max and min aggregate every class by itself and do not normalise, as in the original: the
-    maxima add up to more than 1, the minima to less. mean-logit is the softmax of the mean
-    logarithms of the probabilities, so it adds up to 1.
+    of its images; images without a label do not count. If they have several, it is null. How the
+    probabilities are combined: see `combine`.
 
     Args:
-        rows: predictions per image; rows of an event are neighbours.
+        rows: predictions per image, at least the columns of `scored_schema`; rows of an event are
+            neighbours.
+        renormalize: the probabilities of an event add up to 1.
+        top_k: keep only so many classes of each event; None: keep all probabilities.
 
     Raises:
-        SchemaError: a column is missing, or the predictions have another number of classes.
+        SchemaError: a column is missing, the predictions have another number of classes, or a
+            probability is not a finite number.
     """
     heads, meta = label_space.heads, meta_fields(rows.schema)
     labelled = labelled_heads(rows.schema, heads)
-    rows = conform(rows, prediction_schema(heads, meta, labelled), where="predictions")
+    rows = conform(rows, scored_schema(heads, meta, labelled), where="predictions")
     starts_E = run_starts(rows["capture_event_id"])
-    ok_N = pc.is_null(rows["failure"]).to_numpy()
+    ok_N = _flags(pc.is_null(rows["failure"]))
     n_images_E = np.diff(starts_E, append=len(ok_N))
-    n_ok_E = _sums(ok_N, starts_E)
-    columns = {name: rows[name].take(starts_E) for name in rows.column_names}
+    first_rows = rows.drop_columns([probs_column(head) for head in label_space.heads])
+    columns = {name: first_rows[name].take(starts_E) for name in first_rows.column_names}
     columns["n_images"] = pa.array(n_images_E, pa.int32())
-    columns["n_failed"] = pa.array(n_images_E - n_ok_E, pa.int32())
+    columns["n_failed"] = pa.array(n_images_E - _sums(ok_N, starts_E), pa.int32())
     columns["captured_at"] = _first_valid(rows["captured_at"], n_images_E)
     for name in map(label_column, labelled):
         columns[name] = _agreed(rows[name], n_images_E)
-    n_ok_F = n_ok_E[n_ok_E > 0]
     for head in heads:
-        probs_FK = _aggregate(probs_matrix(rows, label_space, head), n_ok_F, method)
-        columns |= head_columns(label_space, head, probs_FK, n_ok_E > 0)
-    schema = event_prediction_schema(heads, meta, labelled)
+        scored = rows.select([probs_column(head)])
+        has_probs_N = _flags(pc.is_valid(rows[probs_column(head)]))
+        scored_N = ok_N & has_probs_N
+        n_scored_E = _sums(scored_N, starts_E)
+        if not (scored_N == has_probs_N).all():
+            scored = scored.filter(pa.array(scored_N))
+        probs_MK = probs_matrix(scored, label_space, head)
+        if not np.isfinite(probs_MK.sum()):
+            raise SchemaError(f"predictions: {probs_column(head)} holds what is not a number")
+        n_F = n_scored_E[n_scored_E > 0]
+        probs_FK = combine(probs_MK, n_F, method=method, renormalize=renormalize)
+        columns |= event_head_columns(label_space, head, probs_FK, n_scored_E > 0, top_k=top_k)
+    schema = event_prediction_schema(heads, meta, labelled, is_top=top_k is not None)
     return conform(pa.table(columns), schema, where="event predictions")
 
 
 def without_images(
-    events: pa.Table, label_space: LabelSpace, *, labelled: Sequence[str] = ()
+    events: pa.Table,
+    label_space: LabelSpace,
+    *,
+    labelled: Sequence[str] = (),
+    is_top: bool = False,
 ) -> pa.Table:
     """Predictions of events that have no images: counts of 0 and null predictions.
 
@@ -76,11 +97,12 @@ def without_images(
         events: one row per event with its id, location, deployment, time, metadata and labels;
             missing columns become null.
         labelled: heads that get a column of labels, also if the events have none.
+        is_top: see `event_prediction_schema`.
     """
     events = with_label_columns(events, labelled)
     heads = label_space.heads
     labelled = labelled_heads(events.schema, heads)
-    schema = event_prediction_schema(heads, meta_fields(events.schema), labelled)
+    schema = event_prediction_schema(heads, meta_fields(events.schema), labelled, is_top=is_top)
     none = pa.array(np.zeros(events.num_rows), pa.int32())
     given = {name: events[name] for name in events.column_names} | dict.fromkeys(
         ("n_images", "n_failed"), none
@@ -89,6 +111,11 @@ def without_images(
         field.name: given.get(field.name, pa.nulls(events.num_rows, field.type)) for field in schema
     }
     return conform(pa.table(columns), schema, where="event predictions")
+
+
+def _flags(values: pa.ChunkedArray) -> npt.NDArray[np.bool_]:
+    flags: npt.NDArray[np.bool_] = values.to_numpy()
+    return flags
 
 
 def _sums(
@@ -119,36 +146,3 @@ def _agreed(labels: pa.ChunkedArray, n_images_E: npt.NDArray[np.int64]) -> pa.Ar
     starts_E = np.cumsum(n_images_E) - n_images_E
     is_ambiguous_E = pa.array(_sums(differs_N, starts_E) > 0)
     return pc.if_else(is_ambiguous_E, pa.scalar(None, pa.string()), first_E)
-
-
-def _aggregate(
-    probs_MK: npt.NDArray[np.float32], n_ok_F: npt.NDArray[np.int64], method: Aggregation
-) -> npt.NDArray[np.float32]:
-    if len(n_ok_F) == 0:
-        return probs_MK
-    starts_F = np.cumsum(n_ok_F) - n_ok_F
-    wide_MK = probs_MK.astype(np.float64)  # float32 sums would depend on the order of the images
-    match method:
-        case "max":
-            probs_FK = np.maximum.reduceat(wide_MK, starts_F)
-        case "min":
-            probs_FK = np.minimum.reduceat(wide_MK, starts_F)
-        case "mean":
-            probs_FK = np.add.reduceat(wide_MK, starts_F) / n_ok_F[:, None]
-        case "mean-logit":
-            probs_FK = _mean_logit(wide_MK, starts_F, n_ok_F)
-        case _:
-            assert_never(method)
-    return probs_FK.astype(np.float32)
-
-
-def _mean_logit(
-    probs_MK: npt.NDArray[np.float64],
-    starts_F: npt.NDArray[np.int64],
-    n_ok_F: npt.NDArray[np.int64],
-) -> npt.NDArray[np.float64]:
-    logs_MK = np.log(np.maximum(probs_MK, _TINY))
-    logs_FK = np.add.reduceat(logs_MK, starts_F) / n_ok_F[:, None]
-    odds_FK = np.exp(logs_FK - logs_FK.max(axis=1, keepdims=True))
-    probs_FK: npt.NDArray[np.float64] = odds_FK / odds_FK.sum(axis=1, keepdims=True)
-    return probs_FK

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
+from ctc_ray.columns.threads import map_ahead
 from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.storage_errors import error_text
@@ -133,6 +134,26 @@ class Beside:
         with Apart(make_worker, worker.fail) as apart:
             for unit in units:
                 yield do_unit(unit, job, worker, n_threads=n_threads, apart=apart)
+
+
+class InThreads:
+    """Does several units at once in threads of this process.
+
+    For work in Arrow and numpy, which release Python's lock; a unit's own work has one thread.
+    """
+
+    def __init__(self, n_threads: int | None = None) -> None:
+        """None: a thread per CPU."""
+        self._n_threads = n_threads or n_cpus()
+
+    def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
+        """Do every unit once; results come in the order of the units."""
+        worker = job.make_worker(1)
+
+        def do(unit: Unit) -> UnitResult:
+            return do_unit(unit, job, worker, n_threads=1, tries=_TRIES_OF_COMMAND)
+
+        yield from map_ahead(do, units, n_threads=self._n_threads)
 
 
 def run_units(

@@ -23,7 +23,17 @@ from ctc_ray.schemas import SCHEMA_VERSION
 
 MANIFEST_NAME = "_manifest.json"
 
-Kind = Literal["inventory", "dataset", "bundle", "trials", "predictions", "export", "demo", "check"]
+Kind = Literal[
+    "inventory",
+    "dataset",
+    "bundle",
+    "trials",
+    "predictions",
+    "events",
+    "export",
+    "demo",
+    "check",
+]
 
 MADE_BY: dict[str, str] = {
     "inventory": "ctc create-inventory",
@@ -31,6 +41,7 @@ MADE_BY: dict[str, str] = {
     "bundle": "ctc train",
     "trials": "ctc tune",
     "predictions": "ctc predict",
+    "events": "ctc aggregate",
     "export": "ctc export",
     "demo": "ctc demo",
     "check": "ctc create-dataset --check",  # never written

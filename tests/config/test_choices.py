@@ -34,7 +34,7 @@ TAKEN_APART = {
     "Mixing": ["training/mixing.py"],
     "PixelNormalisation": ["stages/train/first_model.py"],
     "Precision": [],  # names of torch: training/loop.py
-    "Aggregation": ["predictions/events.py"],
+    "Aggregation": ["predictions/combine.py"],
     "ExportFormat": ["predictions/writers/exports.py"],
     "Engine": ["stages/predict/engine.py"],
     "ModelFormat": ["stages/export.py"],

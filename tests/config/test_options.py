@@ -2,6 +2,7 @@
 
 import pytest
 
+from ctc_ray.config.aggregation import AggregateConfig
 from ctc_ray.config.base import Config, StageConfig
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.config.demo import DemoConfig
@@ -25,6 +26,7 @@ MODELS: list[type[Config]] = [
     TrainConfig,
     TuneConfig,
     PredictConfig,
+    AggregateConfig,
     ExportConfig,
     DemoConfig,
     ShowConfig,

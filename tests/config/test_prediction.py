@@ -55,9 +55,20 @@ def test_ways_to_aggregate(aggregation):
     assert config(images_uri="a", aggregation=aggregation).aggregation == aggregation
 
 
+def test_files_with_all_probabilities_need_all_probabilities():
+    with pytest.raises(ConfigError, match="--export writes all probabilities, --top-k only some"):
+        config(images_uri="a", export=["csv"], top_k=3)
+
+
 @pytest.mark.parametrize(
     "values",
-    [{"aggregation": "median"}, {"export": ["xml"]}, {"export": ["csv", "csv"]}, {"batch_size": 0}],
+    [
+        {"top_k": 0},
+        {"aggregation": "median"},
+        {"export": ["xml"]},
+        {"export": ["csv", "csv"]},
+        {"batch_size": 0},
+    ],
 )
 def test_values_out_of_range_are_refused(values):
     with pytest.raises(ConfigError, match=next(iter(values))):

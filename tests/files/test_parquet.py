@@ -156,3 +156,22 @@ def test_the_digest_of_a_footer_is_that_of_a_copy_and_changes_with_the_content(
         (tmp_path / name).write_bytes(content)
         with pytest.raises(SchemaError, match="no Parquet file, or damaged at its end"):
             parquet.footer_digest(str(tmp_path / name))
+
+
+def test_lists_of_floats_are_split_by_bytes_and_read_as_they_were(tmp_path):
+    schema = pa.schema([("id", pa.string()), ("probs", pa.list_(pa.float32()))])
+    rows = [
+        {"id": "a", "probs": [0.5, 1e-30]},
+        {"id": "b", "probs": None},
+        {"id": "c", "probs": []},
+    ]
+    table = pa.Table.from_pylist(rows, schema)
+    uri = str(tmp_path / "t.parquet")
+    parquet.write_table(uri, table, encodings=parquet.float_list_encodings(schema))
+    assert parquet.read_table(uri).equals(table)
+    group = pq.read_metadata(uri).row_group(0)
+    ids, probs = group.column(0), group.column(1)
+    assert "BYTE_STREAM_SPLIT" in probs.encodings
+    assert "PLAIN_DICTIONARY" not in probs.encodings
+    assert "RLE_DICTIONARY" not in probs.encodings
+    assert (ids.is_stats_set, probs.is_stats_set) == (True, False)

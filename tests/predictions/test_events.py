@@ -47,6 +47,9 @@ def predictions(*images: tuple[str, list[float] | None], **columns: list) -> pa.
         ("min", [0.25, 0.125, 0.125], "cat"),
         # sqrt(3/4 * 1/4) : sqrt(1/8 * 1/2) : sqrt(1/8 * 1/4) = sqrt 6 : sqrt 2 : 1
         ("mean-logit", [0.503626, 0.290769, 0.205605], "cat"),
+        # sqrt(3/16), sqrt(1/16), sqrt(1/32)
+        ("geometric-mean", [0.433013, 0.25, 0.176777], "cat"),
+        ("vote", [0.5, 0.5, 0], "cat"),
     ],
 )
 def test_hand_computed_values(method, expected, top):
@@ -126,7 +129,7 @@ def test_place_and_metadata_are_the_first_rows_and_time_that_of_the_first_dated_
 
 def test_a_missing_column_is_an_error():
     rows = predictions(("e", [1, 0, 0]))
-    with pytest.raises(SchemaError, match="column 'pred_count' not found"):
+    with pytest.raises(SchemaError, match="column 'probs_count' not found"):
         aggregate_by_event(rows, LabelSpace({"count": ("1", "2")}), method="mean")
 
 
@@ -146,12 +149,7 @@ def test_the_order_of_an_events_images_does_not_matter(events, method, random):
     shuffled = [random.sample(probs, len(probs)) for probs in events]
     left = aggregate_by_event(rows_of(events), LABELS, method=method)
     right = aggregate_by_event(rows_of(shuffled), LABELS, method=method)
-    if method != "mean-logit":  # sums of eighths are exact
-        assert left.equals(right)
-        return
-    assert left.select(["n_images", "n_failed"]).equals(right.select(["n_images", "n_failed"]))
-    for a, b in zip(left["probs_species"], right["probs_species"], strict=True):
-        assert a.as_py() == (b.as_py() and pytest.approx(b.as_py(), abs=1e-6))
+    assert left.equals(right)
 
 
 @settings(max_examples=60)
@@ -208,3 +206,63 @@ def test_the_label_of_an_event_is_that_of_its_images_if_they_agree(events):
     expected = [labels.pop() if len(labels) == 1 else None for labels in given_labels]
     assert found["label_species"].to_pylist() == expected
     assert found.schema.equals(event_prediction_schema(LABELS.heads, labelled=["species"]))
+
+
+def test_the_margin_is_the_best_minus_the_second_best_and_with_one_class_the_score():
+    rows = predictions(("e", [0.5, 0.125, 0.375]), ("f", [0.25, 0.5, 0.25]), ("g", None))
+    events = aggregate_by_event(rows, LABELS, method="mean")
+    assert events["margin_species"].to_pylist() == [0.125, 0.25, None]
+    one = LabelSpace({"animal": ("yes",)})
+    rows = score_rows(
+        rows.select([field.name for field in image_fields()] + ["failure"]),
+        one,
+        {"animal": np.array([[0.75], [0.25]], np.float32)},
+    )
+    assert aggregate_by_event(rows, one, method="mean")["margin_animal"].to_pylist() == [
+        *(0.75, 0.25, None)
+    ]
+
+
+def test_classes_that_are_equal_have_no_margin():
+    event = aggregate_by_event(predictions(("e", [0.25, 0.375, 0.375])), LABELS, method="mean")
+    assert (event["pred_species"].to_pylist(), event["margin_species"].to_pylist()) == (
+        ["dog"],
+        [0],
+    )
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 9])
+def test_the_best_classes_stand_in_for_all_probabilities(top_k):
+    rows = predictions(("e", [0.25, 0.25, 0.5]), ("f", None), ("g", [0.125, 0.75, 0.125]))
+    events = aggregate_by_event(rows, LABELS, method="mean", top_k=top_k)
+    assert events.schema.equals(event_prediction_schema(LABELS.heads, is_top=True))
+    best = [[("fox", 0.5), ("cat", 0.25), ("dog", 0.25)], None]
+    best += [[("dog", 0.75), ("cat", 0.125), ("fox", 0.125)]]  # of equal ones the first class
+    assert [
+        one and [(top["class"], top["score"]) for top in one]
+        for one in events["top_species"].to_pylist()
+    ] == [one and one[:top_k] for one in best]
+    whole = aggregate_by_event(rows, LABELS, method="mean")
+    same = ["capture_event_id", "pred_species", "score_species", "margin_species"]
+    assert events.select(same).equals(whole.select(same))
+
+
+def test_an_image_without_probabilities_is_left_out_of_that_head_alone():
+    labels = LabelSpace({"species": LABELS.classes["species"], "count": ("1", "2")})
+    rows = predictions(("e", [0.5, 0.25, 0.25]), ("e", [0.25, 0.5, 0.25]))
+    probs = pa.array([[0.25, 0.75], None], pa.list_(pa.float32()))
+    event = aggregate_by_event(rows.append_column("probs_count", probs), labels, method="mean")
+    assert event["probs_species"].to_pylist() == [[0.375, 0.375, 0.25]]
+    assert event["probs_count"].to_pylist() == [[0.25, 0.75]]
+    assert event["n_failed"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_probability_that_is_no_number_is_an_error(method):
+    rows = predictions(("e", [0.5, 0.25, 0.25]), ("e", [1, 0, 0]), ("e", [1, 0, 0]))
+    column = rows.column_names.index("probs_species")
+    for wrong in (None, float("nan")):
+        probs = pa.array([[1, 0, 0], [0.5, wrong, 0], [0, 1, 0]], pa.list_(pa.float32()))
+        damaged = rows.set_column(column, "probs_species", probs)
+        with pytest.raises(SchemaError, match="probs_species holds what is not a number"):
+            aggregate_by_event(damaged, LABELS, method=method)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ctc_ray.errors import SchemaError
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
-from ctc_ray.predictions.scores import probs_matrix, score_rows
+from ctc_ray.predictions.scores import probs_matrix, score_rows, take_fixed
 from ctc_ray.schemas import image_fields, prediction_schema
 
 LABELS = LabelSpace({"species": ("cat", "dog"), "count": ("1", "10", "2")})
@@ -158,3 +158,15 @@ def test_an_answer_that_is_no_number_is_a_failure_and_decides_no_event(answers, 
             assert event[f"probs_{name}"] == alone[f"probs_{name}"]
     else:
         assert event["pred_species"] is None
+
+
+def test_taken_rows_are_those_of_arrow_and_a_null_index_is_a_null_row():
+    probs = [[0.5, 0.25, 0.25], None, [0, 1, 0]]
+    column = pa.chunked_array([probs[:2], probs[2:]], pa.list_(pa.float32()))
+    rows = pa.table({"id": ["a", "b", "c"], "probs_species": column})
+    labels = LabelSpace({"species": ("cat", "dog", "fox")})
+    taken = take_fixed(rows, labels, pa.array([2, None, 1, 0, 2]))
+    assert taken["id"].to_pylist() == ["c", None, "b", "a", "c"]
+    assert taken["probs_species"].to_pylist() == [probs[2], None, None, probs[0], probs[2]]
+    with pytest.raises(SchemaError, match="probs_species must hold 2 values"):
+        take_fixed(rows, LabelSpace({"species": ("cat", "dog")}), pa.array([0]))

@@ -61,6 +61,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future
     train.run(train_config(inputs / "dataset", inputs / "model").replaced(max_epochs=1))
     answered = nth_operation.predict_config(inputs, inputs / "answered")
     predict.run(answered.replaced(inventory_uri=str(inputs / "first")), executor=InProcess())
+    predictions = nth_operation.predict_config(inputs, inputs / "predictions")
+    predict.run(predictions.replaced(export=()), executor=InProcess())
     os.utime(inputs / "photos" / "images" / "e000_0.jpg")  # as if it had been replaced
     slowest_first = ["train", "predict --append", "predict", *nth_operation.CASES]
     with ThreadPoolExecutor(2) as pool:

@@ -51,6 +51,8 @@ def _about(config: PredictConfig, labels: LabelSpace, model: ModelRecord) -> str
             "model": model.model_dump(mode="json"),
             "uncalibrated": config.uncalibrated,
             "aggregation": config.aggregation,
+            "renormalize": config.renormalize,
+            "top_k": config.top_k,
             "classes": labels.to_json(),
         },
         ensure_ascii=False,

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.files import parquet, storage
@@ -24,24 +23,6 @@ METRICS_FILE = "metrics.json"
 
 _AT_ONCE = 8  # files; most of the time a store is waited for
 _NAMED = 5  # unknown labels in a warning
-
-
-def count_events(output_uri: str, labels: LabelSpace) -> dict[str, Any]:
-    """Facts and tables for people: the events, and per head how many were given each class."""
-    n_events, given = 0, {head: Counter[str | None]() for head in labels.heads}
-    for events in _read(output_uri, EVENTS, [pred_column(head) for head in labels.heads]):
-        n_events += events.num_rows
-        for head in labels.heads:
-            for row in pc.value_counts(events[pred_column(head)]).to_pylist():
-                given[head][row["values"]] += row["counts"]
-    tables = {
-        f"events predicted as {head}": [
-            {"class": name or "(no usable image)", "events": n}
-            for name, n in sorted(counts.items(), key=lambda item: (-item[1], item[0] or ""))
-        ]
-        for head, counts in given.items()
-    }
-    return {"events": n_events, **tables}
 
 
 def write_metrics(output_uri: str, labels: LabelSpace, labelled: Sequence[str]) -> dict[str, Any]:

@@ -171,14 +171,20 @@ class _Scorer:
         labels, number = self.network.labels, part_number(unit.name)
         about = {ABOUT_KEY: self.about}
         images = answers.drop_columns([VERSION]).replace_schema_metadata(about)
-        events = aggregate_by_event(images, labels, method=self.config.aggregation)
+        events = aggregate_by_event(
+            images,
+            labels,
+            method=self.config.aggregation,
+            renormalize=self.config.renormalize,
+            top_k=self.config.top_k,
+        )
         events = events.replace_schema_metadata(about)
         versions = answers.select(["image_id", VERSION]).rename_columns(["image_id", "version"])
         files = {
             **parts_of_unit(self.config.export, number, images, events, labels),
-            part_name(EVENTS, number): parquet.table_bytes(events),
+            part_name(EVENTS, number): _file(events),
             part_name(VERSIONS, number): parquet.table_bytes(versions),
-            unit.name: parquet.table_bytes(images),
+            unit.name: _file(images),
         }
         return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
 
@@ -195,3 +201,8 @@ def _by_torch(config: PredictConfig, *, on_gpu: bool) -> Score:
         torch.set_num_threads(1)
     bundle = load_bundle(config.bundle_uri, device="cuda" if on_gpu else "cpu")
     return partial(predict_probs, bundle.uncalibrated() if config.uncalibrated else bundle)
+
+
+def _file(predictions: pa.Table) -> pa.Buffer:
+    encodings = parquet.float_list_encodings(predictions.schema)
+    return parquet.table_bytes(predictions, encodings=encodings)

@@ -20,6 +20,7 @@ from ctc_ray.console.progress import Progress
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.predictions.event_counts import count_events
 from ctc_ray.predictions.events import without_images
 from ctc_ray.runs.claim import claimed
 from ctc_ray.runs.executor import Executor, Job, run_units
@@ -45,7 +46,7 @@ from ctc_ray.stages.predict import answer_files, append
 from ctc_ray.stages.predict import sources as source
 from ctc_ray.stages.predict.about import AnsweringModel, describe_model
 from ctc_ray.stages.predict.answer_files import ABOUT_KEY, EVENTS, IMAGES, part_name, part_number
-from ctc_ray.stages.predict.counts import count_events, write_metrics
+from ctc_ray.stages.predict.counts import write_metrics
 from ctc_ray.stages.predict.engine import network_of
 from ctc_ray.stages.predict.export_files import write_exports
 from ctc_ray.stages.predict.growth import plan_growth, read_answered
@@ -85,7 +86,9 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         _run_missing(config, model, run, units, executor, n_images=rows.num_rows)
         labelled = labelled_heads(rows.schema, model.labels.heads)
         if found.empty_events is not None:
-            empty = without_images(found.empty_events, model.labels, labelled=labelled)
+            empty = without_images(
+                found.empty_events, model.labels, labelled=labelled, is_top=config.top_k is not None
+            )
             _write_empty_events(config, model, empty, number=len(units))
         manifest = _manifest(config, found, model, inputs, n_images=rows.num_rows)
         return _finish(config, run, manifest, units)
@@ -123,8 +126,11 @@ def _append(
         units.sort(key=lambda unit: part_number(unit.name))
         answer_files.delete_left_behind(uri)
         former, names = answer_files.read_empty_events(uri)
+        is_top = config.top_k is not None
         empty = [
-            without_images(events, model.labels, labelled=answered.labelled)
+            without_images(
+                events, model.labels, labelled=answered.labelled, is_top=config.top_k is not None
+            )
             for events in (found.empty_events, former)
             if events is not None
         ]
@@ -253,15 +259,20 @@ def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Uni
     with parquet.open_parquet(storage.join(config.output_uri, units[0].name)) as file:
         schema = file.schema_arrow
     write_exports(config.output_uri, units, config.export, labels, schema)
-    events = count_events(config.output_uri, labels)
+    counts = count_events(parquet.list_tables(storage.join(config.output_uri, EVENTS)), labels)
     measured = write_metrics(config.output_uri, labels, labelled_heads(schema, labels.heads))
     finished = manifest.model_copy(
         update={
             "rows_out": n_rows,
             "failures": failures,
-            "summary": {**events, **manifest.summary, **measured},
+            "summary": {
+                "events": counts.n_events,
+                **counts.tables(),
+                **manifest.summary,
+                **measured,
+            },
         }
     )
     run.finish(finished)
-    logger.info("wrote %d images, %d events to %s", n_rows, events["events"], config.output_uri)
+    logger.info("wrote %d images, %d events to %s", n_rows, counts.n_events, config.output_uri)
     return finished

@@ -1,0 +1,1 @@
+"""Combine finished predictions per image to predictions per event: `ctc aggregate`."""
