@@ -126,7 +126,6 @@ def _append(
         units.sort(key=lambda unit: part_number(unit.name))
         answer_files.delete_left_behind(uri)
         former, names = answer_files.read_empty_events(uri)
-        is_top = config.top_k is not None
         empty = [
             without_images(
                 events, model.labels, labelled=answered.labelled, is_top=config.top_k is not None
