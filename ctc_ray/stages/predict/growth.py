@@ -83,8 +83,9 @@ def read_answered(output_uri: str, planned: pa.Schema) -> Answered:
             labels_of_file[name] = _labelled(file.schema_arrow)
         if there != meta:
             raise ConfigError(
-                f"append: the source has the columns {', '.join(meta) or 'none'}, the predictions "
-                f"in {output_uri} {', '.join(there) or 'none'}"
+                f"append: the source has the metadata columns {', '.join(meta) or 'none'}, the "
+                f"predictions in {output_uri} {', '.join(there) or 'none'}; choose another "
+                "--output-uri"
             )
         columns = [*schema.names, *map(label_column, labels_of_file[name])]
         rows = parquet.read_table(storage.join(output_uri, name), columns)

@@ -206,6 +206,15 @@ def test_the_label_of_an_event_without_images_is_kept(
     require_labels_of(tmp_path / "out", labels_of_csv(table))
 
 
+def test_a_column_of_metadata_does_not_become_a_label_later(
+    model: Path, shared_photos: Path, tmp_path: Path
+) -> None:
+    made = by_csv(model, tmp_path / "out", shared_photos, shared_photos / "events.csv")
+    run(made, head_columns=("species",))
+    with pytest.raises(ConfigError, match=r"metadata columns site, .* count, site; choose another"):
+        run(made, append=True)
+
+
 def without_scoring(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The files that are read from now on."""
     read: list[str] = []
@@ -288,11 +297,12 @@ def test_labels_that_come_later_are_taken_over_without_scoring_again(
     require_labels_of(tmp_path / "out", expected | unlabelled)
 
 
-def test_no_label_is_lost_or_made_up_whatever_the_units_and_the_kill(
+def test_no_label_metadata_or_failure_is_lost_or_made_up_whatever_the_units_and_the_kill(
     model: Path, shared_photos: Path, tmp_path: Path
 ) -> None:
     table = shared_photos / "events.csv"
     expected = Counter(labels_of_csv(table).values())
+    sites = Counter(row["site"] for row in read_csv(table))
     for size in (1, 5, 1000):
         out = tmp_path / f"out{size}"
         made = by_csv(model, out, shared_photos, table, images_per_unit=size)
@@ -301,6 +311,11 @@ def test_no_label_is_lost_or_made_up_whatever_the_units_and_the_kill(
                 predict.run(made, executor=AtMost(2))
         run(made)
         assert Counter(label for _, label in labels(out, "events")) == expected
+        events = parquet.read_folder(str(out / "events"))
+        assert Counter(events["meta_site"].to_pylist()) == sites
+        assert sum(events["n_failed"].to_pylist()) == 1
+        failures = parquet.read_folder(str(out / "images"))["failure"].to_pylist()
+        assert Counter(failures) == {None: 47, "missing": 1}
     assert bytes_below(tmp_path / "out1" / "images") != bytes_below(tmp_path / "out5" / "images")
     tables = [parquet.read_folder(str(tmp_path / f"out{n}" / "images")) for n in (1, 5, 1000)]
     assert all(isinstance(t, pa.Table) and t.equals(tables[0]) for t in tables)
