@@ -78,7 +78,7 @@ EXCEPTIONS: dict[str, set[str]] = {
     "stages/cluster": {"ray"},
     "stages/train": {"PIL", "ray", "tensorboardX", "torch"},
     "stages/tune": {"optuna", "ray"},
-    "stages/aggregate": {"ray"},
+    "stages/aggregate/ray_shuffle.py": {"ray"},
     "stages/predict": {"torch"},
     "stages/show": {"PIL"},
     "predictions/by_head.py": {"pandas"},  # for type checkers only

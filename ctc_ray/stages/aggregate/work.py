@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.config.aggregation import AggregateConfig
+from ctc_ray.errors import CtcError
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.events import aggregate_by_event
@@ -49,9 +50,15 @@ class _Worker:
         return rows
 
     def fail(self, rows: pa.Table, failure: Failure) -> pa.Table:
-        """The rows, all with this failure."""
-        failures = pa.array([failure.value] * rows.num_rows, pa.string())
-        return rows.set_column(rows.column_names.index("failure"), "failure", failures)
+        """No row ends a process; it has a prediction that must not get lost.
+
+        Raises:
+            CtcError: always.
+        """
+        raise CtcError(
+            "every process that works on it is killed, perhaps for lack of memory: take a smaller "
+            "--images-per-unit, or a larger machine"
+        )
 
 
 @dataclass(frozen=True)

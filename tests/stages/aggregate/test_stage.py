@@ -330,6 +330,10 @@ def test_a_store_holds_the_same_events(
 
 def test_it_is_shown_like_any_folder(predictions: Path, tmp_path: Path) -> None:
     run(predictions, tmp_path / "out")
+    with pytest.raises(StoppedError):
+        aggregate.run(aggregate_config(predictions, tmp_path / "half"), executor=AtMost(3))
+    half = show.run(ShowConfig(uri=str(tmp_path / "half")))
+    assert ("files there", "3") in half.facts
     shown = show.run(ShowConfig(uri=str(tmp_path / "out")))
     assert shown.values["kind"] == "events"
     assert ("written by", "ctc aggregate, version 0.1.0") in shown.facts
