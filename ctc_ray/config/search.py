@@ -22,6 +22,7 @@ from ctc_ray.errors import UsageError
 
 _KINDS: tuple[DimensionKind, ...] = get_args(DimensionKind)
 _WHEN = "when"
+_LOSS_WEIGHTS = "loss_weights."
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,46 @@ def draw(dimensions: Mapping[str, Dimension], *, seed: int, number: int) -> dict
         if is_searched(dimension, sample):
             sample[name] = _draw(dimension, f"{name}/{number}", seed, index, sample)
     return sample
+
+
+def base_sample(config: TuneConfig, dimensions: Mapping[str, Dimension]) -> dict[str, Any] | None:
+    """The train configuration as it is, as a sample; None: it is not in the space, or on a grid."""
+    base = train_config(config, {}).model_dump(mode="json")
+    sample: dict[str, Any] = {}
+    for name, dimension in dimensions.items():
+        if is_searched(dimension, sample):
+            value = _value_of(base, name)
+            if not _holds(dimension, value, sample):
+                return None
+            sample[name] = value
+    return sample
+
+
+def _value_of(base: Any, name: str) -> Any:
+    if name.startswith(_LOSS_WEIGHTS):
+        return base["loss_weights"].get(name.removeprefix(_LOSS_WEIGHTS), 1.0)
+    for part in name.split("."):
+        base = base[part]
+    return base
+
+
+def _holds(dimension: Dimension, value: Any, sample: Mapping[str, Any]) -> bool:
+    """Whether the dimension may have this value."""
+    values = dimension.values
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    match dimension.kind:
+        case "choice":
+            return value in values
+        case "grid":
+            return False
+        case "uniform" | "loguniform":
+            return is_number and values[0] <= value <= values[1]
+        case "randint":
+            return is_number and value in range(*values)
+        case "same_as":
+            return bool(value == sample[values[0]])
+        case _:
+            assert_never(dimension.kind)
 
 
 def is_searched(dimension: Dimension, sample: Mapping[str, Any]) -> bool:

@@ -63,6 +63,9 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     """Which trials end early. asha: those behind others after as many epochs (Li et al. 2020).
     median: those whose best value is worse than the median of the others' means. none: no one.
     With --folds, trials are compared after each fold, by the mean over the folds so far."""
+    base_first: bool = True
+    """Let the first trial be the train configuration as it is, if that lies in the space: so the
+    search shows what the others gain."""
     trials: int = Field(10, gt=0)
     """Number of trials. With grid: number of times that the whole grid is tried. A larger number
     makes a finished search go on."""

@@ -1,6 +1,14 @@
 import pytest
 
-from ctc_ray.config.search import Dimension, draw, n_planned, nested, parse_space, train_config
+from ctc_ray.config.search import (
+    Dimension,
+    base_sample,
+    draw,
+    n_planned,
+    nested,
+    parse_space,
+    train_config,
+)
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
 
@@ -13,6 +21,42 @@ def config(space: dict[str, object], **train: object) -> TuneConfig:
             "space": space,
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("space", "train", "expected"),
+    [
+        ({"optimizer.learning_rate": {"loguniform": [1e-3, 0.1]}}, {},
+         {"optimizer.learning_rate": 0.01}),
+        ({"optimizer.learning_rate": {"loguniform": [0.02, 0.1]}}, {}, None),
+        ({"optimizer.learning_rate": {"loguniform": [0.02, 0.1]}},
+         {"optimizer": {"learning_rate": 0.1}}, {"optimizer.learning_rate": 0.1}),
+        ({"loss_weights.count": {"loguniform": [0.1, 10]}}, {}, {"loss_weights.count": 1.0}),
+        ({"loss_weights.count": {"loguniform": [0.1, 10]}}, {"loss_weights": {"count": 11}}, None),
+        ({"seed": {"randint": [0, 3]}}, {"seed": 2}, {"seed": 2}),
+        ({"seed": {"randint": [0, 3]}}, {"seed": 3}, None),
+        ({"augment.flip": {"choice": [True, False]}}, {}, {"augment.flip": True}),
+        ({"augment.mix": {"choice": ["mixup", "cutmix"]}}, {}, None),
+        ({"batch_size": {"grid": [32, 64]}}, {"batch_size": 32}, None),
+        ({"augment.brightness": {"uniform": [0, 0.5]},
+          "augment.contrast": {"same_as": "augment.brightness"}}, {},
+         {"augment.brightness": 0.2, "augment.contrast": 0.2}),
+        ({"augment.brightness": {"uniform": [0, 0.5]},
+          "augment.contrast": {"same_as": "augment.brightness"}},
+         {"augment": {"contrast": 0.3}}, None),
+        ({"optimizer.name": {"choice": ["adamw", "sgd"]},
+          "optimizer.momentum": {"uniform": [0.5, 0.6], "when": {"optimizer.name": "sgd"}}}, {},
+         {"optimizer.name": "adamw"}),
+        ({"optimizer.name": {"choice": ["adamw", "sgd"]},
+          "optimizer.momentum": {"uniform": [0.5, 0.6], "when": {"optimizer.name": "sgd"}}},
+         {"optimizer": {"name": "sgd"}}, None),
+    ],
+)  # fmt: skip
+def test_the_configuration_as_it_is_is_a_sample_where_the_space_holds_it(
+    space: dict[str, object], train: dict[str, object], expected: dict[str, object] | None
+) -> None:
+    search = config(space, **train)
+    assert base_sample(search, parse_space(search)) == expected
 
 
 def test_dotted_and_nested_names_are_the_same() -> None:

@@ -17,7 +17,7 @@ from ctc_ray.columns.seeds import stable_hash
 from ctc_ray.config.search import Dimension, draw, is_searched
 from ctc_ray.stages.tune.objective import Objective
 from ctc_ray.stages.tune.records import EndedTrial
-from ctc_ray.stages.tune.samples import Samples
+from ctc_ray.stages.tune.samples import RandomSamples, Samples
 
 _REPLACED = 4  # one in so many, as in the paper
 _DRAWN_AGAIN = 0.25  # share of values that do not stay near those of the parent
@@ -35,7 +35,7 @@ class Population(Samples):
         *,
         value_of: Callable[[int], float],
         size: int,
-        seed: int,
+        first: RandomSamples,
     ) -> None:
         """A population of which some trials may have ended.
 
@@ -43,9 +43,10 @@ class Population(Samples):
             ended: number -> trial; trials that end later are in it as soon as they have.
             value_of: the objective of the model of a trial that is done.
             size: trials of a generation.
+            first: gives the samples of the first generation; its seed is that of all.
         """
         self._dimensions, self._objective, self._ended = dimensions, objective, ended
-        self._value_of, self._size, self._seed = value_of, size, seed
+        self._value_of, self._size, self._first = value_of, size, first
 
     def is_ready(self, number: int) -> bool:
         """Whether the generation before has ended."""
@@ -55,7 +56,7 @@ class Population(Samples):
         """See `Samples`."""
         parent = self.parent(number)
         if parent is None:
-            return draw(self._dimensions, seed=self._seed, number=number)
+            return self._first.sample(number)
         if parent == number - self._size:
             return self._ended[parent].sample
         return self._changed(number, self._ended[parent].sample)
@@ -83,7 +84,7 @@ class Population(Samples):
         return sorted(done, key=lambda n: (sign * self._value_of(n), n))
 
     def _random(self, number: int, name: str) -> random.Random:
-        return random.Random(stable_hash(f"{name}/{number}", self._seed, 0))
+        return random.Random(stable_hash(f"{name}/{number}", self._first.seed, 0))
 
     def _changed(self, number: int, old: Mapping[str, Any]) -> dict[str, Any]:
         """A sample near another one."""

@@ -33,7 +33,11 @@ class RandomSamples(Samples):
 
     dimensions: Mapping[str, Dimension]
     seed: int
+    first: Mapping[str, Any] | None = None
+    """Of trial 0; None: it is at random, too."""
 
     def sample(self, number: int) -> Mapping[str, Any]:
         """See `Samples`."""
+        if number == 0 and self.first is not None:
+            return self.first
         return draw(self.dimensions, seed=self.seed, number=number)

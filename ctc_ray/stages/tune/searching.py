@@ -26,7 +26,14 @@ from ray.tune.schedulers import (
 )
 from ray.tune.search import Searcher
 
-from ctc_ray.config.search import Dimension, draw, is_searched, n_planned, train_config
+from ctc_ray.config.search import (
+    Dimension,
+    base_sample,
+    draw,
+    is_searched,
+    n_planned,
+    train_config,
+)
 from ctc_ray.config.training import TrainConfig
 from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import ConfigError
@@ -95,11 +102,13 @@ class OptunaStudy(Samples):
         *,
         metrics_of: Callable[[int], Mapping[str, float]],
         seed: int,
+        first: Mapping[str, Any] | None = None,
     ) -> None:
         """Learn from the trials that have ended.
 
         Args:
             metrics_of: the metrics of the model of a trial that has ended; none if it has none.
+            first: the sample of trial 0; None: Optuna's.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._dimensions, self._objective, self._metrics_of = dimensions, objective, metrics_of
@@ -113,11 +122,14 @@ class OptunaStudy(Samples):
         )
         self._study = optuna.create_study(directions=[direction] * n_objectives, sampler=sampler)
         self._asked: dict[int, optuna.Trial] = {}
+        self._first = first
         for trial in ended:
             self._study.add_trial(self._frozen(trial))
 
     def sample(self, number: int) -> dict[str, Any]:
         """The sample of the next trial."""
+        if number == 0 and self._first is not None:
+            self._study.enqueue_trial(self._params(self._first))
         trial = self._asked[number] = self._study.ask()
         sample: dict[str, Any] = {}
         for name, dimension in self._dimensions.items():
@@ -143,15 +155,20 @@ class OptunaStudy(Samples):
         values = self._objective.told(trial.found(self._metrics_of(trial.number)))
         return values if all(map(math.isfinite, values)) else None
 
-    def _frozen(self, trial: EndedTrial) -> FrozenTrial:
-        given = {
-            name: dimension
+    def _params(self, sample: Mapping[str, Any]) -> dict[str, Any]:
+        """A sample as Optuna knows it."""
+        return {
+            name: _to_optuna(dimension, sample[name])
             for name, dimension in self._dimensions.items()
-            if name in trial.sample and dimension.kind != "same_as"
+            if name in sample and dimension.kind != "same_as"
         }
+
+    def _frozen(self, trial: EndedTrial) -> FrozenTrial:
+        params = self._params(trial.sample)
+        given = {name: self._dimensions[name] for name in params}
         values = self._told(trial)
         return create_trial(
-            params={n: _to_optuna(d, trial.sample[n]) for n, d in given.items()},
+            params=params,
             distributions={n: _distribution(n, d) for n, d in given.items()},
             values=values,
             state=TrialState.FAIL if values is None else TrialState.COMPLETE,
@@ -248,9 +265,11 @@ def samples_of(
         ended: the trials that have ended; later ones are in it as soon as they have.
         metrics_of: the metrics of the model of a trial that is done, named as in a history.
     """
+    first = base_sample(config, dimensions) if config.base_first else None
+    at_random = RandomSamples(dimensions, config.seed, first)
     match config.method:
         case "random":
-            return RandomSamples(dimensions, config.seed)
+            return at_random
         case "optuna":
             return OptunaStudy(
                 dimensions,
@@ -258,6 +277,7 @@ def samples_of(
                 list(ended.values()),
                 metrics_of=metrics_of,
                 seed=config.seed,
+                first=first,
             )
         case "pbt":
             return Population(
@@ -266,7 +286,7 @@ def samples_of(
                 ended,
                 value_of=lambda number: objective.value(metrics_of(number)),
                 size=config.population,
-                seed=config.seed,
+                first=at_random,
             )
         case _:
             assert_never(config.method)

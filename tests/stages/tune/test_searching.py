@@ -16,6 +16,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.stages.tune.objective import Objective, objective_of
 from ctc_ray.stages.tune.population import Population
 from ctc_ray.stages.tune.records import EndedTrial, read_ended
+from ctc_ray.stages.tune.samples import RandomSamples
 from ctc_ray.stages.tune.searching import (
     OptunaStudy,
     Planned,
@@ -222,6 +223,34 @@ def test_optuna_learns_from_stopped_trials_and_leaves_failed_ones_out() -> None:
     assert [trial.values for trial in told] == [[0.5], None, [0.5]]
 
 
+BASE = {"x": 0.5, "rate": 0.01, "kind": "q", "y": 0.5, "z": 3}
+
+
+def test_the_first_trial_of_each_method_is_the_configuration_as_it_is() -> None:
+    at_random = RandomSamples(SPACE, 5)
+    methods = {
+        "random": RandomSamples(SPACE, 5, BASE),
+        "pbt": Population(
+            SPACE, LOSS, {}, value_of=float, size=4, first=RandomSamples(SPACE, 5, BASE)
+        ),
+        "optuna": OptunaStudy(SPACE, LOSS, [], metrics_of=lambda _: {}, seed=0, first=BASE),
+    }
+    for name, samples in methods.items():
+        assert samples.sample(0) == BASE
+        others = [samples.sample(number) for number in range(1, 4)]
+        assert BASE not in others
+        if name != "optuna":
+            assert others == [at_random.sample(number) for number in range(1, 4)]
+
+
+def test_a_search_that_is_resumed_does_not_begin_with_the_configuration_again() -> None:
+    known = [ended(0, [0.5], **BASE)]
+    study = OptunaStudy(
+        SPACE, LOSS, known, metrics_of=lambda _: {"val_loss": 0.5}, seed=0, first=BASE
+    )
+    assert study.sample(1) != BASE
+
+
 def test_optuna_has_no_grid() -> None:
     grid = {"x": Dimension("grid", (1, 2))}
     with pytest.raises(ConfigError, match=r"space\.x: --method optuna has no grid; take choice"):
@@ -234,7 +263,14 @@ class Generations:
     def __init__(self, size: int, known: Mapping[int, EndedTrial] = {}) -> None:
         self.ended = dict(known)
         self.losses: dict[int, float] = {}
-        self.samples = Population(SPACE, LOSS, self.ended, value_of=self.loss_of, size=size, seed=5)
+        self.samples = Population(
+            SPACE,
+            LOSS,
+            self.ended,
+            value_of=self.loss_of,
+            size=size,
+            first=RandomSamples(SPACE, 5),
+        )
 
     def loss_of(self, number: int) -> float:
         """Better from generation to generation, as weights that go on learning are."""
