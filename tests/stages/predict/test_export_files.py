@@ -15,6 +15,7 @@ from builders import bytes_below, photograph, untrained_bundle, write_events
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
+from ctc_ray.predictions.event_counts import count_events
 from ctc_ray.predictions.events import aggregate_by_event
 from ctc_ray.predictions.scores import score_rows
 from ctc_ray.runs.executor import InProcess
@@ -212,8 +213,9 @@ def finished(folder: Path, units: list[Unit]) -> dict[str, Any]:
     with parquet.open_parquet(str(folder / units[0].name)) as file:
         schema = file.schema_arrow
     export_files.write_exports(str(folder), units, ALL, LABELS, schema)
-    found = counts.count_events(str(folder), LABELS)
-    return {**found, **counts.write_metrics(str(folder), LABELS, ["species"])}
+    found = count_events(parquet.list_tables(str(folder / "events")), LABELS)
+    measured = counts.write_metrics(str(folder), LABELS, ["species"])
+    return {"events": found.n_events, **found.tables(), **measured}
 
 
 def test_the_memory_does_not_grow_with_the_rows(tmp_path: Path) -> None:
