@@ -3,9 +3,10 @@
 B batch, S side of the network's input, C channels, K classes of a head.
 """
 
+import os
+
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from ctc_ray.labels import LabelSpace
 
@@ -15,6 +16,10 @@ class OnnxScorer:
 
     def __init__(self, content: bytes, labels: LabelSpace) -> None:
         """Build the network; its outputs are in the order of the heads."""
+        # Without it, importing the library begins to report to its maker (seen with 1.32).
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         # Threads score whole batches: the bits are the same on any number of CPUs.
         options.intra_op_num_threads = options.inter_op_num_threads = 1

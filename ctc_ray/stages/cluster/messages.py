@@ -12,6 +12,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 _Message = str | dict[str, float]
 
+_PATIENCE_S = 20  # an actor takes seconds to start where all CPUs are busy
+
 
 class WorkerLogRelay:
     """Messages of workers, logged on the driver as they come; used by `with`.
@@ -46,7 +48,7 @@ class WorkerLogRelay:
 
     def __exit__(self, *error: object) -> None:
         self._stopped.set()
-        self._thread.join(timeout=10 * self._every_s)  # a lost cluster does not answer
+        self._thread.join(timeout=_PATIENCE_S)  # a lost cluster does not answer
 
     def failure(self) -> Exception | None:
         """The error that a worker has told as one that would come again."""

@@ -385,6 +385,7 @@ def shuffled_parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("fields", "n_shuffles"),
     # 4 days are so few parts that they do not wait for Ray Data
@@ -406,6 +407,7 @@ def test_a_cluster_writes_the_bytes_that_this_process_writes(
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(300)
 def test_a_shuffle_of_ray_that_was_stopped_does_the_other_parts(
     local_ray: None, predictions: Path, tmp_path: Path, shuffled_parts: list[int]
 ) -> None:

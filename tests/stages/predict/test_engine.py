@@ -1,5 +1,6 @@
 """ONNX Runtime beside PyTorch: the same answers, in workers that need no torch."""
 
+import os
 import pickle
 import subprocess
 import sys
@@ -138,3 +139,21 @@ def test_a_worker_of_onnx_runtime_loads_no_torch(make: Make, tmp_path: Path) -> 
         check=True,
     )
     assert done.stdout.decode().split() == ["_Scorer"]
+
+
+def test_the_library_does_not_report_to_its_maker(make: Make, tmp_path: Path) -> None:
+    """ONNX Runtime 1.32 leaves a file `.ses` where it does."""
+    config = make("out", engine="onnx")
+    engine.network_of(config, load_bundle(config.bundle_uri), n_images=1)
+    code = (
+        "import sys; from ctc_ray.models.onnx_scorer import OnnxScorer;"
+        "from ctc_ray.labels import LabelSpace;"
+        "OnnxScorer(open(sys.argv[1], 'rb').read(), LabelSpace({chr(97): (chr(98),)}))"
+    )
+    network, left = tmp_path / "out" / "_work" / "network.onnx", tmp_path / "left"
+    left.mkdir()
+    own = {name: value for name, value in os.environ.items() if "TELEMETRY" not in name}
+    subprocess.run(
+        [sys.executable, "-c", code, str(network)], env={**own, "TMPDIR": str(left)}, check=True
+    )
+    assert list(left.iterdir()) == []

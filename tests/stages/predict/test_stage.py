@@ -102,6 +102,7 @@ def test_batch_size_changes_no_answer(
 
 
 @pytest.mark.ray
+@pytest.mark.timeout(300)
 def test_workers_on_ray_write_the_bytes_that_this_process_writes(
     local_ray: None,
     predictions: Path,
