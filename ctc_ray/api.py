@@ -81,7 +81,7 @@ class LoadedBundle:
         self,
         images: Iterable[ImageLike],
         *,
-        batch_size: int = 128,
+        batch_size: int = 32,
         max_pixels: int = 100_000_000,
         truncated: TruncatedPolicy = "fail",
     ) -> Predictions:

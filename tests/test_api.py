@@ -231,8 +231,10 @@ def test_the_limits_are_those_of_the_command() -> None:
     from inspect import signature
 
     given = signature(ctc_ray.LoadedBundle.predict).parameters
-    for name in ("batch_size", "max_pixels", "truncated"):
+    for name in ("max_pixels", "truncated"):
         assert given[name].default == PredictConfig.model_fields[name].default
+    on_cpus = PredictConfig(bundle_uri="b", output_uri="o", images_uri="i")
+    assert given["batch_size"].default == on_cpus.images_at_once
 
 
 def test_each_head_has_its_classes_and_their_probabilities(bundle: ctc_ray.LoadedBundle) -> None:

@@ -110,8 +110,10 @@ def test_pixels_are_measured_while_images_are_read_whatever_the_units(
     photos: Path, inventory: Path, dataset: Path, tmp_path: Path
 ) -> None:
     config = dataset_config(inventory, photos, tmp_path / "out").replaced(images_per_unit=1000)
-    whole = create_dataset.run(config, executor=InProcess()).pixels
-    assert whole == read_manifest(str(dataset), "dataset").pixels is not None
+    made = create_dataset.run(config, executor=InProcess())
+    assert made.pixels == read_manifest(str(dataset), "dataset").pixels
+    whole = made.pixels_of(["train"])
+    assert whole is not None
     stored = parquet.read_folder(str(dataset / "split=train"))["jpeg"].drop_null().to_pylist()
     pixels = [simplejpeg.decode_jpeg(raw, "RGB")[::4].reshape(-1, 3) / 255 for raw in stored]
     mean = np.mean([part.mean(axis=0) for part in pixels], axis=0)
