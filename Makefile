@@ -53,13 +53,15 @@ lint: venv
 	$(BIN)/ruff check
 	$(BIN)/mypy
 
-# Starting Ray is mostly waiting, so the tests that need it run beside the others.
+# Starting Ray is mostly waiting, so the tests that need it run beside the others. Threads of PyTorch
+# that wait for one another must not keep a CPU busy that the others need.
+test: export OMP_WAIT_POLICY = passive
 test: lint
 	@echo 'pytest -m ray runs beside pytest -m "not ray"; its output comes last'
 	@trap 'kill $$! 2>/dev/null' INT TERM; \
-		$(BIN)/pytest -m 'ray and not gpu and not slow' -p no:cacheprovider > .pytest-ray.log 2>&1 & \
+		$(BIN)/pytest -m 'ray and not gpu and not slow' --durations=15 -p no:cacheprovider > .pytest-ray.log 2>&1 & \
 		ray=$$!; failed=0; \
-		$(BIN)/pytest -m 'not ray and not gpu and not slow' || failed=$$?; \
+		$(BIN)/pytest -m 'not ray and not gpu and not slow' --durations=15 || failed=$$?; \
 		wait $$ray || failed=$$?; \
 		cat .pytest-ray.log; rm -f .pytest-ray.log; exit $$failed
 
