@@ -18,9 +18,7 @@ from ctc_ray.config.choices import Aggregation
 
 _TINY = float(np.finfo(np.float32).tiny)  # log(0) would let one image exclude a class
 _VALUES_AT_ONCE = 1 << 15  # fit into the processor's cache, as 64-bit numbers too
-_MOST_EXCHANGES = (
-    12  # images; exchanging neighbours takes n * n steps, each for many events at once
-)
+_MOST_EXCHANGES = 12  # images; n of them take n * n steps, each for many events at once
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]

@@ -98,7 +98,7 @@ class ModelRecord(Record):
     """The model that has made predictions."""
 
     name: str
-    """Of its folder."""
+    """The name of its folder."""
     backbone: str
     fingerprint: str
     """SHA-256 of all that determines its answers, 64 hex digits."""

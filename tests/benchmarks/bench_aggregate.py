@@ -183,7 +183,7 @@ def run_one(way: str, kind: str, predictions: str, output: str) -> None:
 
 
 def with_duckdb(kind: str, predictions: str, output: str) -> None:
-    """The same columns but for the margin; probabilities of failed images are null."""
+    """The same columns, without the margin. avg() leaves out nulls, which failed images have."""
     os.makedirs(output)
     event = "capture_event_id"
     if kind == "moved":

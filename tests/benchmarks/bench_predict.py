@@ -17,11 +17,12 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from measure import PHOTOS, machine, peak_memory, photographs, write_csv
+
+from ctc_ray.config.choices import Engine
 
 SIDE, BATCH = 224, 32
 CPUS = os.cpu_count() or 1
@@ -47,8 +48,10 @@ def decoded(path: str) -> np.ndarray:
     from ctc_ray.images.resize import to_input
 
     raw = Path(path).read_bytes()
-    options = {"image_size": SIDE, "keep_aspect": False, "max_pixels": 10**8, "truncated": "fail"}
-    return to_input(raw, **options)  # type: ignore
+    found = to_input(raw, image_size=SIDE, keep_aspect=False, max_pixels=10**8, truncated="fail")
+    if isinstance(found, str):
+        raise SystemExit(f"{path}: {found}")
+    return found
 
 
 def batches(paths: list[str]) -> Iterator[list[str]]:
@@ -75,7 +78,7 @@ def loop(bundle_uri: str, paths: list[str]) -> None:
 def data_loader(bundle_uri: str, paths: list[str]) -> None:
     """The usual one: a DataLoader with torchvision."""
     import torch
-    from torch.utils.data import DataLoader
+    from torch.utils.data import DataLoader, Dataset
     from torchvision.datasets.folder import default_loader
     from torchvision.transforms import v2
 
@@ -84,13 +87,16 @@ def data_loader(bundle_uri: str, paths: list[str]) -> None:
     transform = v2.Compose([v2.ToImage(), v2.Resize((SIDE, SIDE), antialias=True)])
     model = load_bundle(bundle_uri).model
     torch.set_num_threads(CPUS)
-    images = [partial(lambda path: transform(default_loader(path)), path) for path in paths]
-    loader = DataLoader(
-        images,
-        batch_size=BATCH,
-        num_workers=CPUS,
-        collate_fn=lambda made: torch.stack([m() for m in made]),
-    )  # type: ignore[arg-type]
+
+    class Images(Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return len(paths)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            made: torch.Tensor = transform(default_loader(paths[index]))
+            return made
+
+    loader = DataLoader(Images(), batch_size=BATCH, num_workers=CPUS)
     with torch.inference_mode():
         for batch in loader:
             model(batch)
@@ -119,21 +125,19 @@ def ray_recipe(bundle_uri: str, paths: list[str]) -> None:
     assert found.count() == len(paths)
 
 
-def ctc_predict(bundle_uri: str, paths: list[str], *options: str) -> None:
+def ctc_predict(bundle_uri: str, paths: list[str], engine: Engine = "auto") -> None:
     from ctc_ray.config.prediction import PredictConfig
     from ctc_ray.stages.predict import stage as predict
 
     with tempfile.TemporaryDirectory() as folder:
         csv_path = write_csv(Path(folder) / "events.csv", paths)
-        values = dict(option.split("=") for option in options)
         config = PredictConfig(
             bundle_uri=bundle_uri,
             output_uri=f"{folder}/out",
             csv_uri=str(csv_path),
             event_column="event",
             image_columns=("image",),
-            images_per_unit=100,
-            **values,  # type: ignore[arg-type]
+            engine=engine,
         )
         assert predict.run(config).rows_out == len(paths)
 
@@ -141,7 +145,7 @@ def ctc_predict(bundle_uri: str, paths: list[str], *options: str) -> None:
 CONTENDERS: dict[str, Callable[[str, list[str]], None]] = {
     "plain loop": loop,
     "ctc predict": ctc_predict,
-    "ctc predict --engine torch": lambda uri, paths: ctc_predict(uri, paths, "engine=torch"),
+    "ctc predict --engine torch": lambda uri, paths: ctc_predict(uri, paths, "torch"),
     "torch DataLoader, torchvision": data_loader,
     "ray.data.read_images + map_batches": ray_recipe,
 }

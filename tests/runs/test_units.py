@@ -142,7 +142,7 @@ def test_rows_that_come_in_parts_become_the_same_units(lengths, images_per_unit,
 
 
 def test_names_of_units_sort_as_their_numbers_beyond_99_999(tmp_path: Path):
-    """Of a plan, and of what is appended to a folder of 99,998 files."""
+    """Units of one plan that passes 100,000, and units appended to a folder of 99,998 files."""
     writer = PlanWriter(str(tmp_path), "split=train", 2, first=99_998)
     writer.add(numbered_rows([2] * 5))
     names = [unit.name for unit in writer.finish()]

@@ -11,7 +11,13 @@ import pyarrow as pa
 from ctc_ray.columns.event_runs import cut_at_starts
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.manifest import Manifest
-from ctc_ray.schemas import LABEL_PREFIX, label_column, labelled_heads, scored_schema
+from ctc_ray.schemas import (
+    LABEL_PREFIX,
+    label_column,
+    labelled_heads,
+    scored_schema,
+    with_label_columns,
+)
 from ctc_ray.stages.predict.answer_files import IMAGES, list_parts
 
 _FILES_AT_ONCE = 16  # of which only the footer, or a few columns, are read
@@ -72,12 +78,11 @@ class ImageFiles:
 
 def _read(uri: str, labelled: Sequence[str], names: Sequence[str]) -> pa.Table:
     """These columns of a file; labels that it has not are null."""
-    labels = [name for name in names if name.startswith(LABEL_PREFIX)]
-    missing = set(labels) - set(map(label_column, labelled))
-    rows = parquet.read_table(uri, [n for n in names if n not in missing], uses_threads=False)
-    for name in missing:
-        rows = rows.append_column(name, pa.nulls(rows.num_rows, pa.string()))
-    return rows.select(names)
+    heads = [n.removeprefix(LABEL_PREFIX) for n in names if n.startswith(LABEL_PREFIX)]
+    missing = {label_column(head) for head in heads if head not in labelled}
+    there = [name for name in names if name not in missing]
+    rows = parquet.read_table(uri, there, uses_threads=False)
+    return with_label_columns(rows, heads).select(names)
 
 
 def _footer(heads: Sequence[str], uri: str) -> tuple[int, tuple[str, ...]]:

@@ -20,7 +20,7 @@ from ctc_ray.stages.aggregate.images import ImageFiles
 from ctc_ray.stages.aggregate.plan import ORDER, PART, ROW, Part, events_file
 from ctc_ray.stages.predict.answer_files import part_number
 
-_NOT_PREDICTED = "not predicted"  # in place of a failure; it is only counted
+_NOT_PREDICTED = "not predicted"  # stands in the column `failure`, so the image counts as failed
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ Measured by tests/benchmarks/bench_small_jobs.py on 2 cores: 6 units of 1,000 ph
 3 megapixels take 31 s in this process, and 37 s on a Ray that must start.
 """
 
-
 FEW_CPUS = 8
-"""CPUs that the threads of one process keep busy."""
+"""CPUs of a machine on which the threads of one process do the work. Chosen, not measured: it was
+tried on 2."""
 
 
 def choose_executor(

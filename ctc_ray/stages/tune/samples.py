@@ -34,7 +34,7 @@ class RandomSamples(Samples):
     dimensions: Mapping[str, Dimension]
     seed: int
     first: Mapping[str, Any] | None = None
-    """Of trial 0; None: it is at random, too."""
+    """The sample of trial 0; None: a random one, too."""
 
     def sample(self, number: int) -> Mapping[str, Any]:
         """See `Samples`."""

@@ -1,10 +1,13 @@
+import json
 import random
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 from builders import AtMost, StoppedError, bytes_below
 from finished_predictions import (
@@ -154,6 +157,50 @@ def test_events_without_images_keep_their_rows(predictions: Path, tmp_path: Path
     events = run(folder, tmp_path / "out", top_k=1)
     row = events.filter(pc.equal(events["capture_event_id"], "leer")).to_pylist()[0]
     assert (row["n_images"], row["meta_saison"], row["top_species"]) == (0, "x", None)
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_labels_travel_into_the_events_also_where_a_file_has_none(
+    predictions: Path, tmp_path: Path, *, others: bool
+) -> None:
+    """The label of an event is that of its images if they agree; files of 20 rows, one older."""
+    labelled, draw = tmp_path / "p", random.Random(7)
+    shutil.copytree(predictions, labelled)
+    of_image: dict[str, str | None] = {}
+    for number, path in enumerate(sorted((labelled / "images").iterdir())):
+        rows = pq.ParquetFile(path).read()
+        known = [*LABELS.classes["species"], "Ardea"]
+        labels = [
+            draw.choice(known) if draw.random() < 0.25 else None for _ in range(rows.num_rows)
+        ]
+        if number != 3:
+            of_image |= dict(zip(rows["image_uri"].to_pylist(), labels, strict=True))
+            column = pa.array(labels, pa.string())
+            pq.write_table(rows.append_column("label_species", column), path)
+    images: Sequence[Image] = IMAGES
+    fields: dict[str, Any] = {}
+    if others:
+        images = in_other_events(IMAGES, n_events=150, seed=3)
+        fields = {"events_uri": str(write_inventory(tmp_path / "i", images))}
+    events = run(labelled, tmp_path / "out", **fields)
+    expected: dict[str, set[str]] = {}
+    for image in images:
+        label = of_image.get(image["image_uri"])
+        expected.setdefault(image["capture_event_id"], set()).update({label} if label else ())
+    found = dict(
+        zip(
+            events["capture_event_id"].to_pylist(),
+            events["label_species"].to_pylist(),
+            strict=True,
+        )
+    )
+    assert found == {k: v.pop() if len(v) == 1 else None for k, v in expected.items()}
+    assert len(set(found.values())) > 3
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert set(metrics["events"]) == {"species"}
+    rows = events.filter(pc.is_valid(events["pred_species"]))["label_species"].to_pylist()
+    unknown = rows.count("Ardea")  # an event without a prediction counts as failed
+    assert metrics["events"]["species"]["n_unknown_label"] == unknown > 0
 
 
 # -- other events ----------------------------------------------------------------------------------

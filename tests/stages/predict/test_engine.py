@@ -17,7 +17,7 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet
 from ctc_ray.models import exporters
 from ctc_ray.models.bundle import load_bundle
-from ctc_ray.runs.executor import InProcess
+from ctc_ray.runs.executor import Beside, InProcess
 from ctc_ray.stages.predict import engine
 from ctc_ray.stages.predict import stage as predict
 from ctc_ray.stages.predict.scoring import UnitScorer
@@ -83,6 +83,15 @@ def test_threads_batches_and_a_resumed_run_change_nothing(make: Make) -> None:
         predict.run(cut, executor=AtMost(2))
     assert bytes_below(run(cut) / "images") == whole
     require_alike(run(make("one", engine="onnx", batch_size=1)), run(make("whole", engine="onnx")))
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch"])
+def test_a_process_beside_the_command_writes_the_same_bytes(make: Make, name: str) -> None:
+    whole = run(make("whole", engine=name))
+    config = make("beside", engine=name, workers=2)
+    predict.run(config, executor=Beside())
+    for folder in ("images", "events"):
+        assert bytes_below(Path(config.output_uri) / folder) == bytes_below(whole / folder)
 
 
 @pytest.mark.parametrize(("many", "used"), [(48, True), (49, False)])
