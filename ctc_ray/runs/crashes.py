@@ -6,6 +6,7 @@ in halves, down to the image at fault.
 """
 
 import contextlib
+import itertools
 import json
 import logging
 import os
@@ -13,7 +14,9 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self
@@ -23,7 +26,7 @@ import pyarrow as pa
 from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
 from ctc_ray.runs.layout import WORK_FOLDER
-from ctc_ray.runs.unit_worker import UnitWorker
+from ctc_ray.runs.unit_worker import UNITS_AT_ONCE, UnitWorker
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure
 
@@ -76,7 +79,11 @@ def _read_count(uri: str) -> int:
 
 
 class Apart:
-    """A process beside this one that works on the rows of units; when it dies, another does."""
+    """A process beside this one that works on the rows of units; when it dies, another does.
+
+    Threads may give it `UNITS_AT_ONCE` units. What was in hand when the process died is tried
+    again, unit by unit.
+    """
 
     def __init__(
         self,
@@ -90,6 +97,7 @@ class Apart:
             fail: what becomes of rows with a failure; see `UnitWorker`.
         """
         self._child, self._fail = _Child(make_worker), fail
+        self._room, self._clearing = threading.Semaphore(UNITS_AT_ONCE), threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -115,6 +123,25 @@ class Apart:
         Raises:
             CtcError: what a worker raised; or every image ends its process.
         """
+        with self._room:
+            found = self._child.ask(rows)
+        if not isinstance(found, _Ended):
+            return found
+        with self._alone():
+            return self._answer_alone(name, rows, tries=tries - 1)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Until the end of the block, the process has nothing else in hand."""
+        with self._clearing:
+            for _ in range(UNITS_AT_ONCE):
+                self._room.acquire()
+            try:
+                yield
+            finally:
+                self._room.release(UNITS_AT_ONCE)
+
+    def _answer_alone(self, name: str, rows: pa.Table, *, tries: int) -> pa.Table:
         answers: list[pa.Table] = []
         waiting, crashed, n_answered = [rows], 0, 0
         while waiting:
@@ -156,45 +183,105 @@ class _Child:
     def __init__(self, make_worker: Callable[[], UnitWorker]) -> None:
         self._make_worker = make_worker
         self._process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()
+        self._asked: dict[int, Future[Any]] = {}
+        self._is_alone = self._is_over = False
         self.ending = ""
         """How the last process ended."""
 
     def end(self) -> None:
-        """End the process, if there is one."""
+        """End the process, if there is one; there is no other one after it."""
+        self._is_over = True
         if self._process is not None:
-            with self._process as process:
-                os.killpg(process.pid, signal.SIGKILL)  # its own child, too
+            _kill(self._process)
 
     def answer(self, rows: pa.Table, *, tries: int) -> pa.Table | None:
-        """What the worker makes of the rows; None if they have ended a process so often.
+        """What the worker makes of the rows, while it has no others in hand.
+
+        Returns:
+            None: they have ended a process so often.
 
         Raises:
             CtcError: no process can be started.
             Exception: what the worker raised.
         """
         for _ in range(tries):
-            try:
-                found = self._ask(rows)
-            except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
-                raise CtcError(
-                    "the process that should try its images apart from the others did not start, "
-                    "or was killed; perhaps the memory is too small"
-                ) from error
-            if isinstance(found, Exception):
-                raise found
+            found = self.ask(rows, is_alone=True)
             if not isinstance(found, _Ended):
                 return found
-            self.ending = found.how
         return None
 
-    def _ask(self, rows: pa.Table) -> Any:
-        process = self._process
-        if process is None:
-            process = self._process = _start()
+    def ask(self, rows: pa.Table, *, is_alone: bool = False) -> Any:
+        """What the worker makes of the rows, or how its process ended; threads may ask.
+
+        Raises:
+            CtcError: no process can be started, or it was ended.
+            Exception: what the worker raised.
+        """
+        future: Future[Any] = Future()
+        with self._lock:
+            self._is_alone = is_alone
+            process = self._process or self._begin()
+            number = next(self._numbers)
+            self._asked[number] = future
+            with contextlib.suppress(BrokenPipeError):  # `_read` finds that, too
+                _send((number, rows), process.stdin)
+        found = future.result()
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    def _begin(self) -> "subprocess.Popen[bytes]":
+        if self._is_over:
+            raise CtcError("it was stopped")
+        process = self._process = _start()
+        try:
             _send(self._make_worker, process.stdin)
             _receive(process.stdout)  # nothing else is read before it: no rows wait in a buffer
-        _send(rows, process.stdin)
-        return _receive(process.stdout)
+        except (EOFError, BrokenPipeError, pickle.UnpicklingError) as error:
+            self._process = None
+            raise _killed() from error
+        threading.Thread(target=self._read, args=(process,), daemon=True).start()
+        return process
+
+    def _read(self, process: "subprocess.Popen[bytes]") -> None:
+        """Hand the answers of a process to those who have asked, until it ends."""
+        last: Any = _killed()
+        with contextlib.suppress(EOFError, OSError, ValueError, pickle.UnpicklingError):
+            while True:
+                number, found = _receive(process.stdout)
+                if number is not None:
+                    self._asked.pop(number).set_result(found)
+                    continue
+                self.ending = found.how
+                if not self._is_alone:  # what it had begun to read is lost for the next one
+                    last = found
+                    break
+                with self._lock:
+                    self._hand_to_all(found)
+        _kill(process)  # before the lock: somebody may wait for it to read
+        with self._lock:
+            self._process = None
+            self._hand_to_all(last)
+        with process:
+            pass
+
+    def _hand_to_all(self, found: Any) -> None:
+        for number in list(self._asked):
+            self._asked.pop(number).set_result(found)
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # its own child, too
+
+
+def _killed() -> CtcError:
+    return CtcError(
+        "the process that works on its images did not start, or was killed; perhaps the memory is "
+        "too small"
+    )
 
 
 def _start() -> subprocess.Popen[bytes]:
@@ -247,7 +334,7 @@ def serve() -> None:
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         if code == 0:
             return
-        _send(_Ended(f"signal {-code}" if code < 0 else f"exit code {code}"), answers)
+        _send((None, _Ended(f"signal {-code}" if code < 0 else f"exit code {code}")), answers)
 
 
 def _relay(its_answers: IO[bytes], answers: IO[bytes]) -> None:
@@ -259,17 +346,31 @@ def _relay(its_answers: IO[bytes], answers: IO[bytes]) -> None:
 
 def _work(make_worker: Callable[[], UnitWorker], asked: IO[bytes], answers: IO[bytes]) -> None:
     worker: UnitWorker | None = None
-    while True:
+    sending = threading.Lock()
+
+    def send(number: int, answer: Any) -> None:
+        with sending:
+            _send((number, answer), answers)
+
+    def answer(worker: UnitWorker, number: int, rows: pa.Table) -> None:
         try:
-            rows = pickle.load(asked)  # our own parent's
-        except EOFError:
-            return
-        try:
-            worker = worker or make_worker()
-            answer = worker.answer(rows)
+            found = worker.answer(rows)
         except Exception as error:  # noqa: BLE001  # for the parent
-            answer = picklable(error)
-        _send(answer, answers)
+            found = picklable(error)
+        send(number, found)
+
+    with ThreadPoolExecutor(UNITS_AT_ONCE) as pool:
+        while True:
+            try:
+                number, rows = pickle.load(asked)  # our own parent's
+            except EOFError:
+                return
+            try:
+                worker = worker or make_worker()
+            except Exception as error:  # noqa: BLE001  # for the parent
+                send(number, picklable(error))
+            else:
+                pool.submit(answer, worker, number, rows)
 
 
 def picklable(error: Exception) -> Exception:

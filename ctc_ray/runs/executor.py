@@ -7,18 +7,19 @@ write the same bytes.
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from ctc_ray.columns.threads import map_ahead
+from ctc_ray.columns.threads import map_ahead, map_in_pool
 from ctc_ray.errors import CtcError
 from ctc_ray.files import storage
 from ctc_ray.files.storage_errors import error_text
 from ctc_ray.runs.claim import Claim
 from ctc_ray.runs.crashes import Apart, counted_try
 from ctc_ray.runs.machine import n_cpus
-from ctc_ray.runs.unit_worker import UnitWorker
+from ctc_ray.runs.unit_worker import UNITS_AT_ONCE, UnitWorker
 from ctc_ray.runs.units import Unit
 
 logger = logging.getLogger(__name__)
@@ -124,16 +125,20 @@ class InProcess:
 
 
 class Beside:
-    """Does the units one after the other in one process beside this one, which may die."""
+    """Does the units in one process beside this one, which may die."""
 
     def run(self, units: Sequence[Unit], job: Job) -> Iterator[UnitResult]:
         """Do every unit once, in order, with a thread per CPU, or as many as `n_workers`."""
         n_threads = min(n_cpus(), job.n_workers or n_cpus())
         make_worker = partial(job.make_worker, n_threads)
         worker = make_worker()
-        with Apart(make_worker, worker.fail) as apart:
-            for unit in units:
-                yield do_unit(unit, job, worker, n_threads=n_threads, apart=apart)
+        # Ctrl-C ends the process first, so that no thread waits for it
+        with ThreadPoolExecutor(UNITS_AT_ONCE) as pool, Apart(make_worker, worker.fail) as apart:
+
+            def do(unit: Unit) -> UnitResult:
+                return do_unit(unit, job, worker, n_threads=n_threads, apart=apart)
+
+            yield from map_in_pool(do, units, pool, n_ahead=UNITS_AT_ONCE)
 
 
 class InThreads:

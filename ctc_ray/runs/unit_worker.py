@@ -9,6 +9,10 @@ import pyarrow as pa
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure
 
+UNITS_AT_ONCE = 2
+"""Units that a kept worker has in hand: the images of the next are read while the last ones of this
+are scored and its answers written."""
+
 
 @dataclass(frozen=True)
 class UnitOutput:
@@ -22,7 +26,10 @@ class UnitOutput:
 
 
 class UnitWorker(Protocol):
-    """Does the work of units; may hold something expensive, such as a model."""
+    """Does the work of units; may hold something expensive, such as a model.
+
+    Where workers are kept, several threads call one.
+    """
 
     def read(self, unit: Unit) -> pa.Table:
         """The rows of a unit, one per image."""

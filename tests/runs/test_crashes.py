@@ -2,6 +2,8 @@
 
 import os
 import signal
+import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -228,3 +230,66 @@ def test_what_a_worker_of_another_process_raises_ends_the_unit(tmp_path: Path) -
     with claimed(str(tmp_path), "test") as claim:
         (result,) = Beside().run(units(1), Job(str(tmp_path), claim, Maker(worker)))
     assert result.error == "images/part-00000.parquet: a line"
+
+
+@dataclass(frozen=True)
+class Meeting(Worker):
+    """Answers only when it has two units in hand."""
+
+    barrier = threading.Barrier(2)
+
+    def answer(self, rows: pa.Table) -> pa.Table:
+        self.barrier.wait(20)
+        return super().answer(rows)
+
+
+def test_the_process_has_the_next_unit_in_hand(tmp_path: Path) -> None:
+    texts = beside(tmp_path, Meeting(), 6)
+    assert [text.count("'failure': None") for text in texts] == [16] * 6
+
+
+@dataclass(frozen=True)
+class Numbered(Worker):
+    """Its images have other names in every unit."""
+
+    def read(self, unit: Unit) -> pa.Table:
+        return pa.table({"image_uri": [f"{unit.index}-{i}.jpg" for i in range(unit.n_rows)]})
+
+
+def test_units_in_hand_when_the_process_dies_are_answered(tmp_path: Path) -> None:
+    deadly = frozenset({"2-0.jpg", "3-15.jpg", "7-4.jpg"})
+    texts = beside(tmp_path, Numbered(deadly), 9)
+    assert [text.count("crashed") for text in texts] == [0, 0, 1, 1, 0, 0, 0, 1, 0]
+    for unit, text in zip(units(9), texts, strict=True):
+        names = [f"{unit.index}-{i}.jpg" for i in range(16)]
+        assert text == repr(
+            answers(names, ["crashed" if name in deadly else None for name in names]).to_pylist()
+        )
+
+
+@dataclass(frozen=True)
+class Endless(Worker):
+    """Does not come to an end."""
+
+    def answer(self, rows: pa.Table) -> pa.Table:
+        time.sleep(1000)
+        return rows
+
+
+def test_who_waits_for_a_process_that_is_ended_is_told(tmp_path: Path) -> None:
+    worker, told = Endless(), []
+
+    def ask() -> None:
+        try:
+            apart.answer("unit", rows(2), tries=3)
+        except CtcError as error:
+            told.append(str(error))
+
+    with Apart(Maker(worker), worker.fail) as apart:
+        threads = [threading.Thread(target=ask) for _ in range(3)]  # one waits for its turn
+        for thread in threads:
+            thread.start()
+        time.sleep(0.5)
+    for thread in threads:
+        thread.join(20)
+    assert len(told) == 3

@@ -8,6 +8,7 @@ import ray.data
 
 from ctc_ray.console import logs
 from ctc_ray.runs.executor import Job, UnitResult, do_unit
+from ctc_ray.runs.unit_worker import UNITS_AT_ONCE
 from ctc_ray.runs.units import Unit
 from ctc_ray.stages.cluster.connect import connect, there
 from ctc_ray.stages.cluster.errors import ray_work
@@ -33,7 +34,11 @@ class RayExecutor:
                 results = dataset.map(
                     _Worker,
                     fn_constructor_args=(job,),
-                    compute=ray.data.ActorPoolStrategy(**pool_sizes(job, len(units), there())),
+                    compute=ray.data.ActorPoolStrategy(
+                        **pool_sizes(job, len(units), there()),
+                        max_concurrent_calls_per_actor=UNITS_AT_ONCE,
+                        enable_true_multi_threading=True,
+                    ),
                     **resources,
                 )
             for row in results.iter_rows():

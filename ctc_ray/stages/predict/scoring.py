@@ -1,15 +1,16 @@
 """The work of one unit of `ctc predict`: decode, score, and answer per image and per event."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ctc_ray.columns.threads import map_ahead
+from ctc_ray.columns.threads import InTurn
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
@@ -72,7 +73,8 @@ class UnitScorer:
 
     def make_worker(self, n_threads: int) -> UnitWorker:
         """A worker that decodes and, on CPUs, scores with this many threads."""
-        return _Scorer(self.config, self.about, self.network, n_threads)
+        scoring = InTurn(1 if self.config.gpu_per_worker else n_threads)
+        return _Scorer(self.config, self.about, self.network, n_threads, scoring)
 
 
 @dataclass(frozen=True)
@@ -83,17 +85,14 @@ class _Scorer:
     about: str
     network: Network
     n_threads: int
-
-    @property
-    def on_gpu(self) -> bool:
-        """Whether a GPU computes the network."""
-        return self.config.gpu_per_worker > 0
+    scoring: InTurn
+    _making: Lock = field(default_factory=Lock)
 
     @cached_property
     def score(self) -> Score:
         """What computes the network, made when it is needed: some processes only write answers."""
         if self.network.onnx_uri is None:
-            return _by_torch(self.config, on_gpu=self.on_gpu)
+            return _by_torch(self.config)
         from ctc_ray.models.onnx_scorer import OnnxScorer
 
         content = storage.read_bytes(self.network.onnx_uri)
@@ -123,9 +122,9 @@ class _Scorer:
             is_stack=self.network.is_stack,
             n_threads=self.n_threads,
         )
-        score = partial(self._score, self.score)
-        n_threads = 1 if self.on_gpu else self.n_threads
-        return pa.concat_tables(map_ahead(score, batches, n_threads=n_threads))
+        with self._making:  # units are answered by several threads
+            score = self.score
+        return pa.concat_tables(self.scoring.map(partial(self._score, score), batches))
 
     def _score(self, score: Score, batch: DecodedBatch) -> pa.Table:
         probs = {
@@ -189,12 +188,13 @@ class _Scorer:
         return UnitOutput(files, images.num_rows, images.num_rows - images["failure"].null_count)
 
 
-def _by_torch(config: PredictConfig, *, on_gpu: bool) -> Score:
+def _by_torch(config: PredictConfig) -> Score:
     import torch  # takes seconds and 400 MB, which ONNX Runtime does not need
 
     from ctc_ray.models.bundle import load_bundle
     from ctc_ray.models.classifier import predict_probs
 
+    on_gpu = config.gpu_per_worker > 0
     if not on_gpu:
         # Threads score whole batches: with one thread per batch the bits are the same on any number
         # of CPUs.
