@@ -100,6 +100,8 @@ def command_of_ours(task: Task, dataset: Path, output: Path, seed: int) -> list[
         *("--model.pretrained", str(task.weights) if task.weights else "false"),
         *("--model.image-size", str(task.size), "--batch-size", str(BATCH), "--seed", str(seed)),
         *("--max-epochs", str(task.epochs), "--optimizer.learning-rate", str(task.learning_rate)),
+        # the script cuts out 75 % of the area or more, and neither rotates nor enlarges the view
+        *("--augment.zoom", "0", "--augment.rotate", "0", "--augment.crop", "0.134"),
         *("--augment.brightness", str(JITTER), "--augment.contrast", str(JITTER)),
         *("--augment.saturation", str(JITTER), "--augment.hue", "0", "--augment.gray", "0"),
         *("--optimizer.backbone-rate", "1"),
