@@ -33,6 +33,7 @@ ctc predict --bundle-uri model --output-uri predictions \\
         "append",
         "workers",
         "gpu_per_worker",
+        "cpu_per_worker",
     }
     option_groups: ClassVar[Mapping[str, tuple[str, ...]]] = {
         "Source (exactly one)": _SOURCES,
@@ -92,7 +93,7 @@ ctc predict --bundle-uri model --output-uri predictions \\
     0.00001."""
     images_per_unit: int = Field(1000, gt=0)
     """Approximate number of images per file of predictions, which is also one step of the work: a
-    stopped command loses at most one per worker. A capture event is never divided."""
+    stopped command loses at most two per worker. A capture event is never divided."""
     workers: Annotated[
         int | None, Field(gt=0), Shown("as many as there are CPUs, or GPUs, for")
     ] = None
@@ -100,6 +101,10 @@ ctc predict --bundle-uri model --output-uri predictions \\
     cluster; more are started when it grows."""
     gpu_per_worker: float = Field(0, ge=0)
     """GPUs per process; 0.5 lets two processes share one."""
+    cpu_per_worker: Annotated[
+        int | None, Field(gt=0), Shown("1; with a GPU, its share of the CPUs of its machine")
+    ] = None
+    """CPUs that Ray reserves for each process, and its threads that decode images."""
 
     @property
     def images_at_once(self) -> int:

@@ -43,7 +43,8 @@ class Job:
     made for every unit."""
     n_workers: int | None = None
     """Kept workers; None: as many as there are CPUs or GPUs for."""
-    cpus_per_worker: float = 1
+    cpus_per_worker: float | None = 1
+    """None: 1, or with GPUs their share of the CPUs of their node."""
     gpus_per_worker: float = 0
 
 

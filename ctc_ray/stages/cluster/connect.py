@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
@@ -217,3 +217,12 @@ def there() -> dict[str, float]:
     own = ResourceAndLabelSpec(num_cpus=machine.n_cpus())  # Ray knows of no affinity
     own.resolve(is_head=True)
     return {"CPU": own.num_cpus or 0, "GPU": own.num_gpus or 0}
+
+
+def gpu_nodes() -> list[Mapping[str, float]]:
+    """The CPUs and GPUs of each node that has GPUs, and of each type of nodes that may be added."""
+    node = _node()
+    known = [one["Resources"] for one in ray.nodes() if one["Alive"]]
+    types = None if node is None else node_types(node.gcs_address)
+    known += [kind.resources for kind in types or () if kind.most]
+    return [resources for resources in known if resources.get("GPU", 0) > 0]

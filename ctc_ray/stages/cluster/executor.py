@@ -1,7 +1,7 @@
 """Units of work on a Ray cluster: a task per unit, or workers that live as long as the job."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray.data
@@ -10,7 +10,7 @@ from ctc_ray.console import logs
 from ctc_ray.runs.executor import Job, UnitResult, do_unit
 from ctc_ray.runs.unit_worker import UNITS_AT_ONCE
 from ctc_ray.runs.units import Unit
-from ctc_ray.stages.cluster.connect import connect, there
+from ctc_ray.stages.cluster.connect import connect, gpu_nodes, there
 from ctc_ray.stages.cluster.errors import ray_work
 
 _MAX_BLOCKS = 4096  # of a pipeline over units; more only slow its start
@@ -25,6 +25,7 @@ class RayExecutor:
         """Do every unit once and yield its result as soon as it is there, in any order."""
         with ray_work():
             connect()
+            job = replace(job, cpus_per_worker=cpus_of_worker(job, gpu_nodes()))
             rows = [asdict(unit) for unit in units]
             dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
             resources = {"num_cpus": job.cpus_per_worker, "num_gpus": job.gpus_per_worker}
@@ -45,6 +46,22 @@ class RayExecutor:
                 yield UnitResult(**row)
 
 
+def cpus_of_worker(job: Job, gpu_nodes: Sequence[Mapping[str, float]]) -> float:
+    """The CPUs of a worker: those that the job says, or its GPUs' share of the CPUs of a node.
+
+    A CPU of each node stays free, e.g. for the driver.
+
+    Args:
+        gpu_nodes: CPUs and GPUs of each node that has GPUs.
+    """
+    if job.cpus_per_worker is not None:
+        return job.cpus_per_worker
+    if not job.gpus_per_worker or not gpu_nodes:
+        return 1
+    share = min((node.get("CPU", 0) - 1) / node["GPU"] for node in gpu_nodes)
+    return max(1, int(share * job.gpus_per_worker))
+
+
 def pool_sizes(job: Job, n_units: int, there: Mapping[str, float]) -> dict[str, int]:
     """How many workers are kept: as many as fit now, and more when the cluster has grown.
 
@@ -55,7 +72,7 @@ def pool_sizes(job: Job, n_units: int, there: Mapping[str, float]) -> dict[str, 
         there: CPUs and GPUs of the cluster.
     """
     most = min(job.n_workers or n_units, n_units)
-    needs = (("CPU", job.cpus_per_worker), ("GPU", job.gpus_per_worker))
+    needs = (("CPU", job.cpus_per_worker or 1), ("GPU", job.gpus_per_worker))
     fit = min(int(there.get(name, 0) / need) for name, need in needs if need)
     return {"min_size": 1, "initial_size": min(max(1, fit), most), "max_size": most}
 
@@ -83,4 +100,4 @@ class _Worker:
 
 
 def _n_threads(job: Job) -> int:
-    return max(1, int(job.cpus_per_worker))
+    return max(1, int(job.cpus_per_worker or 1))

@@ -66,12 +66,15 @@ def last_cluster_file() -> str:
     return os.path.join(folder, "ray", "ray_current_cluster")
 
 
-def require_gpus(per_worker: float) -> None:
+def require_gpus(per_worker: float, *, cpus: int) -> None:
     """Check that there is a GPU before anything is written.
 
+    Args:
+        cpus: that each worker needs beside it.
+
     Raises:
-        ConfigError: neither this machine nor the cluster has one, or can grow to have one.
+        ConfigError: neither this machine nor the cluster has them, or can grow to have them.
     """
     from ctc_ray.stages.cluster.connect import require  # Ray takes seconds to import
 
-    require(f"--gpu-per-worker {per_worker:g}", cpus=1, gpus=per_worker)
+    require(f"--gpu-per-worker {per_worker:g}", cpus=cpus, gpus=per_worker)

@@ -78,7 +78,7 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
     if config.overwrite or not is_complete(config.output_uri):
         source.require_images(config, rows)
     if config.gpu_per_worker:
-        require_gpus(config.gpu_per_worker)
+        require_gpus(config.gpu_per_worker, cpus=config.cpu_per_worker or 1)
     with open_run(config.output_uri, "predictions", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
             return run
@@ -118,7 +118,7 @@ def _append(
         logger.info("predict: %s", growth)
         source.require_images(config, found.rows)
         if config.gpu_per_worker:
-            require_gpus(config.gpu_per_worker)
+            require_gpus(config.gpu_per_worker, cpus=config.cpu_per_worker or 1)
         run = Run(uri, claim)
         new = append.begin(growth, inputs, images_per_unit=config.images_per_unit)
         _run_missing(config, model, run, new, executor, n_images=found.rows.num_rows)
@@ -201,6 +201,7 @@ def _run_missing(
         UnitScorer(config, model.about, network).make_worker,
         keeps_workers=True,
         n_workers=config.workers,
+        cpus_per_worker=config.cpu_per_worker,
         gpus_per_worker=config.gpu_per_worker,
     )
     executor = executor or choose_executor(missing, gpus=config.gpu_per_worker, keeps_workers=True)
