@@ -131,12 +131,18 @@ def train_config(dataset: Path, output: Path) -> TrainConfig:
     )
 
 
-def untrained_bundle(output: Path, *, image_size: int = 32, keep_aspect: bool = False) -> Path:
+def untrained_bundle(
+    output: Path,
+    *,
+    image_size: int = 32,
+    keep_aspect: bool = False,
+    backbone: str = "small_cnn",
+) -> Path:
     """A finished bundle of random weights with the heads of `write_events`: no time to train."""
     torch.manual_seed(0)
     label_space = LabelSpace({"species": ("blue", "green", "red"), "count": ("1", "2")})
     bundle = Bundle(
-        model=MultiHeadModel(make_backbone("small_cnn"), label_space),
+        model=MultiHeadModel(make_backbone(backbone, image_size=image_size), label_space),
         image_size=image_size,
         keep_aspect=keep_aspect,
         provenance=Provenance(config={}, data_fingerprint="", metrics={}, n_training_images={}),

@@ -12,8 +12,10 @@ import io
 import json
 import logging
 import re
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import onnx
 import torch
@@ -38,6 +40,31 @@ def export_onnx_at_own_size(bundle: Bundle) -> bytes:
     """Likewise, for any number of images that have the network's own size."""
     side = bundle.image_size
     return _onnx(bundle, AtOwnSize(bundle), (2, side, side, 3), _DIMENSIONS[:1])
+
+
+def trace_onnx_at_own_size(bundle: Bundle) -> bytes:
+    """As `export_onnx_at_own_size` in a fifth of the time: it writes down one run of the network.
+
+    What a network does otherwise with another number of images is lost: compare its answers.
+    """
+    side = bundle.image_size
+    images_BSSC = torch.zeros(
+        (2, side, side, 3), dtype=torch.uint8, device=bundle.model.mean.device
+    )
+    outputs = [probs_column(head) for head in bundle.label_space.heads]
+    with _quiet(), tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "network.onnx")
+        torch.onnx.export(
+            AtOwnSize(bundle),
+            (images_BSSC,),
+            file,
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=outputs,
+            dynamic_axes={name: {0: "batch"} for name in ("images", *outputs)},
+        )
+        return file.read_bytes()
 
 
 def _onnx(bundle: Bundle, network: nn.Module, shape: tuple[int, ...], free: Sequence[str]) -> bytes:

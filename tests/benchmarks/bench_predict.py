@@ -205,6 +205,10 @@ def main() -> None:
     if asked.run:
         CONTENDERS[asked.run](asked.bundle, paths)
         return
+    from ctc_ray.stages.predict.engine import MANY_IMAGES  # contenders do not wait for it
+
+    if asked.images < MANY_IMAGES:
+        parser.error(f"--images: {MANY_IMAGES} or more, so that both runs have the same engine")
     with tempfile.TemporaryDirectory() as folder:
         bundle_uri = write_bundle(Path(folder) / "model")
         decode_ms, network_ms = limit(bundle_uri, paths)

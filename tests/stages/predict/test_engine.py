@@ -17,6 +17,8 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import parquet
 from ctc_ray.models import exporters
 from ctc_ray.models.bundle import load_bundle
+from ctc_ray.models.classifier import predict_probs
+from ctc_ray.models.onnx_scorer import OnnxScorer
 from ctc_ray.runs.executor import Beside, InProcess
 from ctc_ray.stages.predict import engine
 from ctc_ray.stages.predict import stage as predict
@@ -114,7 +116,8 @@ def test_a_network_that_onnx_cannot_compute_is_computed_by_torch(
         raise RuntimeError("no such operator: foo\nmuch more")
 
     monkeypatch.setattr(engine, "MANY_IMAGES", 1)
-    monkeypatch.setattr(exporters, "export_onnx_at_own_size", fail)
+    for name in ("trace_onnx_at_own_size", "export_onnx_at_own_size"):
+        monkeypatch.setattr(exporters, name, fail)
     images = run(make("auto")) / "images"
     assert "ONNX Runtime cannot compute this network, PyTorch does: no such operator" in caplog.text
     assert bytes_below(images) == bytes_below(run(make("torch", engine="torch")) / "images")
@@ -127,7 +130,8 @@ def test_a_network_that_onnx_computes_otherwise_is_refused(
 ) -> None:
     other = load_bundle(str(untrained_bundle(tmp_path / "other")))
     content = exporters.export_onnx_at_own_size(other)
-    monkeypatch.setattr(exporters, "export_onnx_at_own_size", lambda _: content)
+    for name in ("trace_onnx_at_own_size", "export_onnx_at_own_size"):
+        monkeypatch.setattr(exporters, name, lambda _: content)
     with pytest.raises(ConfigError, match=r"--engine onnx: scores of \w+ are 0\.\d+ apart"):
         run(make("onnx", engine="onnx"))
 
@@ -148,6 +152,34 @@ def test_a_worker_of_onnx_runtime_loads_no_torch(make: Make, tmp_path: Path) -> 
         check=True,
     )
     assert done.stdout.decode().split() == ["_Scorer"]
+
+
+@pytest.mark.parametrize("fault", ["raises", "is of another network"])
+def test_a_network_whose_run_cannot_be_written_down_is_exported_as_a_whole(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    other = load_bundle(str(untrained_bundle(tmp_path / "other")))
+    content = exporters.export_onnx_at_own_size(other)
+
+    def traced(_: object) -> bytes:
+        if fault == "raises":
+            raise RuntimeError("no such operator")
+        return content
+
+    monkeypatch.setattr(exporters, "trace_onnx_at_own_size", traced)
+    require_alike(run(make("onnx", engine="onnx")), run(make("torch", engine="torch")))
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "convnext_atto", "resnet10t"])
+def test_one_run_is_the_network_for_any_number_of_images(tmp_path: Path, backbone: str) -> None:
+    bundle = load_bundle(str(untrained_bundle(tmp_path / "m", backbone=backbone, image_size=64)))
+    scorer = OnnxScorer(exporters.trace_onnx_at_own_size(bundle), bundle.label_space)
+    side = bundle.image_size
+    images = np.random.default_rng(1).integers(0, 256, (5, side, side, 3), np.uint8)
+    for n in (1, 2, 3, 5):
+        expected = predict_probs(bundle, images[:n])
+        for head, probs in scorer.predict_probs(images[:n]).items():
+            np.testing.assert_allclose(probs, expected[head], atol=1e-5)
 
 
 def test_the_library_does_not_report_to_its_maker(make: Make, tmp_path: Path) -> None:
