@@ -186,13 +186,13 @@ class _Child:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         self._asked: dict[int, Future[Any]] = {}
-        self._is_alone = self._is_over = False
+        self._is_alone, self._over = False, threading.Event()
         self.ending = ""
         """How the last process ended."""
 
     def end(self) -> None:
         """End the process, if there is one; there is no other one after it."""
-        self._is_over = True
+        self._over.set()
         if self._process is not None:
             _kill(self._process)
 
@@ -233,9 +233,11 @@ class _Child:
         return found
 
     def _begin(self) -> "subprocess.Popen[bytes]":
-        if self._is_over:
+        if self._over.is_set():
             raise CtcError("it was stopped")
         process = self._process = _start()
+        if self._over.is_set():  # `end` came while it was started, and did not see it
+            _kill(process)
         try:
             _send(self._make_worker, process.stdin)
             _receive(process.stdout)  # nothing else is read before it: no rows wait in a buffer
@@ -367,7 +369,7 @@ def _work(make_worker: Callable[[], UnitWorker], asked: IO[bytes], answers: IO[b
                 return
             try:
                 worker = worker or make_worker()
-            except Exception as error:  # noqa: BLE001  # for the parent
+            except Exception as error:  # noqa: BLE001  # the parent raises it
                 send(number, picklable(error))
             else:
                 pool.submit(answer, worker, number, rows)

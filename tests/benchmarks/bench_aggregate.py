@@ -183,7 +183,10 @@ def run_one(way: str, kind: str, predictions: str, output: str) -> None:
 
 
 def with_duckdb(kind: str, predictions: str, output: str) -> None:
-    """The same columns, without the margin. avg() leaves out nulls, which failed images have."""
+    """Write the same columns except margin_<head>.
+
+    The probabilities of failed images are null, and avg() ignores nulls.
+    """
     os.makedirs(output)
     event = "capture_event_id"
     if kind == "moved":

@@ -25,7 +25,8 @@ class RayExecutor:
         """Do every unit once and yield its result as soon as it is there, in any order."""
         with ray_work():
             connect()
-            job = replace(job, cpus_per_worker=cpus_of_worker(job, gpu_nodes()))
+            nodes = gpu_nodes() if job.gpus_per_worker else []
+            job = replace(job, cpus_per_worker=cpus_of_worker(job, nodes))
             rows = [asdict(unit) for unit in units]
             dataset = ray.data.from_items(rows, override_num_blocks=min(len(rows), _MAX_BLOCKS))
             resources = {"num_cpus": job.cpus_per_worker, "num_gpus": job.gpus_per_worker}
