@@ -19,6 +19,9 @@ from ctc_ray.files import object_store, retries
 settings.register_profile("ctc", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ctc")
 
+# Half of the tests runs beside those with Ray, whose workers would be nice, and wait for it.
+os.environ.setdefault("RAY_worker_niceness", "0")
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

@@ -1,8 +1,9 @@
 """Make the N-th storage operation of a small job fail, for every N, and run the job again.
 
-    python nth_operation.py CASE FOLDER
+    python nth_operation.py CASE FOLDER EVERY
 
-CASE is a job of `CASES`; FOLDER holds the inputs. There is a trial
+CASE is a job of `CASES`; FOLDER holds the inputs; of all trials, every EVERY-th is done. There is a
+trial
 
 - "raise" for every operation: it raises an error before it takes effect;
 - "raise-after" for every operation that changes the disk: it takes effect, then raises;
@@ -213,11 +214,12 @@ class Trials:
         return f"files differ from those of an undisturbed run: {other}" if other else ""
 
 
-def main(case: str, folder: Path) -> None:
+def main(case: str, folder: Path, every: int) -> None:
     trials = Trials(case, folder)
     faults = [(number, "raise") for number in range(1, trials.n_operations + 1)]
     for kind in ("raise-after", "die"):
         faults += [(number, kind) for number in range(1, trials.n_changes + 1)]
+    faults = faults[::every]
     problems = [(number, kind, trials.problem(number, kind)) for number, kind in faults]
     found = {
         "operations": trials.n_operations,
@@ -229,4 +231,4 @@ def main(case: str, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -72,6 +72,7 @@ def ray_environment(token_path: Path, url: str) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token_path),
         "RAY_API_SERVER_ADDRESS": url,
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",  # see conftest.py
     }
 
 
