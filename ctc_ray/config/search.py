@@ -5,6 +5,7 @@ space:
   optimizer.learning_rate: {loguniform: [0.001, 0.1]}
   optimizer.momentum: {uniform: [0.5, 0.99], when: {optimizer.name: sgd}}
   augment.contrast: {same_as: augment.brightness}
+  augment.hue: {same_as: augment.brightness, times: 0.1}
 """
 
 import math
@@ -21,7 +22,7 @@ from ctc_ray.config.tuning import TuneConfig
 from ctc_ray.errors import UsageError
 
 _KINDS: tuple[DimensionKind, ...] = get_args(DimensionKind)
-_WHEN = "when"
+_WHEN, _TIMES = "when", "times"
 _LOSS_WEIGHTS = "loss_weights."
 
 
@@ -34,6 +35,13 @@ class Dimension:
     """The options of choice and grid; the field of same_as; [low, high) of the others."""
     when: Mapping[str, Any] = field(default_factory=dict)
     """Other fields -> the value that each must have; otherwise this field has its default."""
+    times: float = 1.0
+    """What the value of the field of same_as is multiplied by."""
+
+    def tied(self, sample: Mapping[str, Any]) -> Any:
+        """The value of same_as, in a sample that has its field."""
+        value = sample[self.values[0]]
+        return value if self.times == 1 else value * self.times
 
     def extremes(self) -> tuple[Any, ...]:
         """Values that are valid only if the whole dimension is."""
@@ -71,6 +79,9 @@ def parse_space(config: TuneConfig) -> dict[str, Dimension]:
         given = {other: value for other, value in dimension.when.items() if other in dimensions}
         for value in dimension.extremes():
             train_config(config, {**given, name: value})
+        for other in dimension.values if dimension.kind == "same_as" else ():
+            for value in dimensions[other].extremes():
+                train_config(config, {other: value, name: dimension.tied({other: value})})
     return dimensions
 
 
@@ -121,7 +132,7 @@ def _value_of(base: Any, name: str) -> Any:
 def _holds(dimension: Dimension, value: Any, sample: Mapping[str, Any]) -> bool:
     """Whether the dimension may have this value."""
     values = dimension.values
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = _is_number(value)
     match dimension.kind:
         case "choice":
             return value in values
@@ -132,13 +143,16 @@ def _holds(dimension: Dimension, value: Any, sample: Mapping[str, Any]) -> bool:
         case "randint":
             return is_number and value in range(*values)
         case "same_as":
-            return bool(value == sample[values[0]])
+            tied = dimension.tied(sample)
+            return bool(value == tied) or (is_number and math.isclose(value, tied))
         case _:
             assert_never(dimension.kind)
 
 
 def is_searched(dimension: Dimension, sample: Mapping[str, Any]) -> bool:
     """Whether the fields that the dimension depends on have the values that it asks for."""
+    if dimension.kind == "same_as" and dimension.values[0] not in sample:
+        return False
     return all(sample.get(name) == value for name, value in dimension.when.items())
 
 
@@ -157,7 +171,7 @@ def _draw(dimension: Dimension, name: str, seed: int, index: int, sample: Mappin
         case "randint":
             return rng.randrange(*values)
         case "same_as":
-            return sample[values[0]]
+            return dimension.tied(sample)
         case _:
             assert_never(dimension.kind)
 
@@ -178,6 +192,9 @@ def _in_order(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
                 f"space.{name}: depends on {unknown[0]}, which is not searched; "
                 f"searched are {', '.join(dimensions)}"
             )
+        others = dimension.values if dimension.times != 1 else ()
+        if words := [one for other in others for one in _words(dimensions[other])]:
+            raise UsageError(f"space.{name}.times: {words[0]!r} is no number to multiply")
     ordered: dict[str, Dimension] = {}
     while len(ordered) < len(dimensions):
         ready = {
@@ -188,6 +205,11 @@ def _in_order(dimensions: Mapping[str, Dimension]) -> dict[str, Dimension]:
             raise UsageError(f"space: {left}: each depends on another one")
         ordered |= ready
     return ordered
+
+
+def _words(dimension: Dimension) -> list[Any]:
+    """The values that cannot be multiplied."""
+    return [one for one in dimension.extremes() if not _is_number(one)]
 
 
 def train_config(
@@ -244,15 +266,22 @@ def _leaves(space: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def _parse(name: str, value: Any) -> Dimension:
-    if not isinstance(value, Mapping) or len(set(value) - {_WHEN}) != 1:
+    if not isinstance(value, Mapping) or len(set(value) - {_WHEN, _TIMES}) != 1:
         raise UsageError(f"space.{name}: expected one of {', '.join(_KINDS)}, found {value!r}")
-    ((kind, values),) = ((k, v) for k, v in value.items() if k != _WHEN)
+    ((kind, values),) = ((k, v) for k, v in value.items() if k not in (_WHEN, _TIMES))
+    times = value.get(_TIMES, 1.0)
+    if not _is_number(times) or (_TIMES in value and kind != "same_as"):
+        raise UsageError(f"space.{name}.times: expected a number beside same_as, found {times!r}")
     when = value.get(_WHEN, {})
     if not isinstance(when, Mapping):
         raise UsageError(f"space.{name}.when: expected {{setting: value}}, found {when!r}")
     if when and kind == "grid":
         raise UsageError(f"space.{name}: a grid has no `when`; take choice")
-    return Dimension(kind, _checked(f"space.{name}.{kind}", kind, values), dict(when))
+    return Dimension(kind, _checked(f"space.{name}.{kind}", kind, values), dict(when), times)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _checked(where: str, kind: DimensionKind, values: Any) -> tuple[Any, ...]:
@@ -282,7 +311,7 @@ def _require_list(where: str, values: Any) -> None:
 
 
 def _check_range(where: str, kind: DimensionKind, values: Sequence[Any]) -> None:
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    numbers = all(map(_is_number, values))
     if len(values) != 2 or not numbers or not values[0] < values[1]:
         raise UsageError(f"{where}: expected [low, high] with low < high, found {list(values)}")
     if kind == "loguniform" and values[0] <= 0:

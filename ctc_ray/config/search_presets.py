@@ -16,14 +16,17 @@ def space_of(preset: SearchPreset, heads: Sequence[str]) -> dict[str, Any]:
         case "none":
             return {}
         case "augmentation":
+            # One strength of geometry and one of colour: few trials cannot tell eight apart, and
+            # trials with eight drawn alone are hardly ever weak (RandAugment, Cubuk et al. 2020,
+            # has one for all). The factors are those of the defaults.
             return {
                 "augment.zoom": {"uniform": [0.0, 0.3]},
-                "augment.crop": {"uniform": [0.0, 0.3]},
-                "augment.rotate": {"uniform": [0.0, 15.0]},
+                "augment.crop": {"same_as": "augment.zoom"},
+                "augment.rotate": {"same_as": "augment.zoom", "times": 50.0},
                 "augment.brightness": {"uniform": [0.0, 0.5]},
                 "augment.contrast": {"same_as": "augment.brightness"},
                 "augment.saturation": {"same_as": "augment.brightness"},
-                "augment.hue": {"uniform": [0.0, 0.1]},
+                "augment.hue": {"same_as": "augment.brightness", "times": 0.1},
                 "augment.gray": {"choice": [0.0, 0.1, 0.2]},
                 "augment.erase": {"choice": [0.0, 0.25]},
                 "augment.mix": {"choice": ["none", "mixup", "cutmix"]},

@@ -26,7 +26,8 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     heads: Annotated[tuple[str, ...], Shown("train.heads")] = ()
     """Heads to learn."""
     preset: SearchPreset = "none"
-    """Settings to search. augmentation: the strength of all random changes. loss-weights: the
+    """Settings to search. augmentation: the strength of the changes of geometry, that of the
+    changes of colour, gray, erasing and mixing. loss-weights: the
     weights of heads and of classes. optimizer: learning rates and weight decay.
     Settings of --space are added, or go before."""
     train: dict[str, Any] = Field({})
@@ -34,9 +35,9 @@ ctc tune --dataset-uri dataset --output-uri tuned --heads species count \\
     file."""
     space: dict[str, Any] = Field({})
     """Settings to search and their values: {choice: […]}, {grid: […]}, {uniform: [low, high]},
-    {loguniform: [low, high]}, {randint: [low, high]} or {same_as: another setting}. With `when:
-    {another setting: value}` beside, the setting is searched only then. Best given in the --config
-    file."""
+    {loguniform: [low, high]}, {randint: [low, high]} or {same_as: another setting}, also with
+    `times: number` beside. With `when: {another setting: value}` beside, the setting is searched
+    only then. Best given in the --config file."""
     folds: Annotated[tuple[str, ...], Shown("one training per trial", "N|SPLIT")] = ()
     """Train each trial once for each of these splits, which measures the model that has learnt from
     all others of them; its value is the mean over the splits. 5: fold-0 to fold-4, as made by `ctc

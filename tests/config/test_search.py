@@ -44,6 +44,11 @@ def config(space: dict[str, object], **train: object) -> TuneConfig:
         ({"augment.brightness": {"uniform": [0, 0.5]},
           "augment.contrast": {"same_as": "augment.brightness"}},
          {"augment": {"contrast": 0.3}}, None),
+        ({"augment.brightness": {"uniform": [0, 0.5]},
+          "augment.hue": {"same_as": "augment.brightness", "times": 0.1}}, {},
+         {"augment.brightness": 0.2, "augment.hue": 0.02}),
+        ({"augment.brightness": {"uniform": [0, 0.5]},
+          "augment.hue": {"same_as": "augment.brightness", "times": 0.2}}, {}, None),
         ({"optimizer.name": {"choice": ["adamw", "sgd"]},
           "optimizer.momentum": {"uniform": [0.5, 0.6], "when": {"optimizer.name": "sgd"}}}, {},
          {"optimizer.name": "adamw"}),
@@ -93,6 +98,25 @@ def test_nested_makes_mappings_in_mappings() -> None:
         ({"batch_size": {"choice": []}}, "expected a list"),
         ({"batch_size": {"same_as": "seed"}}, "depends on seed, which is not searched"),
         ({"batch_size": {"same_as": ["seed"]}}, "expected a setting"),
+        ({"seed": {"randint": [0, 3], "times": 2}}, "expected a number beside same_as, found 2"),
+        (
+            {"seed": {"randint": [1, 3]}, "batch_size": {"same_as": "seed", "times": "2"}},
+            "expected a number beside same_as, found '2'",
+        ),
+        (
+            {
+                "augment.flip": {"choice": [True, False]},
+                "augment.gray": {"same_as": "augment.flip", "times": 0.5},
+            },
+            "times: True is no number to multiply",
+        ),
+        (
+            {
+                "augment.zoom": {"uniform": [0, 0.4]},
+                "augment.rotate": {"same_as": "augment.zoom", "times": 500},
+            },
+            "expected 180 or less",
+        ),
         ({"seed": {"choice": [1], "when": {"seed": 1}}}, "each depends on another one"),
         (
             {"seed": {"grid": [1], "when": {}}, "batch_size": {"grid": [1], "when": {"seed": 1}}},
@@ -168,6 +192,38 @@ def test_a_setting_may_follow_another() -> None:
     }
     sample = draw(parse_space(config(space)), seed=0, number=0)
     assert sample["augment.contrast"] == sample["augment.brightness"]
+
+
+def test_a_setting_may_be_a_multiple_of_another() -> None:
+    space = {
+        "augment.hue": {"same_as": "augment.brightness", "times": 0.1},
+        "augment.brightness": {"uniform": [0, 0.5]},
+    }
+    samples = [draw(parse_space(config(space)), seed=0, number=number) for number in range(9)]
+    assert len({sample["augment.hue"] for sample in samples}) == 9
+    for sample in samples:
+        assert sample["augment.hue"] == sample["augment.brightness"] * 0.1
+
+
+def test_what_follows_a_setting_that_is_not_searched_has_its_own_value() -> None:
+    space = {
+        "augment.mix": {"choice": ["none", "mixup"]},
+        "augment.gray": {"uniform": [0, 1], "when": {"augment.mix": "mixup"}},
+        "augment.erase": {"same_as": "augment.gray"},
+    }
+    dimensions = parse_space(config(space))
+    samples = [draw(dimensions, seed=0, number=number) for number in range(30)]
+    assert {sample["augment.mix"] for sample in samples} == {"none", "mixup"}
+    for sample in samples:
+        assert ("augment.erase" in sample) == (sample["augment.mix"] == "mixup")
+
+
+def test_the_preset_of_augmentation_holds_the_defaults() -> None:
+    values = {"output_uri": "o", "dataset_uri": "d", "heads": ["a"], "preset": "augmentation"}
+    made = TuneConfig.model_validate(values)
+    sample = base_sample(made, parse_space(made))
+    assert sample is not None
+    assert train_config(made, sample) == train_config(made, {})
 
 
 @pytest.mark.parametrize("preset", ["augmentation", "loss-weights", "optimizer"])

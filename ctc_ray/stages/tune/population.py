@@ -94,7 +94,7 @@ class Population(Samples):
                 continue
             rng = self._random(number, name)
             if dimension.kind == "same_as":
-                sample[name] = sample[dimension.values[0]]
+                sample[name] = dimension.tied(sample)
             elif name not in old or rng.random() < _DRAWN_AGAIN:
                 sample[name] = _drawn(dimension, rng)
             else:

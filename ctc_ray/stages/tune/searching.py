@@ -136,7 +136,7 @@ class OptunaStudy(Samples):
             if not is_searched(dimension, sample):
                 continue
             if dimension.kind == "same_as":
-                sample[name] = sample[dimension.values[0]]
+                sample[name] = dimension.tied(sample)
             else:
                 sample[name] = _suggested(trial, name, dimension)
         return sample
