@@ -43,7 +43,7 @@ PixelNormalisation = Literal["backbone", "dataset"]
 """Whose mean and deviation the pixels are normalised by."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
-"""Numbers that a network computes with in training."""
+"""Numbers that a network computes with."""
 
 Decoding = Literal["cpu", "gpu"]
 """Where the images of a training are decoded."""

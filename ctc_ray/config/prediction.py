@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from ctc_ray.config.aggregation import CombiningConfig
 from ctc_ray.config.base import Shown, StageConfig
-from ctc_ray.config.choices import Engine, ExportFormat, ModelFormat
+from ctc_ray.config.choices import Engine, ExportFormat, ModelFormat, Precision
 from ctc_ray.config.image_reading import ReadingConfig
 from ctc_ray.config.image_tree import EventConfig, TreeConfig
 from ctc_ray.config.keys import option_name
@@ -31,6 +31,7 @@ ctc predict --bundle-uri model --output-uri predictions \\
     --images-uri s3://bucket/new --export csv"""
     operational: ClassVar[frozenset[str]] = ReadingConfig.operational | {
         "append",
+        "export",
         "workers",
         "gpu_per_worker",
         "cpu_per_worker",
@@ -47,6 +48,7 @@ ctc predict --bundle-uri model --output-uri predictions \\
         ),
         "Used with --images-uri": (*_OF_FOLDERS[:4], *_EVENTS),
         **ReadingConfig.option_groups,
+        "Files for people and other programs": ("export",),
     }
 
     bundle_uri: str = Field(min_length=1)
@@ -84,13 +86,17 @@ ctc predict --bundle-uri model --output-uri predictions \\
     export: tuple[ExportFormat, ...] = ()
     """Also write the predictions as other files. table, for people and spreadsheets: one row per
     event in predictions_events.csv, and one per image in predictions_images.csv. csv and json:
-    predictions.csv and predictions.json as camera-trap-classifier wrote them."""
+    predictions.csv and predictions.json as camera-trap-classifier wrote them. Of predictions that
+    are finished, the files that are not there are written."""
     batch_size: Annotated[int | None, Field(gt=0), Shown("32 on CPUs, 128 on a GPU")] = None
     """Number of images that the model processes at once."""
     engine: Engine = "auto"
     """What computes the network on CPUs. torch: PyTorch. onnx: ONNX Runtime, which is faster and
     takes some seconds to begin. auto: onnx for 1,000 images or more. Scores differ by at most
     0.00001."""
+    precision: Precision = "float32"
+    """Numbers that the network computes with. bfloat16 and, on GPUs only, float16 are faster where
+    the processor has them; scores of a few images then differ by some hundredths."""
     images_per_unit: int = Field(1000, gt=0)
     """Approximate number of images per file of predictions, which is also one step of the work: a
     stopped command loses at most two per worker. A capture event is never divided."""
@@ -115,6 +121,14 @@ ctc predict --bundle-uri model --output-uri predictions \\
     def _engine_of_cpus(self) -> Self:
         if self.engine == "onnx" and self.gpu_per_worker:
             raise ValueError("--engine onnx computes on CPUs: leave out --gpu-per-worker")
+        return self
+
+    @model_validator(mode="after")
+    def _precision_of_processor(self) -> Self:
+        if self.precision != "float32" and self.engine == "onnx":
+            raise ValueError(f"--precision {self.precision} is for --engine torch")
+        if self.precision == "float16" and not self.gpu_per_worker:
+            raise ValueError("--precision float16 needs --gpu-per-worker; CPUs have bfloat16")
         return self
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ B batch, C channels, H height, W width, S side of the network's input, K classes
 """
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from ctc_ray.config.choices import Precision
 from ctc_ray.models.bundle import Bundle
 
 
@@ -89,7 +91,7 @@ def scaling_matrix(n_in: int, n_out: int, *, n_used: int, device: torch.device) 
 
 
 def predict_probs(
-    bundle: Bundle, images_BHWC: npt.NDArray[np.uint8]
+    bundle: Bundle, images_BHWC: npt.NDArray[np.uint8], *, precision: Precision = "float32"
 ) -> dict[str, npt.NDArray[np.float32]]:
     """Head -> probabilities (B, K) of the images, in the order of the label space.
 
@@ -97,12 +99,13 @@ def predict_probs(
 
     Args:
         images_BHWC: RGB images of any height and width; B may be 0.
+        precision: of the network; the probabilities follow from its outputs in float32.
     """
     if len(images_BHWC) == 0:
         return bundle.label_space.no_probs()
     side = bundle.image_size
     pixels_BHWC = torch.tensor(images_BHWC).to(bundle.model.mean.device)
-    with torch.inference_mode():
+    with torch.inference_mode(), _computing(pixels_BHWC.device, precision):
         is_own_size = pixels_BHWC.shape[1:3] == (side, side)
         probs = (AtOwnSize if is_own_size else Classifier)(bundle)(pixels_BHWC)
     return {
@@ -111,8 +114,14 @@ def predict_probs(
     }
 
 
+def _computing(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=getattr(torch, precision))
+
+
 def _probs(logits: Mapping[str, Tensor], temperatures: Mapping[str, float]) -> dict[str, Tensor]:
     return {
-        head: torch.softmax(logits_BK / temperatures.get(head, 1.0), dim=1)
+        head: torch.softmax(logits_BK.float() / temperatures.get(head, 1.0), dim=1)
         for head, logits_BK in logits.items()
     }

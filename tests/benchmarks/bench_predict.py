@@ -125,6 +125,48 @@ def ray_recipe(bundle_uri: str, paths: list[str]) -> None:
     assert found.count() == len(paths)
 
 
+def daft_pipeline(bundle_uri: str, paths: list[str]) -> None:
+    """Daft reads, decodes and resizes; a class holds the model."""
+    import daft  # `pip install daft`: no part of this project's environment
+    import torch
+    from daft.functions import decode_image, download, resize
+
+    from ctc_ray.models.bundle import load_bundle
+
+    class Model:
+        def __init__(self) -> None:
+            torch.set_num_threads(CPUS)
+            self.model = load_bundle(bundle_uri).model
+
+        @daft.method.batch(return_dtype=daft.DataType.int64(), batch_size=BATCH)
+        def top(self, images: daft.Series) -> list[int]:
+            batch = np.stack(images.to_pylist())
+            with torch.inference_mode():
+                found = self.model(torch.from_numpy(batch).permute(0, 3, 1, 2))
+            return list(found["species"].argmax(1).tolist())
+
+    daft.context.set_execution_config(default_morsel_size=BATCH)
+    model = daft.cls(Model, max_concurrency=1)()
+    path = daft.col("path")
+    images = resize(decode_image(download(path), mode="RGB"), SIDE, SIDE)
+    answers = daft.from_pydict({"path": paths}).select(model.top(images).alias("top"))
+    assert len(answers.to_pydict()["top"]) == len(paths)
+
+
+def timm_script(_: str, paths: list[str]) -> None:
+    """timm's own inference.py, named by the environment variable TIMM_INFERENCE."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, path in enumerate(paths):
+            (Path(folder) / f"{number:06d}.jpg").symlink_to(path)
+        command = [sys.executable, os.environ["TIMM_INFERENCE"], "--data-dir", folder]
+        command += ["--model", "resnet18", "--num-classes", "3", "--img-size", str(SIDE)]
+        command += ["--device", "cpu", "--channels-last", "-b", str(BATCH), "-j", str(CPUS)]
+        command += ["--results-dir", folder, "--no-console-results"]
+        subprocess.run(command, check=True, capture_output=True)
+        with open(next(Path(folder).glob("*.csv"))) as file:
+            assert len(file.readlines()) == 1 + len(paths)
+
+
 def ctc_predict(bundle_uri: str, paths: list[str], engine: Engine = "auto") -> None:
     from ctc_ray.config.prediction import PredictConfig
     from ctc_ray.stages.predict import stage as predict
@@ -148,6 +190,8 @@ CONTENDERS: dict[str, Callable[[str, list[str]], None]] = {
     "ctc predict --engine torch": lambda uri, paths: ctc_predict(uri, paths, "torch"),
     "torch DataLoader, torchvision": data_loader,
     "ray.data.read_images + map_batches": ray_recipe,
+    "daft": daft_pipeline,
+    "timm's inference.py": timm_script,
 }
 
 
@@ -170,12 +214,12 @@ def limit(bundle_uri: str, paths: list[str]) -> tuple[float, float]:
     from ctc_ray.models.onnx_scorer import OnnxScorer
 
     torch.set_num_threads(1)
-    few = paths[:BATCH]
-    images = np.stack([decoded(path) for path in few])
+    distinct = list(dict.fromkeys(paths))  # some are several times as large as others
+    images = np.stack([decoded(path) for path in distinct[:BATCH]])
     bundle = load_bundle(bundle_uri)
     scorer = OnnxScorer(export_onnx_at_own_size(bundle), bundle.label_space)
-    decode_ms = ms_of(lambda: [decoded(path) for path in few], len(few))
-    return decode_ms, ms_of(lambda: scorer.predict_probs(images), len(few))
+    decode_ms = ms_of(lambda: [decoded(path) for path in distinct], len(distinct))
+    return decode_ms, ms_of(lambda: scorer.predict_probs(images), len(images))
 
 
 def timed(name: str, bundle_uri: str, n_images: int) -> tuple[float, float]:

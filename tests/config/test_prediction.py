@@ -61,6 +61,18 @@ def test_files_with_all_probabilities_need_all_probabilities():
 
 
 @pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"precision": "float16"}, "--precision float16 needs --gpu-per-worker"),
+        ({"precision": "bfloat16", "engine": "onnx"}, "--precision bfloat16 is for --engine torch"),
+    ],
+)
+def test_short_numbers_where_nothing_computes_with_them(values, message):
+    with pytest.raises(ConfigError, match=message):
+        config(images_uri="a", **values)
+
+
+@pytest.mark.parametrize(
     "values",
     [
         {"top_k": 0},

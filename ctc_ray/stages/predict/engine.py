@@ -54,7 +54,7 @@ def _for_onnx(config: PredictConfig, bundle: Bundle, n_images: int) -> str | Non
         case "torch":
             return None
         case "auto":
-            if config.gpu_per_worker or n_images < MANY_IMAGES:
+            if _is_for_torch(config) or n_images < MANY_IMAGES:
                 return None
         case "onnx":
             pass
@@ -71,6 +71,10 @@ def _for_onnx(config: PredictConfig, bundle: Bundle, n_images: int) -> str | Non
     uri = storage.join(config.output_uri, WORK_FOLDER, _FILE)
     storage.write_bytes(uri, content)
     return uri
+
+
+def _is_for_torch(config: PredictConfig) -> bool:
+    return config.gpu_per_worker > 0 or config.precision != "float32"
 
 
 def _written(bundle: Bundle) -> bytes:

@@ -200,7 +200,9 @@ def _by_torch(config: PredictConfig) -> Score:
         # of CPUs.
         torch.set_num_threads(1)
     bundle = load_bundle(config.bundle_uri, device="cuda" if on_gpu else "cpu")
-    return partial(predict_probs, bundle.uncalibrated() if config.uncalibrated else bundle)
+    if config.uncalibrated:
+        bundle = bundle.uncalibrated()
+    return partial(predict_probs, bundle, precision=config.precision)
 
 
 def _file(predictions: pa.Table) -> pa.Buffer:

@@ -77,6 +77,18 @@ def test_both_engines_give_the_same_answers(make: Make, *, uncalibrated: bool) -
     require_alike(one, other)
 
 
+def test_short_numbers_give_nearly_the_same_scores_by_pytorch(make: Make) -> None:
+    exact = run(make("exact", engine="torch"))
+    short = run(make("short", precision="bfloat16"))
+    names = ["image_id", "probs_species"]
+    one, other = (parquet.read_folder(str(path / "images"), names) for path in (exact, short))
+    assert one["image_id"] == other["image_id"]
+    flat = [x["probs_species"].combine_chunks().flatten().to_numpy() for x in (one, other)]
+    assert 1e-6 < np.abs(flat[0] - flat[1]).max() < 0.02
+    again = run(make("again", precision="bfloat16"), n_threads=3)
+    assert bytes_below(again / "images") == bytes_below(short / "images")
+
+
 def test_threads_batches_and_a_resumed_run_change_nothing(make: Make) -> None:
     whole = bytes_below(run(make("whole", engine="onnx")) / "images")
     assert bytes_below(run(make("threads", engine="onnx"), n_threads=3) / "images") == whole
