@@ -27,7 +27,7 @@ from ctc_ray.models.multi_head import MultiHeadModel
 from ctc_ray.runs.executor import InProcess, Job, UnitResult
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.records import BundleRecord
-from ctc_ray.runs.units import Unit
+from ctc_ray.runs.units import PlanWriter, Unit
 from ctc_ray.splits.location_assignment import Assignment
 from ctc_ray.stages.create_dataset import stage as create_dataset
 from ctc_ray.stages.create_inventory import stage as create_inventory
@@ -271,6 +271,13 @@ def numbered_rows(lengths: list[int]) -> pa.Table:
     """Events of these many images, each row numbered."""
     ids = [f"e{event}" for event, n in enumerate(lengths) for _ in range(n)]
     return pa.table({"capture_event_id": ids, "row": range(len(ids))})
+
+
+def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: int) -> list[Unit]:
+    """Cut rows into units and write their plan files."""
+    plan = PlanWriter(output_uri, folder, images_per_unit)
+    plan.add(rows)
+    return plan.finish()
 
 
 def create_all(me: int, folder_uri: str, barrier: Any) -> list[bool]:

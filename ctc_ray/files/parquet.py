@@ -1,9 +1,11 @@
 """Arrow tables as Parquet files: read, and written whole or not at all."""
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+import io
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +13,7 @@ import pyarrow.parquet as pq
 from ctc_ray.errors import SchemaError
 from ctc_ray.files import storage
 
+_ROWS_PER_PART = 1 << 16
 _AFTER_FOOTER = 8  # bytes: the footer's length, and PAR1
 
 
@@ -55,6 +58,52 @@ def write_table(
     """Write one Parquet file atomically; the same table gives the same bytes."""
     content = table_bytes(table, rows_per_group=rows_per_group, encodings=encodings)
     storage.write_bytes(uri, content)
+
+
+def write_parts(uri: str, schema: pa.Schema, parts: Iterable[pa.Table]) -> None:
+    """Write one Parquet file atomically from tables that come one after the other.
+
+    As many as have 65,536 rows together are in memory, and become a row group.
+    """
+    storage.write_chunks(uri, _chunks(schema, parts))
+
+
+def _chunks(schema: pa.Schema, parts: Iterable[pa.Table]) -> Iterator[bytes]:
+    sink = _Sink()
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), schema, compression="zstd") as writer:
+        waiting: list[pa.Table] = []
+        for part in parts:
+            waiting.append(part)
+            if sum(one.num_rows for one in waiting) >= _ROWS_PER_PART:
+                writer.write_table(pa.concat_tables(waiting))
+                yield sink.taken()
+                waiting = []
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    yield sink.taken()
+
+
+class _Sink(io.RawIOBase):
+    """A file to write to, whose content is taken away piece by piece."""
+
+    def __init__(self) -> None:
+        self._pieces, self._at = list[bytes](), 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._pieces.append(bytes(content))
+        self._at += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._at
+
+    def taken(self) -> bytes:
+        """What was written since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
 
 
 def table_bytes(

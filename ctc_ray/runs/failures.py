@@ -1,6 +1,8 @@
 """Failures of a run: counted in the footers of its files, listed in one table."""
 
-from collections.abc import Mapping
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +10,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ctc_ray.columns.threads import map_ahead
 from ctc_ray.errors import CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
 from ctc_ray.files.image_uris import wrong_root
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure, failure_schema
+
+_FILES_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ def read_footers(output_uri: str, units: list[Unit]) -> list[Footer]:
             groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
             failed = sum(group.num_rows - _n_null_failures(group) for group in groups)
             metadata = {
-                k.decode(): v.decode() for k, v in (file.schema_arrow.metadata or {}).items()
+                # intern: of 100,000 files most say the same
+                sys.intern(k.decode()): sys.intern(v.decode())
+                for k, v in (file.schema_arrow.metadata or {}).items()
             }
             return Footer(unit.name, file.metadata.num_rows, failed, metadata)
 
@@ -47,15 +54,45 @@ def _n_null_failures(row_group: Any) -> int:
     return int(column.statistics.null_count)
 
 
-def read_failures(output_uri: str, footers: list[Footer]) -> pa.Table:
-    """The failed rows of the units' files, as the failures table lists them."""
+@dataclass(frozen=True)
+class Failures:
+    """The failed rows of a run, counted."""
+
+    counts: dict[str, int]
+    """Failure code -> rows, in the order of `Failure`; no zeros."""
+    first_missing: str | None
+    """`image_uri` of the first image that is missing; None: none is missing."""
+
+
+def write_failures(uri: str, output_uri: str, footers: Sequence[Footer]) -> Failures:
+    """List the failed rows of the units' files in one table; a few files are in memory at a time.
+
+    Args:
+        uri: of the table.
+    """
+    counts, first = Counter[str](), list[str]()
+
+    def counted() -> Iterator[pa.Table]:
+        for rows in _read_failures(output_uri, footers):
+            counts.update(count_failures(rows))
+            missing = pc.equal(rows["failure"], Failure.MISSING.value)
+            if not first:
+                first.extend(rows["image_uri"].filter(missing).slice(0, 1).to_pylist())
+            yield rows
+
+    parquet.write_parts(uri, failure_schema(), counted())
+    in_order = {code.value: counts[code.value] for code in Failure if counts[code.value]}
+    return Failures(in_order, first[0] if first else None)
+
+
+def _read_failures(output_uri: str, footers: Sequence[Footer]) -> Iterator[pa.Table]:
     schema = failure_schema()
-    parts = [schema.empty_table()]
-    for footer in footers:
-        if footer.n_failed:
-            rows = parquet.read_table(storage.join(output_uri, footer.name), columns=schema.names)
-            parts.append(rows.filter(pc.is_valid(rows["failure"])).cast(schema))
-    return pa.concat_tables(parts)
+
+    def read(footer: Footer) -> pa.Table:
+        rows = parquet.read_table(storage.join(output_uri, footer.name), columns=schema.names)
+        return rows.filter(pc.is_valid(rows["failure"])).cast(schema)
+
+    return map_ahead(read, (one for one in footers if one.n_failed), n_threads=_FILES_AT_ONCE)
 
 
 def count_failures(failures: pa.Table) -> dict[str, int]:
@@ -79,44 +116,34 @@ def require_all_rows(output_uri: str, n_out: int, n_in: int) -> None:
         )
 
 
-def first_missing(failures: pa.Table, root_uri: str | None) -> str | None:
-    """The path that was tried for the first image that is missing; None: none is missing."""
-    missing = failures.filter(pc.equal(failures["failure"], Failure.MISSING.value))
-    if missing.num_rows == 0:
-        return None
-    return storage.under_root(root_uri, missing["image_uri"][0].as_py())
-
-
 def check_failures(
-    failures_uri: str,
-    failures: Mapping[str, int],
-    n_rows: int,
-    allowed: float,
-    *,
-    first_missing: str | None = None,
+    failures_uri: str, failures: Failures, n_rows: int, allowed: float, *, root_uri: str | None
 ) -> None:
     """Stop if too many rows failed.
 
     Args:
         failures_uri: the failures table, which lists them.
-        first_missing: the path that was tried for the first image that is missing.
+        root_uri: below which the images are.
 
     Raises:
         TooManyFailuresError: names the failures table and the way out.
     """
-    n_failed = sum(failures.values())
+    counts = failures.counts
+    n_failed = sum(counts.values())
     if not n_rows or n_failed / n_rows <= allowed:
         return
     failed = (
-        f"{n_failed:,} of {n_rows:,} images failed ({counts_to_text(failures)}), more than "
+        f"{n_failed:,} of {n_rows:,} images failed ({counts_to_text(counts)}), more than "
         f"max_failure_fraction {allowed:g}; see {failures_uri}. "
     )
-    if first_missing is not None and failures.get(Failure.MISSING.value) == n_rows:
+    first = failures.first_missing
+    tried = None if first is None else storage.under_root(root_uri, first)
+    if tried is not None and counts.get(Failure.MISSING.value) == n_rows:
         raise TooManyFailuresError(
-            f"{failed}No image was found, {wrong_root(first_missing)} Every worker must see it; "
+            f"{failed}No image was found, {wrong_root(tried)} Every worker must see it; "
             "run again with --overwrite"
         )
-    named = "" if first_missing is None else f"The first that is missing: {first_missing}. "
+    named = "" if tried is None else f"The first that is missing: {tried}. "
     raise TooManyFailuresError(
         f"{failed}{named}What is done is kept: run again with a larger --max-failure-fraction to "
         "finish, or with --overwrite to read all images again"

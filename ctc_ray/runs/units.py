@@ -122,13 +122,6 @@ def _write_once(uri: str, batches: list[pa.Table]) -> None:
         parquet.write_batches(uri, batches)
 
 
-def write_plan(output_uri: str, folder: str, rows: pa.Table, images_per_unit: int) -> list[Unit]:
-    """Cut all rows into units and write their plan files; see `PlanWriter`."""
-    plan = PlanWriter(output_uri, folder, images_per_unit)
-    plan.add(rows)
-    return plan.finish()
-
-
 def read_unit(output_uri: str, unit: Unit) -> pa.Table:
     """The rows of a unit."""
     return parquet.read_batch(storage.join(output_uri, unit.plan_file), unit.index)

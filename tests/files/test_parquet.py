@@ -58,6 +58,31 @@ def test_the_same_table_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a-groups").read_bytes() == (tmp_path / "b-groups").read_bytes()
 
 
+def test_parts_become_one_file_with_few_row_groups(folder_uri):
+    uri = storage.join(folder_uri, "a.parquet")
+    parts = [pa.table({"n": range(start, start + 1000)}) for start in range(0, 150_000, 1000)]
+    parquet.write_parts(uri, parts[0].schema, iter(parts))
+    assert parquet.read_table(uri)["n"].to_pylist() == list(range(150_000))
+    with parquet.open_parquet(uri) as file:
+        assert file.num_row_groups == 3
+    parquet.write_parts(uri, TABLE.schema, iter(()))
+    assert parquet.read_table(uri).equals(TABLE.slice(0, 0))
+
+
+def test_parts_that_break_off_leave_the_file_as_it_was(folder_uri):
+    uri = storage.join(folder_uri, "a.parquet")
+    parquet.write_table(uri, TABLE)
+
+    def broken():
+        yield TABLE
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        parquet.write_parts(uri, TABLE.schema, broken())
+    assert parquet.read_table(uri).equals(TABLE)
+    assert list(storage.list_files(folder_uri)) == [uri]
+
+
 def test_a_raw_column_is_stored_as_it_is(tmp_path):
     rows = pa.table({"jpeg": [b"0" * 10_000], "text": ["0" * 10_000]})
     storage.write_bytes(str(tmp_path / "a"), parquet.row_group_bytes([rows], raw_column="jpeg"))

@@ -6,13 +6,14 @@ import pytest
 from ctc_ray.errors import CtcError, TooManyFailuresError
 from ctc_ray.files import parquet, storage
 from ctc_ray.runs.failures import (
+    Failures,
     check_failures,
-    count_failures,
-    read_failures,
     read_footers,
     require_all_rows,
+    write_failures,
 )
 from ctc_ray.runs.units import Unit
+from ctc_ray.schemas import failure_schema
 
 
 def unit_file(folder: Path, name: str, failures: list[str | None]) -> Unit:
@@ -40,17 +41,21 @@ def test_footers_tell_rows_failures_and_metadata(tmp_path: Path) -> None:
     footers = read_footers(str(tmp_path), units)
     assert [(f.n_rows, f.n_failed) for f in footers] == [(3, 1), (1, 0), (2, 2)]
     assert footers[1].metadata == {"key": "b.parquet"}
-    table = read_failures(str(tmp_path), footers)
-    assert count_failures(table) == {"missing": 2, "truncated": 1}
+    uri = str(tmp_path / "_failures.parquet")
+    found = write_failures(uri, str(tmp_path), footers)
+    assert found == Failures({"missing": 2, "truncated": 1}, "a.parquet1")
+    table = parquet.read_table(uri)
+    assert table.schema == failure_schema()
     assert table["failure"].to_pylist() == ["missing", "missing", "truncated"]
 
 
 def test_failures_above_the_allowed_share_are_an_error_that_names_the_table() -> None:
-    check_failures("out/_failures.parquet", {"missing": 1}, 10, 0.1)
+    one, two = (Failures({"missing": n}, None) for n in (1, 2))
+    check_failures("out/_failures.parquet", one, 10, 0.1, root_uri=None)
     with pytest.raises(
         TooManyFailuresError, match=r"2 of 10 images failed .* out/_failures.* or with --overwrite"
     ):
-        check_failures("out/_failures.parquet", {"missing": 2}, 10, 0.1)
+        check_failures("out/_failures.parquet", two, 10, 0.1, root_uri=None)
 
 
 def test_missing_rows_are_an_error_and_not_complete() -> None:
@@ -63,7 +68,7 @@ def test_a_run_that_found_no_image_names_the_first_path_and_never_advises_to_all
     with pytest.raises(
         TooManyFailuresError, match=r"No image was found, first /x/a\.jpg: is --im"
     ) as e:
-        check_failures("f", {"missing": 9}, 9, 0.1, first_missing="/x/a.jpg")
+        check_failures("f", Failures({"missing": 9}, "a.jpg"), 9, 0.1, root_uri="/x")
     assert "larger --max-failure-fraction" not in str(e.value)
     with pytest.raises(TooManyFailuresError, match=r"first that is missing: /x/a\.jpg\. What is"):
-        check_failures("f", {"missing": 8}, 9, 0.1, first_missing="/x/a.jpg")
+        check_failures("f", Failures({"missing": 8}, "/x/a.jpg"), 9, 0.1, root_uri=None)

@@ -5,7 +5,7 @@ import sys
 import tempfile
 
 import pytest
-from builders import files_below, numbered_rows, put_file
+from builders import files_below, numbered_rows, put_file, write_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,7 +13,6 @@ from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.runs.manifest import Manifest, read_manifest
 from ctc_ray.runs.output_folder import Run, RunProgress, is_begun, open_run, run_progress
-from ctc_ray.runs.units import write_plan
 
 WORK = {"stage": "predict", "model": {"backbone": "small_cnn", "dropout": 0.0}, "heads": ["a"]}
 

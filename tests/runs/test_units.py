@@ -3,13 +3,13 @@ import tempfile
 from pathlib import Path
 
 import pyarrow as pa
-from builders import numbered_rows, put_file
+from builders import numbered_rows, put_file, write_plan
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.columns.event_runs import cut_by_events, run_starts
 from ctc_ray.files import storage
-from ctc_ray.runs.units import PlanWriter, missing_units, read_unit, write_plan
+from ctc_ray.runs.units import PlanWriter, missing_units, read_unit
 
 # -- cutting ---------------------------------------------------------------------------------------
 

@@ -31,8 +31,8 @@ from ctc_ray.splits.report import (
     leakage,
     split_shares,
 )
-from ctc_ray.stages.create_dataset.inventory_rows import with_image_hashes
 from ctc_ray.stages.create_dataset.plan import DatasetPlan
+from ctc_ray.stages.create_dataset.planned_columns import with_image_hashes
 
 
 @dataclass(frozen=True)

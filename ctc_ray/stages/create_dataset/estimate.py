@@ -33,11 +33,11 @@ from ctc_ray.errors import CtcError
 from ctc_ray.images.resize import ShardImage
 from ctc_ray.runs import machine
 from ctc_ray.runs.executor import InProcess, Job
+from ctc_ray.runs.finished_inventory import find_rows
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.unit_worker import UnitOutput
 from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import Failure
-from ctc_ray.stages.create_dataset.inventory_rows import find_rows
 from ctc_ray.stages.create_dataset.plan import DatasetPlan, rows_by_split, whole_rows
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError
 from ctc_ray.files import storage
 from ctc_ray.files.image_uris import require_reachable, rows_to_look_for
-from ctc_ray.stages.create_dataset.inventory_rows import find_rows
+from ctc_ray.runs.finished_inventory import find_rows
 
 
 def require_image_root(config: CreateDatasetConfig) -> None:

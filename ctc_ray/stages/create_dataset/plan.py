@@ -30,6 +30,7 @@ from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.errors import ConfigError, LabelError
 from ctc_ray.files import storage
 from ctc_ray.labels import LabelSpace
+from ctc_ray.runs.finished_inventory import InventoryRows
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.schemas import (
     conform,
@@ -47,7 +48,6 @@ from ctc_ray.splits.report import (
     leakage,
     split_shares,
 )
-from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
 from ctc_ray.stages.create_dataset.unit_order import EventRows, by_hash
 
 logger = logging.getLogger(__name__)

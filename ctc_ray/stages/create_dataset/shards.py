@@ -15,12 +15,12 @@ from ctc_ray.files import parquet
 from ctc_ray.files.image_uris import image_uri
 from ctc_ray.files.prefetch import prefetch_contents
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
+from ctc_ray.runs.finished_inventory import InventoryRows
 from ctc_ray.runs.manifest import Manifest
 from ctc_ray.runs.unit_worker import UnitOutput, UnitWorker
 from ctc_ray.runs.units import Unit, read_unit
 from ctc_ray.schemas import SCHEMA_VERSION, Failure, conform, shard_schema
 from ctc_ray.stages.create_dataset import footers
-from ctc_ray.stages.create_dataset.inventory_rows import InventoryRows
 from ctc_ray.stages.create_dataset.plan import whole_rows
 
 IMAGES_PER_ROW_GROUP = 128  # about 4 MB of JPEG: what a training worker reads at once

@@ -14,18 +14,17 @@ import pyarrow.compute as pc
 from ctc_ray.columns.threads import run_both
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.console.progress import Progress
-from ctc_ray.files import parquet, storage
+from ctc_ray.files import storage
 from ctc_ray.runs.claim import claimed
 from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import (
     Footer,
     check_failures,
-    count_failures,
-    first_missing,
-    read_failures,
     read_footers,
     require_all_rows,
+    write_failures,
 )
+from ctc_ray.runs.finished_inventory import find_rows
 from ctc_ray.runs.layout import WORK_FOLDER
 from ctc_ray.runs.manifest import (
     MADE_BY,
@@ -47,13 +46,13 @@ from ctc_ray.stages.create_dataset.append import (
     require_fitting,
 )
 from ctc_ray.stages.create_dataset.image_root import require_image_root
-from ctc_ray.stages.create_dataset.inventory_rows import find_rows, read_columns
 from ctc_ray.stages.create_dataset.plan import (
     DatasetPlan,
     plan_dataset,
     rows_by_split,
     waiting_columns,
 )
+from ctc_ray.stages.create_dataset.planned_columns import read_columns
 from ctc_ray.stages.create_dataset.shards import ShardMaker, about_dataset, decode_rows
 from ctc_ray.stages.create_dataset.unit_order import plans_folder
 
@@ -237,22 +236,16 @@ def _write_failures(
     config: CreateDatasetConfig, footers: list[Footer], n_rows: int
 ) -> dict[str, int]:
     """Write the failures table; an append that fails leaves that of the dataset as it is."""
-    table = read_failures(config.output_uri, footers)
-    counts = count_failures(table)
     uri = storage.join(config.output_uri, FAILURES_FILE)
     aside = storage.join(config.output_uri, WORK_FOLDER, "append", FAILURES_FILE)
     first = aside if config.append else uri
-    parquet.write_table(first, table)
+    failures = write_failures(first, config.output_uri, footers)
     check_failures(
-        first,
-        counts,
-        n_rows,
-        config.max_failure_fraction,
-        first_missing=first_missing(table, config.image_root_uri),
+        first, failures, n_rows, config.max_failure_fraction, root_uri=config.image_root_uri
     )
     if config.append:
-        parquet.write_table(uri, table)
-    return counts
+        write_failures(uri, config.output_uri, footers)
+    return failures.counts
 
 
 def _finish(prepared: PreparedDataset) -> Manifest:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from ctc_ray.columns.fingerprints import table_fingerprint
 from ctc_ray.columns.threads import run_both
 from ctc_ray.config.inventory import (
     CamtrapDpInventoryConfig,
@@ -298,9 +299,10 @@ def _inputs_of_files(config: InventoryConfig) -> dict[str, str]:
 
 def _inputs_of_folder(config: InventoryConfig, source: SourceRows) -> dict[str, str]:
     """Fingerprint of an image folder: its file names and, if read, capture times."""
-    times = source.captured_at
-    known = None if times is None else times.cast(pa.int64()).to_pylist()
-    inputs = {config.source_uri: fingerprint([source.image_uris.to_pylist(), known])}
+    columns = {"image_uri": source.image_uris}
+    if source.captured_at is not None:
+        columns["captured_at"] = source.captured_at
+    inputs = {config.source_uri: table_fingerprint(pa.table(columns))}
     return inputs | (
         digest_of_corrections(config) if isinstance(config, TimedInventoryConfig) else {}
     )

@@ -9,7 +9,6 @@ files with the same event, that with the highest number is valid.
 from collections.abc import Mapping
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.config.prediction import PredictConfig
@@ -24,7 +23,7 @@ from ctc_ray.stages.predict.answer_files import IMAGES, keep_events, part_number
 from ctc_ray.stages.predict.export_files import forget_parts
 from ctc_ray.stages.predict.growth import Growth, plan_growth, read_answered
 from ctc_ray.stages.predict.scoring import ANSWER_FILE
-from ctc_ray.stages.predict.sources import versions_now
+from ctc_ray.stages.predict.sources import Source, versions_now
 
 _SOURCES = ("csv_uri", "inventory_uri", "dataset_uri")  # may be other ones; image ids are theirs
 _OF_LABELS = ("head_columns",)  # other labels change no answer
@@ -102,12 +101,12 @@ def drop_former_answers(growth: Growth) -> list[Unit]:
     return units
 
 
-def require_unchanged(config: PredictConfig, fields: Mapping[str, Any], rows: pa.Table) -> None:
+def require_unchanged(config: PredictConfig, fields: Mapping[str, Any], found: Source) -> None:
     """Check that a run that goes on, or has finished, has the images that it began with.
 
     Args:
         fields: what determines the predictions.
-        rows: of the source, as it is now.
+        found: the source, as it is now.
 
     Raises:
         ConfigError: images are new or replaced; or an append is not finished.
@@ -128,7 +127,8 @@ def require_unchanged(config: PredictConfig, fields: Mapping[str, Any], rows: pa
                 "answered and does the rest, --overwrite begins anew"
             )
         return
-    growth = plan_growth(read_answered(uri, rows.schema), rows, versions_now(config, rows))
+    rows = found.whole().rows
+    growth = plan_growth(read_answered(uri, found.schema), rows, versions_now(config, rows))
     if there != fields or growth.n_replaced:
         raise ConfigError(
             f"{uri}: the source has changed since ({growth}); --append answers for what is new, "

@@ -5,6 +5,7 @@ are missing are made, and each file is joined. A run that was killed finds the f
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import get_args
 
 import pyarrow as pa
 
@@ -14,7 +15,6 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.labels import LabelSpace
 from ctc_ray.predictions.writers.exports import Export, exports
 from ctc_ray.runs.layout import WORK_FOLDER, part_stem
-from ctc_ray.runs.units import Unit
 from ctc_ray.schemas import labelled_heads, meta_fields
 from ctc_ray.stages.predict.answer_files import (
     EVENTS,
@@ -58,24 +58,39 @@ def forget_parts(output_uri: str, number: int) -> None:
         storage.delete_file(storage.join(folder, name, part_stem(number)))
 
 
+def formats_there(output_uri: str, labels: LabelSpace) -> list[ExportFormat]:
+    """The formats of which the folder has a file."""
+    formats: tuple[ExportFormat, ...] = get_args(ExportFormat)
+    return [one for one in formats if any(_are_there(output_uri, [one], labels))]
+
+
+def lacks_exports(output_uri: str, formats: Sequence[ExportFormat], labels: LabelSpace) -> bool:
+    """Whether a file of these formats is not there."""
+    return not all(_are_there(output_uri, formats, labels))
+
+
+def _are_there(
+    output_uri: str, formats: Sequence[ExportFormat], labels: LabelSpace
+) -> Iterator[bool]:
+    for export in exports(formats, labels, (), ()):
+        yield storage.exists(storage.join(output_uri, export.name))
+
+
 def write_exports(
-    output_uri: str,
-    units: Sequence[Unit],
-    formats: Sequence[ExportFormat],
-    labels: LabelSpace,
-    schema: pa.Schema,
+    output_uri: str, names: Sequence[str], formats: Sequence[ExportFormat], labels: LabelSpace
 ) -> None:
     """Write the files of all formats; a few parts are in memory at a time.
 
     Args:
-        units: whose answers are there, in order.
-        schema: of the predictions per image.
+        names: the files of images below the output, in order.
     """
+    with parquet.open_parquet(storage.join(output_uri, names[0])) as file:
+        schema = file.schema_arrow
     meta, labelled = meta_fields(schema), labelled_heads(schema, labels.heads)
     found = exports(formats, labels, meta, labelled)
     if not found:
         return
-    numbers = [part_number(unit.name) for unit in units]
+    numbers = [part_number(name) for name in names]
     _make_missing(output_uri, numbers, formats, found, labels)
     empty, _ = read_empty_events(output_uri)
 

@@ -1,11 +1,12 @@
 """Where the images of `ctc predict` come from: a folder, a csv, an inventory, or a dataset.
 
-Rows to plan by, and the decoded batches of a unit.
+Rows to plan by, and the decoded batches of a unit. The rows of an inventory or a dataset are read
+part by part; a folder or a csv is in memory as a whole.
 """
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ctc_ray.columns.event_runs import IMAGES_PER_STACK, cut_at_starts, cut_by_events, run_starts
+from ctc_ray.columns.fingerprints import table_fingerprint
 from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.prediction import PredictConfig
 from ctc_ray.errors import ConfigError, LabelError
@@ -28,7 +30,8 @@ from ctc_ray.inventory.findings import Findings
 from ctc_ray.inventory.sources.csv_source import CsvColumns, column_names, read_csv
 from ctc_ray.labels import LabelSpace
 from ctc_ray.observations import head_names
-from ctc_ray.runs.manifest import fingerprint, manifest_fingerprint, read_manifest
+from ctc_ray.runs.finished_inventory import find_rows
+from ctc_ray.runs.manifest import manifest_fingerprint, read_manifest
 from ctc_ray.schemas import (
     Failure,
     conform,
@@ -48,16 +51,39 @@ VERSION = "_version"
 
 
 @dataclass(frozen=True)
+class LabelledRows:
+    """Images with the labels that the source gives, an event's images as neighbours."""
+
+    rows: pa.Table
+    n_ambiguous: Mapping[str, int] = field(default_factory=dict)
+    """Head -> events with several labels, which count as not labelled."""
+
+
+@dataclass(frozen=True)
 class Source:
     """What is to be answered, and what was found while it was read."""
 
-    rows: pa.Table
-    """The images, an event's images as neighbours, with the labels that the source gives."""
-    empty_events: pa.Table | None = None
+    schema: pa.Schema
+    """The columns of the images, each with the labels that the source gives."""
+    n_images: int
+    read_parts: Callable[[], Iterator[LabelledRows]]
+    """Reads the images, a part at a time; the images of an event are neighbours, also from part to
+    part."""
+    uris_at: Callable[[npt.NDArray[np.int64]], list[str]]
+    """The `image_uri` of some images, by their ascending numbers."""
+    empty_events: LabelledRows | None = None
     """Events of a csv that name no image: id, location, metadata and labels."""
     findings: Findings = field(default_factory=Findings)
-    n_ambiguous: Mapping[str, int] = field(default_factory=dict)
-    """Head -> events with several labels, which count as not labelled."""
+
+    def whole(self) -> LabelledRows:
+        """All images in one table, and what is counted of all events."""
+        parts, n_ambiguous = [], Counter[str]()
+        for part in self.read_parts():
+            parts.append(part.rows)
+            n_ambiguous.update(part.n_ambiguous)
+        if self.empty_events is not None:
+            n_ambiguous.update(self.empty_events.n_ambiguous)
+        return LabelledRows(pa.concat_tables(parts), n_ambiguous)
 
 
 def read_source(config: PredictConfig, labels: LabelSpace) -> Source:
@@ -71,40 +97,63 @@ def read_source(config: PredictConfig, labels: LabelSpace) -> Source:
         LabelError: `head_columns` names a head that the model does not have.
     """
     if config.dataset_uri is not None:
-        return Source(_shard_rows(config.dataset_uri, config.split, labels.heads))
+        return _shard_rows(config.dataset_uri, config.split, labels.heads)
     if config.inventory_uri is not None:
         return _inventory_rows(config.inventory_uri, labels.heads)
     if config.csv_uri is not None:
         found = read_csv(config.csv_uri, _csv_columns(config, labels))
     else:
         found = read_image_folder(config, config.images_uri or "", n_threads=_HEADERS_AT_ONCE)
-    rows, n_ambiguous = _labelled(found.table, labels.heads)
-    empty, n_of_empty = _labelled(found.empty_events, labels.heads)
-    n_ambiguous = {head: n + n_of_empty[head] for head, n in n_ambiguous.items()}
-    return Source(_image_rows(rows, labels.heads), empty, found.findings, n_ambiguous)
+    rows = _labelled(found.table, labels.heads)
+    labelled = labelled_heads(rows.rows.schema, labels.heads)
+    schema = planned_schema(labelled, meta_fields(rows.rows.schema))
+    rows = replace(rows, rows=conform(rows.rows, schema, where="predict"))
+    return Source(
+        schema,
+        _some(rows.rows.num_rows),
+        lambda: iter([rows]),
+        lambda numbers: rows.rows["image_uri"].take(pa.array(numbers)).to_pylist(),
+        _labelled(found.empty_events, labels.heads),
+        found.findings,
+    )
+
+
+def _some(n_images: int) -> int:
+    if n_images == 0:
+        raise ConfigError("there is no image to predict")
+    return n_images
 
 
 def _inventory_rows(inventory_uri: str, heads: Sequence[str]) -> Source:
     manifest = read_manifest(inventory_uri, "inventory")
+    labelled = [head for head in heads if head in manifest.heads]
+    schema = planned_schema(labelled, manifest.meta)
     columns = [field.name for field in image_fields(manifest.meta)]
-    columns += ["observations"] if set(heads) & set(manifest.heads) else []
-    parts, n_ambiguous = [], Counter[str]()
-    for uri in parquet.list_tables(inventory_uri):
-        rows, n_of_part = _labelled(parquet.read_table(uri, columns), heads)
-        parts.append(rows)
-        n_ambiguous.update(n_of_part)
-    return Source(_image_rows(pa.concat_tables(parts), heads), n_ambiguous=n_ambiguous)
+    columns += ["observations"] if labelled else []
+    inventory = find_rows(inventory_uri)
+
+    def read_parts() -> Iterator[LabelledRows]:
+        for rows in inventory.read_all(columns):
+            part = _labelled(rows, heads)
+            yield replace(part, rows=conform(part.rows, schema, where="predict"))
+
+    return Source(
+        schema,
+        _some(inventory.n_rows),
+        read_parts,
+        lambda numbers: inventory.read(numbers, ["image_uri"])["image_uri"].to_pylist(),
+    )
 
 
-def _labelled(table: pa.Table, heads: Sequence[str]) -> tuple[pa.Table, dict[str, int]]:
-    """Labels of the heads instead of `observations`; head -> events with several labels.
+def _labelled(table: pa.Table, heads: Sequence[str]) -> LabelledRows:
+    """Labels of the heads instead of `observations`.
 
     Args:
         table: images, or events without images.
     """
     n_ambiguous: dict[str, int] = {}
     if "observations" not in table.column_names:
-        return table, n_ambiguous
+        return LabelledRows(table)
     observations, table = table["observations"], table.drop_columns("observations")
     known = head_names(observations.type)
     for head in (head for head in heads if head in known):
@@ -113,31 +162,23 @@ def _labelled(table: pa.Table, heads: Sequence[str]) -> tuple[pa.Table, dict[str
         if "image_index" in table.column_names:
             several &= pc.equal(table["image_index"], 0).to_numpy()
         n_ambiguous[head] = int(several.sum())
-    return table, n_ambiguous
+    return LabelledRows(table, n_ambiguous)
 
 
-def require_images(config: PredictConfig, rows: pa.Table) -> None:
+def require_images(config: PredictConfig, found: Source) -> None:
     """Check that the images of a csv or an inventory are where the rows say, before work begins.
 
     Raises:
         ConfigError: of a few dozen images none is there.
     """
     if config.csv_uri or config.inventory_uri:
-        chosen = pa.array(rows_to_look_for(rows.num_rows))
         require_reachable(
-            rows["image_uri"].take(chosen).to_pylist(),
+            found.uris_at(rows_to_look_for(found.n_images)),
             root_uri=config.image_root_uri,
             allow=config.allow_scheme,
-            n_rows=rows.num_rows,
+            n_rows=found.n_images,
             may_be_missing=config.max_failure_fraction == 1,
         )
-
-
-def _image_rows(table: pa.Table, heads: Sequence[str]) -> pa.Table:
-    if table.num_rows == 0:
-        raise ConfigError("there is no image to predict")
-    schema = planned_schema(labelled_heads(table.schema, heads), meta_fields(table.schema))
-    return conform(table, schema, where="predict")
 
 
 def _csv_columns(config: PredictConfig, labels: LabelSpace) -> CsvColumns:
@@ -158,7 +199,7 @@ def _csv_columns(config: PredictConfig, labels: LabelSpace) -> CsvColumns:
     return replace(roles, meta_columns=tuple(others))
 
 
-def _shard_rows(dataset_uri: str, split: str | None, heads: Sequence[str]) -> pa.Table:
+def _shard_rows(dataset_uri: str, split: str | None, heads: Sequence[str]) -> Source:
     """The rows of the shards without their images, and the shard that holds each image."""
     manifest = read_manifest(dataset_uri, "dataset")
     splits = sorted({shard.split for shard in manifest.shards})
@@ -168,22 +209,29 @@ def _shard_rows(dataset_uri: str, split: str | None, heads: Sequence[str]) -> pa
         )
     labelled = [head for head in heads if head in manifest.heads]
     planned = planned_schema(labelled, manifest.meta)
-    schema = pa.schema([*planned, pa.field("failure", pa.string())])
-    parts = []
-    for shard in manifest.shards:
-        if split in (None, shard.split):
+    stored = pa.schema([*planned, pa.field("failure", pa.string())])
+    shards = [shard for shard in manifest.shards if split in (None, shard.split)]
+
+    def read_parts() -> Iterator[LabelledRows]:
+        for shard in shards:
             uri = storage.join(dataset_uri, shard.path)
-            rows = parquet.read_table(uri, schema.names).cast(schema)
-            parts.append(rows.append_column(_SHARD, pa.array([uri] * rows.num_rows)))
-    return pa.concat_tables(parts)
+            rows = parquet.read_table(uri, stored.names).cast(stored)
+            yield LabelledRows(rows.append_column(_SHARD, pa.array([uri] * rows.num_rows)))
+
+    return Source(
+        pa.schema([*stored, pa.field(_SHARD, pa.string())]),
+        _some(sum(shard.n_images for shard in shards)),
+        read_parts,
+        lambda _: [],  # its images are in the shards
+    )
 
 
-def fingerprints(config: PredictConfig, rows: pa.Table) -> dict[str, str]:
+def fingerprints(config: PredictConfig, found: Source) -> dict[str, str]:
     """The URI of the source, and a fingerprint that changes with its content."""
     if config.images_uri is not None:
-        names = ("image_uri", "capture_event_id", "captured_at", "location_id", "deployment_id")
-        known = [rows[name].cast(pa.string()).to_pylist() for name in names]
-        return {config.images_uri: fingerprint(known), **digest_of_corrections(config)}
+        names = ["image_uri", "capture_event_id", "captured_at", "location_id", "deployment_id"]
+        of_folder = table_fingerprint(found.whole().rows.select(names))
+        return {config.images_uri: of_folder, **digest_of_corrections(config)}
     if config.csv_uri is not None:
         return {config.csv_uri: storage.digest(config.csv_uri)}
     folder = config.inventory_uri or config.dataset_uri or ""

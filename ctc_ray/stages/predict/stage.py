@@ -10,6 +10,7 @@ out: PREDICTION as images/part-NNNNN.parquet, EVENT_PREDICTION as events/part-NN
 """
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,15 +27,13 @@ from ctc_ray.runs.claim import claimed
 from ctc_ray.runs.executor import Executor, Job, run_units
 from ctc_ray.runs.failures import (
     check_failures,
-    count_failures,
-    first_missing,
-    read_failures,
     read_footers,
     require_all_rows,
+    write_failures,
 )
 from ctc_ray.runs.manifest import MADE_BY, Manifest, is_complete, read_manifest
 from ctc_ray.runs.output_folder import Run, is_begun, open_run, replace_work, work_of
-from ctc_ray.runs.units import Unit, missing_units, write_plan
+from ctc_ray.runs.units import PlanWriter, Unit, missing_units
 from ctc_ray.schemas import (
     FAILURES_FILE,
     FINDINGS_FILE,
@@ -48,7 +47,7 @@ from ctc_ray.stages.predict.about import AnsweringModel, describe_model
 from ctc_ray.stages.predict.answer_files import ABOUT_KEY, EVENTS, IMAGES, part_name, part_number
 from ctc_ray.stages.predict.counts import write_metrics
 from ctc_ray.stages.predict.engine import network_of
-from ctc_ray.stages.predict.export_files import write_exports
+from ctc_ray.stages.predict.export_files import formats_there, lacks_exports, write_exports
 from ctc_ray.stages.predict.growth import plan_growth, read_answered
 from ctc_ray.stages.predict.scoring import UnitScorer
 
@@ -68,30 +67,57 @@ def run(config: PredictConfig, *, executor: Executor | None = None) -> Manifest:
         bundle.require_single_images("--append")
     model = describe_model(config, bundle)
     found = source.read_source(config, model.labels)
-    rows = found.rows
-    inputs = {config.bundle_uri: model.record.fingerprint, **source.fingerprints(config, rows)}
+    inputs = {config.bundle_uri: model.record.fingerprint, **source.fingerprints(config, found)}
     fields = {**config.result_fields(), "inputs": inputs}
     if config.append and is_begun(config.output_uri):
         return _append(config, found, model, fields, executor)
     if not config.overwrite:
-        append.require_unchanged(config, fields, rows)
+        append.require_unchanged(config, fields, found)
+        if _lacks_only_exports(config, model, fields):
+            return _export_more(config, model)
     if config.overwrite or not is_complete(config.output_uri):
-        source.require_images(config, rows)
-    if config.gpu_per_worker:
-        require_gpus(config.gpu_per_worker, cpus=config.cpu_per_worker or 1)
+        _require_inputs(config, found)
     with open_run(config.output_uri, "predictions", fields, overwrite=config.overwrite) as run:
         if isinstance(run, Manifest):
             return run
-        units = write_plan(config.output_uri, IMAGES, rows, config.images_per_unit)
-        _run_missing(config, model, run, units, executor, n_images=rows.num_rows)
-        labelled = labelled_heads(rows.schema, model.labels.heads)
+        units, n_ambiguous = _plan(config, found)
+        _run_missing(config, model, run, units, executor, n_images=found.n_images)
         if found.empty_events is not None:
             empty = without_images(
-                found.empty_events, model.labels, labelled=labelled, is_top=config.top_k is not None
+                found.empty_events.rows,
+                model.labels,
+                labelled=labelled_heads(found.schema, model.labels.heads),
+                is_top=config.top_k is not None,
             )
             _write_empty_events(config, model, empty, number=len(units))
-        manifest = _manifest(config, found, model, inputs, n_images=rows.num_rows)
-        return _finish(config, run, manifest, units)
+        n_images = sum(unit.n_rows for unit in units)
+        manifest = _manifest(config, found, model, inputs, n_images=n_images)
+        return _finish(config, run, _with_ambiguous(manifest, n_ambiguous), units)
+
+
+def _require_inputs(config: PredictConfig, found: source.Source) -> None:
+    """Check that the images and the GPUs of a run are there."""
+    source.require_images(config, found)
+    if config.gpu_per_worker:
+        require_gpus(config.gpu_per_worker, cpus=config.cpu_per_worker or 1)
+
+
+def _plan(config: PredictConfig, found: source.Source) -> tuple[list[Unit], Counter[str]]:
+    """The units of all images; head -> events with several labels. A part is in memory."""
+    writer = PlanWriter(config.output_uri, IMAGES, config.images_per_unit)
+    n_ambiguous = Counter[str]()
+    for part in found.read_parts():
+        writer.add(part.rows)
+        n_ambiguous.update(part.n_ambiguous)
+    if found.empty_events is not None:
+        n_ambiguous.update(found.empty_events.n_ambiguous)
+    return writer.finish(), n_ambiguous
+
+
+def _with_ambiguous(manifest: Manifest, n_ambiguous: Mapping[str, int]) -> Manifest:
+    ambiguous = {head: n for head, n in n_ambiguous.items() if n}
+    summary = {"events with several labels": ambiguous} if ambiguous else {}
+    return manifest.model_copy(update={"summary": summary})
 
 
 def _append(
@@ -103,25 +129,23 @@ def _append(
 ) -> Manifest:
     """Answer for what is new or replaced; see `append`."""
     uri, inputs = config.output_uri, fields["inputs"]
+    formats = [*config.export, *formats_there(uri, model.labels)]
+    config = config.replaced(export=tuple(dict.fromkeys(formats)))
     with claimed(uri, f"{MADE_BY['predictions']} --append") as claim:
         append.require_same_settings(
             uri, work_of(uri, "predictions") or {}, fields, bundle_uri=config.bundle_uri
         )
-        answered = read_answered(uri, found.rows.schema)
-        versions = source.versions_now(config, found.rows)
-        growth = plan_growth(answered, found.rows, versions)
+        answered, whole = read_answered(uri, found.schema), found.whole()
+        growth = plan_growth(answered, whole.rows, source.versions_now(config, whole.rows))
         is_current = work_of(uri, "predictions") == fields
         if growth.is_nothing and is_complete(uri) and is_current:
-            Run(uri, claim).tidy()
             logger.info("%s: nothing is new", uri)
-            return read_manifest(uri, "predictions")
+            return _with_exports(config, model, Run(uri, claim))
         logger.info("predict: %s", growth)
-        source.require_images(config, found.rows)
-        if config.gpu_per_worker:
-            require_gpus(config.gpu_per_worker, cpus=config.cpu_per_worker or 1)
+        _require_inputs(config, found)
         run = Run(uri, claim)
         new = append.begin(growth, inputs, images_per_unit=config.images_per_unit)
-        _run_missing(config, model, run, new, executor, n_images=found.rows.num_rows)
+        _run_missing(config, model, run, new, executor, n_images=found.n_images)
         units = [*append.drop_former_answers(growth), *new]
         units.sort(key=lambda unit: part_number(unit.name))
         answer_files.delete_left_behind(uri)
@@ -130,13 +154,37 @@ def _append(
             without_images(
                 events, model.labels, labelled=answered.labelled, is_top=config.top_k is not None
             )
-            for events in (found.empty_events, former)
+            for events in (found.empty_events and found.empty_events.rows, former)
             if events is not None
         ]
         _replace_empty_events(config, model, empty, names, units)
         replace_work(uri, "predictions", fields)
         manifest = _manifest(config, found, model, inputs, n_images=growth.n_images)
-        return _finish(config, run, manifest, units)
+        return _finish(config, run, _with_ambiguous(manifest, whole.n_ambiguous), units)
+
+
+def _lacks_only_exports(
+    config: PredictConfig, model: AnsweringModel, fields: Mapping[str, Any]
+) -> bool:
+    uri = config.output_uri
+    is_finished = is_complete(uri) and work_of(uri, "predictions") == fields
+    return is_finished and lacks_exports(uri, config.export, model.labels)
+
+
+def _export_more(config: PredictConfig, model: AnsweringModel) -> Manifest:
+    """Write further files of finished predictions."""
+    with claimed(config.output_uri, MADE_BY["predictions"]) as claim:
+        return _with_exports(config, model, Run(config.output_uri, claim))
+
+
+def _with_exports(config: PredictConfig, model: AnsweringModel, run: Run) -> Manifest:
+    """The manifest of finished predictions, when their files of `export` are there."""
+    if lacks_exports(config.output_uri, config.export, model.labels):
+        logger.info("predict: writing %s", ", ".join(config.export))
+        names = answer_files.list_parts(config.output_uri, IMAGES)
+        write_exports(config.output_uri, names, config.export, model.labels)
+    run.tidy()
+    return read_manifest(config.output_uri, "predictions")
 
 
 def _manifest(
@@ -150,7 +198,6 @@ def _manifest(
     """The manifest without what is counted in the files; the table of findings is written."""
     findings_uri = storage.join(config.output_uri, FINDINGS_FILE)
     parquet.write_table(findings_uri, found.findings.table())
-    ambiguous = {head: n for head, n in found.n_ambiguous.items() if n}
     return Manifest(
         kind="predictions",
         config=config.result_fields(),
@@ -158,9 +205,8 @@ def _manifest(
         rows_in=n_images,
         classes=model.labels.to_json(),
         model=model.record,
-        meta=meta_fields(found.rows.schema),
+        meta=meta_fields(found.schema),
         findings=dict(found.findings.counts),
-        summary={"events with several labels": ambiguous} if ambiguous else {},
     )
 
 
@@ -248,23 +294,23 @@ def _replace_empty_events(
 def _finish(config: PredictConfig, run: Run, manifest: Manifest, units: list[Unit]) -> Manifest:
     labels = LabelSpace.from_json(manifest.classes)
     footers = read_footers(config.output_uri, units)
-    table = read_failures(config.output_uri, footers)
-    failures = count_failures(table)
     failures_uri = storage.join(config.output_uri, FAILURES_FILE)
-    parquet.write_table(failures_uri, table)
+    failures = write_failures(failures_uri, config.output_uri, footers)
     n_rows = sum(footer.n_rows for footer in footers)
     require_all_rows(config.output_uri, n_rows, manifest.rows_in)
-    first = first_missing(table, config.image_root_uri)
-    check_failures(failures_uri, failures, n_rows, config.max_failure_fraction, first_missing=first)
-    with parquet.open_parquet(storage.join(config.output_uri, units[0].name)) as file:
-        schema = file.schema_arrow
-    write_exports(config.output_uri, units, config.export, labels, schema)
+    check_failures(
+        failures_uri, failures, n_rows, config.max_failure_fraction, root_uri=config.image_root_uri
+    )
+    names = [unit.name for unit in units]
+    write_exports(config.output_uri, names, config.export, labels)
+    with parquet.open_parquet(storage.join(config.output_uri, names[0])) as file:
+        labelled = labelled_heads(file.schema_arrow, labels.heads)
     counts = count_events(parquet.list_tables(storage.join(config.output_uri, EVENTS)), labels)
-    measured = write_metrics(config.output_uri, labels, labelled_heads(schema, labels.heads))
+    measured = write_metrics(config.output_uri, labels, labelled)
     finished = manifest.model_copy(
         update={
             "rows_out": n_rows,
-            "failures": failures,
+            "failures": failures.counts,
             "summary": {
                 "events": counts.n_events,
                 **counts.tables(),

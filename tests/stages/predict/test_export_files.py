@@ -176,6 +176,41 @@ def test_an_object_store_gets_the_bytes_that_a_disk_gets(
 LABELS = LabelSpace({"species": tuple(f"class {k:02d}" for k in range(20))})
 
 
+def test_finished_predictions_get_further_files_and_nothing_is_scored_again(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config(model, tmp_path / "whole", photos))
+    out = tmp_path / "out"
+    made = run(config(model, out, photos), export=())
+    assert not any((out / name).exists() for name in FILES)
+    monkeypatch.setattr(predict, "run_units", None)
+    assert run(config(model, out, photos), export=("csv",)) == made
+    assert {name for name in FILES if (out / name).exists()} == {"predictions.csv"}
+    (out / "predictions_images.csv").write_text("killed before it was written")
+    run(config(model, out, photos))
+    assert bytes_below(out) == bytes_below(tmp_path / "whole")
+    assert [path.name for path in (out / "_work").iterdir()] == ["work.json"]
+
+
+def test_predictions_that_grow_keep_their_files_up_to_date(
+    model: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Also where the growing command does not name them."""
+    csv_path = photos / "events.csv"
+    whole = csv_path.read_text()
+    csv_path.write_text("".join(whole.splitlines(keepends=True)[:9]))
+    out = tmp_path / "out"
+    run(config(model, out, photos), export=("table",))
+    before = len((out / "predictions_images.csv").read_text().splitlines())
+    csv_path.write_text(whole)
+    made = run(config(model, out, photos), export=("json",), append=True)
+    assert len((out / "predictions_images.csv").read_text().splitlines()) == made.rows_out + 1
+    assert made.rows_out + 1 > before
+    assert (out / "predictions.json").exists()
+    run(config(model, out, photos), export=("csv",), append=True)
+    assert len((out / "predictions.csv").read_text().splitlines()) > 9
+
+
 def drawn_answers(folder: Path, n_units: int, n_rows: int, *, first: int = 0) -> list[Unit]:
     """Files of answers with these many rows each; every fifth image has failed."""
     rng, units = np.random.default_rng(0), []
@@ -210,9 +245,7 @@ def drawn_answers(folder: Path, n_units: int, n_rows: int, *, first: int = 0) ->
 
 
 def finished(folder: Path, units: list[Unit]) -> dict[str, Any]:
-    with parquet.open_parquet(str(folder / units[0].name)) as file:
-        schema = file.schema_arrow
-    export_files.write_exports(str(folder), units, ALL, LABELS, schema)
+    export_files.write_exports(str(folder), [unit.name for unit in units], ALL, LABELS)
     found = count_events(parquet.list_tables(str(folder / "events")), LABELS)
     measured = counts.write_metrics(str(folder), LABELS, ["species"])
     return {"events": found.n_events, **found.tables(), **measured}

@@ -6,15 +6,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-from builders import dataset_config
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ctc_ray.errors import IncompleteDataError
 from ctc_ray.files import parquet, storage
+from ctc_ray.runs.finished_inventory import find_rows
 from ctc_ray.runs.layout import part_stem
 from ctc_ray.runs.manifest import MANIFEST_NAME, Manifest
-from ctc_ray.stages.create_dataset.inventory_rows import find_rows, read_columns
 
 
 def lay(folder: str, part_sizes: list[int], rows_per_group: int) -> None:
@@ -54,25 +53,15 @@ def test_another_inventory_in_the_same_place_is_told(tmp_path):
         rows.require_unchanged()
 
 
-@given(
-    st.lists(st.lists(st.none() | st.sampled_from("abcd"), min_size=1, max_size=6), min_size=1),
-    st.integers(1, 7),
-)
-def test_a_location_has_one_number_whatever_parts_it_lies_in(locations, rows_per_group):
-    expected = [place for part in locations for place in part]
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=4), st.integers(1, 5))
+def test_all_rows_come_in_their_order_a_row_group_at_a_time(part_sizes, rows_per_group):
     with tempfile.TemporaryDirectory() as folder:
-        first = 0
-        for number, part in enumerate(locations):
-            events = [f"e{first + k:04d}" for k in range(len(part))]
-            columns = {"capture_event_id": events, "location_id": pa.array(part, pa.string())}
-            uri = storage.join(folder, f"part-{number:05d}.parquet")
-            parquet.write_table(uri, pa.table(columns), rows_per_group=rows_per_group)
-            first += len(part)
-        table = read_columns(dataset_config(folder, "photos", "out"))
-    assert table["location_id"].to_pylist() == expected
-    names = table["location_id"].chunk(0).dictionary.to_pylist()
-    assert names == sorted({place for place in expected if place is not None})
-    assert table["capture_event_id"].to_pylist() == [f"e{k:04d}" for k in range(first)]
+        lay(folder, part_sizes, rows_per_group)
+        found = find_rows(folder)
+        parts = list(found.read_all(["place"]))
+    assert found.n_rows == sum(part_sizes)
+    assert pa.concat_tables(parts)["place"].to_pylist() == list(range(sum(part_sizes)))
+    assert all(0 < part.num_rows <= rows_per_group for part in parts)
 
 
 def test_rows_keep_their_numbers_in_an_inventory_of_more_than_99_999_files(tmp_path: Path) -> None:
