@@ -13,6 +13,9 @@ from ctc_ray.schemas import Failure
 
 T = TypeVar("T")
 
+_GROUP_BYTES = 256_000
+_MOST_FILES = 16
+
 
 def prefetch(items: Iterator[T], pool: ThreadPoolExecutor, *, n_ahead: int) -> Iterator[T]:
     """The items in their order; at most `n_ahead` are made before the consumer asks for them.
@@ -55,17 +58,15 @@ class FileContent:
     """See `versions`; None: it cannot be read."""
 
 
-def prefetch_contents(
+def prefetch_files(
     uris: Sequence[str | Failure], n_threads: int | None
-) -> Iterator[bytes | Failure]:
-    """The content of each file, or its failure, in the order of `uris`; see `prefetch_files`."""
-    return (file.raw for file in prefetch_files(uris, n_threads))
+) -> Iterator[list[FileContent]]:
+    """The files with their versions, in the order of `uris`, several small ones at a time.
 
+    Handing one file from thread to thread takes as long as decoding a tiny image.
 
-def prefetch_files(uris: Sequence[str | Failure], n_threads: int | None) -> Iterator[FileContent]:
-    """Each file with its version, in the order of `uris`.
-
-    Threads read at most `n_threads` files before the consumer asks for them, e.g. 16 of 5 MB.
+    Threads read at most `n_threads` groups before the consumer asks for them: a file of 256 kB or
+    more is a group, e.g. 16 of 5 MB.
 
     Args:
         uris: or why a row names none, see `image_uri`.
@@ -77,12 +78,29 @@ def prefetch_files(uris: Sequence[str | Failure], n_threads: int | None) -> Iter
     is_remote = any(isinstance(uri, str) and storage.is_remote(uri) for uri in uris)
     n_threads = n_threads or (16 if is_remote else 4)
     with ThreadPoolExecutor(n_threads) as pool:
-        waiting = deque(pool.submit(_fetch, uri) for uri in uris[:n_threads])
-        for uri in [*uris[n_threads:], *[None] * len(waiting)]:
-            content = waiting.popleft().result()
-            if uri is not None:
-                waiting.append(pool.submit(_fetch, uri))
-            yield content
+        waiting: deque[Future[list[FileContent]]] = deque()
+        group: list[FileContent] = []
+        start, n_files = 0, 1  # nothing is known of the first
+        while True:
+            while start < len(uris) and len(waiting) < n_threads:
+                waiting.append(pool.submit(_fetch_all, uris[start : start + n_files]))
+                start += n_files
+            if group:
+                yield group
+            if not waiting:
+                return
+            group = waiting.popleft().result()
+            n_files = _files_per_group(group)
+
+
+def _files_per_group(group: Sequence[FileContent]) -> int:
+    """How many files like these make a group."""
+    n_bytes = sum(len(file.raw) for file in group if isinstance(file.raw, bytes))
+    return max(1, min(_MOST_FILES, _GROUP_BYTES * len(group) // max(1, n_bytes)))
+
+
+def _fetch_all(uris: Sequence[str | Failure]) -> list[FileContent]:
+    return [_fetch(uri) for uri in uris]
 
 
 def fetch(uri: str | Failure) -> bytes | Failure:

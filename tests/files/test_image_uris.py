@@ -8,7 +8,7 @@ import pytest
 from ctc_ray.errors import ConfigError, holds_credentials, masked
 from ctc_ray.files import storage
 from ctc_ray.files.image_uris import image_uri, require_reachable
-from ctc_ray.files.prefetch import fetch, prefetch_contents
+from ctc_ray.files.prefetch import fetch, prefetch_files
 from ctc_ray.schemas import Failure
 
 NO = Failure.NOT_ALLOWED
@@ -54,7 +54,8 @@ def test_what_is_not_allowed_is_not_read_and_costs_no_time(tmp_path: Path) -> No
     rows = ["a.jpg", "../secret", "s3://169.254.169.254/x.jpg"] * 20
     began = time.monotonic()
     uris = [image_uri(str(tmp_path), uri) for uri in rows]
-    assert list(prefetch_contents(uris, None)) == [b"1", NO, NO] * 20
+    contents = [file.raw for group in prefetch_files(uris, None) for file in group]
+    assert contents == [b"1", NO, NO] * 20
     assert time.monotonic() - began < 5  # 57 s for one such row before
     assert fetch(NO) is NO
 

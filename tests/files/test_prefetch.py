@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -6,8 +6,12 @@ import pytest
 from flaky_s3 import Faults
 
 from ctc_ray.files import storage
-from ctc_ray.files.prefetch import fetch, prefetch, prefetch_contents
+from ctc_ray.files.prefetch import fetch, prefetch, prefetch_files
 from ctc_ray.schemas import Failure
+
+
+def contents(uris: Sequence[str | Failure], n_threads: int | None) -> Iterator[bytes | Failure]:
+    return (file.raw for group in prefetch_files(uris, n_threads) for file in group)
 
 
 @pytest.mark.parametrize("n_ahead", [1, 3, 20])
@@ -47,16 +51,30 @@ def test_files_are_read_ahead_in_order_and_failures_are_values(tmp_path: Path) -
     names = [tmp_path / str(i) for i in range(50)]
     for path in names[::2]:
         path.write_text(path.name)
-    got = list(prefetch_contents([str(path) for path in names], 4))
+    got = list(contents([str(path) for path in names], 4))
     assert got == [str(i).encode() if i % 2 == 0 else Failure.MISSING for i in range(50)]
+
+
+@pytest.mark.parametrize("n_threads", [1, 3, 16])
+def test_small_files_come_in_groups_and_large_ones_alone(tmp_path: Path, n_threads: int) -> None:
+    sizes = [10, 900_000, 100_000][n_threads % 3 :] * 30 + [20] * 200
+    for number, size in enumerate(sizes):
+        (tmp_path / f"{number}").write_bytes(number.to_bytes(2, "big") * (size // 2))
+    uris = [str(tmp_path / f"{number}") for number in range(len(sizes))]
+    groups = list(prefetch_files(uris, n_threads))
+    found = [file.raw for group in groups for file in group]
+    assert found == [n.to_bytes(2, "big") * (size // 2) for n, size in enumerate(sizes)]
+    assert max(len(group) for group in groups) == 16
+    assert len(groups[-2]) == 16
+    assert [len(group) for group in groups[:n_threads]] == [1] * n_threads
 
 
 def test_no_more_files_are_read_ahead_than_there_are_threads(tmp_path: Path) -> None:
     names = [tmp_path / str(i) for i in range(50)]
     for path in names:
-        path.write_text("1")
-    got = prefetch_contents([str(path) for path in names], 4)
-    assert next(got) == b"1"
+        path.write_bytes(b"1" * 300_000)
+    got = contents([str(path) for path in names], 4)
+    assert next(got) == b"1" * 300_000
     for path in names:
         path.unlink()
     later = list(got)
@@ -67,7 +85,7 @@ def test_no_more_files_are_read_ahead_than_there_are_threads(tmp_path: Path) -> 
 @pytest.mark.parametrize("n_files", [0, 1, 3])
 def test_few_files_are_read_too(tmp_path: Path, n_files: int) -> None:
     (tmp_path / "a").write_text("1")
-    assert list(prefetch_contents([str(tmp_path / "a")] * n_files, None)) == [b"1"] * n_files
+    assert list(contents([str(tmp_path / "a")] * n_files, None)) == [b"1"] * n_files
 
 
 @pytest.mark.s3
@@ -76,10 +94,10 @@ def test_a_store_that_fails_makes_no_failures(flaky_uri: str, faults: Faults) ->
     for uri in uris[:2]:
         storage.write_bytes(uri, b"1")
     faults.deny, faults.refuse_every, faults.status = "secret", 3, 400
-    assert list(prefetch_contents(uris, None)) == [b"1", Failure.UNREADABLE, Failure.MISSING]
+    assert list(contents(uris, None)) == [b"1", Failure.UNREADABLE, Failure.MISSING]
     faults.refuse_every = 1
     with pytest.raises(ConnectionError, match=r"a\.jpg"):
-        list(prefetch_contents(uris, None))
+        list(contents(uris, None))
 
 
 def test_what_cannot_be_read_is_unreadable(tmp_path: Path) -> None:

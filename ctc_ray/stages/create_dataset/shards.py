@@ -1,5 +1,6 @@
 """The work of one unit of `ctc create-dataset`: images are read, decoded, resized and encoded."""
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from ctc_ray.columns.threads import map_ahead
 from ctc_ray.config.dataset import CreateDatasetConfig
 from ctc_ray.files import parquet
 from ctc_ray.files.image_uris import image_uri
-from ctc_ray.files.prefetch import prefetch_contents
+from ctc_ray.files.prefetch import FileContent, prefetch_files
 from ctc_ray.images.resize import ShardImage, to_shard_jpeg
 from ctc_ray.runs.finished_inventory import InventoryRows
 from ctc_ray.runs.manifest import Manifest
@@ -103,15 +104,22 @@ def decode_rows(
     """The images of the rows as a shard holds them, in the order of the rows."""
     root, allow = config.image_root_uri, config.allow_scheme
     uris = [image_uri(root, uri, allow=allow) for uri in rows["image_uri"].to_pylist()]
-    contents = prefetch_contents(uris, config.threads_per_task)
-    return list(map_ahead(partial(_to_shard, config), contents, n_threads=n_threads))
+    groups = prefetch_files(uris, config.threads_per_task)
+    made = map_ahead(partial(_to_shard, config), groups, n_threads=n_threads)
+    return list(itertools.chain.from_iterable(made))
 
 
-def _to_shard(config: CreateDatasetConfig, content: bytes | Failure) -> ShardImage | Failure:
-    if isinstance(content, Failure):
-        return content
+def _to_shard(
+    config: CreateDatasetConfig, group: Sequence[FileContent]
+) -> list[ShardImage | Failure]:
+    return [_to_shard_image(config, file.raw) for file in group]
+
+
+def _to_shard_image(config: CreateDatasetConfig, raw: bytes | Failure) -> ShardImage | Failure:
+    if isinstance(raw, Failure):
+        return raw
     return to_shard_jpeg(
-        content,
+        raw,
         smallest_side=config.resize.smallest_side,
         quality=config.resize.quality,
         max_pixels=config.max_pixels,

@@ -24,6 +24,7 @@ from ctc_ray.files import parquet, storage
 from ctc_ray.files.image_uris import image_uri, require_reachable, rows_to_look_for
 from ctc_ray.files.prefetch import FileContent, prefetch_files
 from ctc_ray.files.versions import versions_of
+from ctc_ray.images.decode import Pixels
 from ctc_ray.images.resize import to_input
 from ctc_ray.images.stacking import stack_frames
 from ctc_ray.inventory.findings import Findings
@@ -45,6 +46,7 @@ from ctc_ray.selection.labelling import agreed_labels
 from ctc_ray.stages.create_inventory.image_folder import digest_of_corrections, read_image_folder
 
 _HEADERS_AT_ONCE = 32  # files of which only the beginning is read
+_OF_SHARD_AT_ONCE = 8  # images that are decoded by a thread one after the other
 _SHARD = "_shard"  # column of a plan: the shard that holds the image
 VERSION = "_version"
 """Column beside the answers: the version of the file that was read; null: there was none."""
@@ -243,11 +245,14 @@ def image_columns(rows: pa.Table) -> list[str]:
     return [name for name in rows.column_names if not name.startswith("_") and name != "failure"]
 
 
-def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[FileContent]:
-    """Each row's image in order, or why there is none; an image in a shard has its version."""
+def read_images_of(config: PredictConfig, rows: pa.Table) -> Iterator[list[FileContent]]:
+    """Each row's image in order, or why there is none, a few at a time; see `prefetch_files`.
+
+    An image in a shard has the version of the shard.
+    """
     if _SHARD in rows.column_names:
-        versions = versions_now(config, rows).to_pylist()
-        return map(FileContent, _from_shards(rows), versions)
+        images = map(FileContent, _from_shards(rows), versions_now(config, rows).to_pylist())
+        return iter(lambda: list(itertools.islice(images, _OF_SHARD_AT_ONCE)), [])
     return prefetch_files(_uris(config, rows), config.threads_per_task)
 
 
@@ -307,7 +312,7 @@ def decode_batches(
 ) -> Iterator[DecodedBatch]:
     """Batches of `images_at_once` rows in their order. A batch of stacks holds whole events."""
 
-    def decode(file: FileContent) -> tuple[npt.NDArray[np.uint8] | Failure, str | None]:
+    def decode(file: FileContent) -> tuple[Pixels | Failure, str | None]:
         if isinstance(file.raw, Failure):
             return file.raw, file.version
         pixels = to_input(
@@ -319,7 +324,11 @@ def decode_batches(
         )
         return pixels, file.version
 
-    images = map_ahead(decode, read_images_of(config, rows), n_threads=n_threads)
+    def decode_all(group: list[FileContent]) -> list[tuple[Pixels | Failure, str | None]]:
+        return [decode(file) for file in group]
+
+    groups = map_ahead(decode_all, read_images_of(config, rows), n_threads=n_threads)
+    images = itertools.chain.from_iterable(groups)
     cuts = (
         cut_by_events(rows["capture_event_id"], config.images_at_once)
         if is_stack

@@ -1,3 +1,4 @@
+import itertools
 import shutil
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def test_images_of_a_dataset_come_from_its_shards(dataset: Path) -> None:
     rows = source.read_source(where, LABELS).whole().rows
     shards = parquet.read_folder(str(dataset), ["image_id", "jpeg", "failure"])
     want = dict(zip(shards["image_id"].to_pylist(), shards["jpeg"].to_pylist(), strict=True))
-    got = list(source.read_images_of(where, rows))
+    got = list(itertools.chain.from_iterable(source.read_images_of(where, rows)))
     assert len(got) == rows.num_rows == 48
     for image_id, file in zip(rows["image_id"].to_pylist(), got, strict=True):
         assert file.raw == (want[image_id] or Failure.MISSING)
