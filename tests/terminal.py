@@ -1,9 +1,9 @@
 """A command on a terminal of its own."""
 
+import fcntl
 import os
 import pty
 import select
-import signal
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
@@ -17,18 +17,26 @@ def on_terminal(
     """Its exit code, what the terminal got, and whether the modes of that are as before.
 
     Args:
-        until: text after which the command is interrupted, as by Ctrl-C.
+        until: text after which Ctrl-C is pressed; the terminal tells all processes of the command.
     """
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, WIDTH))
     before = termios.tcgetattr(theirs)
-    done = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    done = subprocess.Popen(
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environment,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # the session's own terminal
+    )
     got, is_interrupted = b"", not until
     while done.poll() is None or select.select([ours], [], [], 0.2)[0]:
         if select.select([ours], [], [], 0.2)[0]:
             got += os.read(ours, 65536)
         if not is_interrupted and until in got:
-            done.send_signal(signal.SIGINT)
+            os.write(ours, b"\x03")
             is_interrupted = True
     is_same = termios.tcgetattr(theirs) == before
     os.close(theirs)

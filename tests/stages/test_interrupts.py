@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from builders import dataset_config, inventory_config, train_config, write_events
+from terminal import on_terminal
 
 from ctc_ray.config.base import StageConfig
 from ctc_ray.config.inventory import CsvInventoryConfig
@@ -169,3 +170,31 @@ def test_tune(local_ray: None, dataset: Path, tmp_path: Path) -> None:
     names = {trial["trial"] for trial in manifest.summary["trials"]}
     assert first < names
     assert len(names) == 2
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_tune_on_a_terminal(dataset: Path, tmp_path: Path) -> None:
+    """Ctrl-C reaches Ray's processes, too; the table ends, and the terminal is as before."""
+    values = train_config(dataset, tmp_path / "tuned").model_dump(
+        mode="json", exclude={"output_uri"}
+    )
+    config = TuneConfig(
+        output_uri=str(tmp_path / "tuned"),
+        train={**values, "max_epochs": 15},
+        space={"optimizer.learning_rate": {"grid": [0.001, 0.01]}},
+        stopping="none",
+        trials=1,
+    )
+    file = tmp_path / "tune.yaml"
+    file.write_text(json.dumps(config.model_dump(mode="json")))
+    command = [sys.executable, "-m", "ctc_ray", "tune", "--config", str(file)]
+    environment = {**os.environ, "RAY_ADDRESS": "local"}
+    code, got, is_same = on_terminal(command, environment=environment, until=b"running")
+    assert (code, is_same) == (130, True), got
+    assert got.rstrip().splitlines()[-1] == LINE
+    assert "Traceback" not in got
+    assert not is_complete(config.output_uri)
+    code, got, is_same = on_terminal(command, environment=environment)
+    assert (code, is_same) == (0, True), got
+    assert is_complete(config.output_uri)
