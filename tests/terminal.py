@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import termios
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ def on_terminal(
         stderr=theirs,
         env=environment,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # the session's own terminal
+        preexec_fn=_take_terminal,
     )
     got, is_interrupted = b"", not until
     while done.poll() is None or select.select([ours], [], [], 0.2)[0]:
@@ -42,3 +43,11 @@ def on_terminal(
     os.close(theirs)
     os.close(ours)
     return done.returncode, got.decode(), is_same
+
+
+def _take_terminal() -> None:
+    """As a shell does: this session has its standard input as its terminal, and Ctrl-C ends it."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(
+        signal.SIGINT, signal.SIG_DFL
+    )  # tests may run in the background, which ignores it

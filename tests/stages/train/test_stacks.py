@@ -103,7 +103,8 @@ def test_the_network_sees_each_stack_once(
 ) -> None:
     inputs = {"dataset_uri": str(dataset), "batch_size": batch_size}
     config = predict_config(stack_bundle, tmp_path / "out", **inputs)
-    rows = sources.read_source(config, load_bundle(str(stack_bundle)).label_space).rows
+    labels = load_bundle(str(stack_bundle)).label_space
+    rows = sources.read_source(config, labels).whole().rows
     batches = list(
         sources.decode_batches(
             config, rows, image_size=SIDE, keep_aspect=False, is_stack=True, n_threads=1
