@@ -94,9 +94,13 @@ def prefetch_files(
 
 
 def _files_per_group(group: Sequence[FileContent]) -> int:
-    """How many files like these make a group."""
-    n_bytes = sum(len(file.raw) for file in group if isinstance(file.raw, bytes))
-    return max(1, min(_MOST_FILES, _GROUP_BYTES * len(group) // max(1, n_bytes)))
+    """How many files make the next group: as many as there is room for, if all are this large.
+
+    At most twice as many as before, for a folder may have large files behind small ones.
+    """
+    sizes = [len(file.raw) for file in group if isinstance(file.raw, bytes)]
+    largest = max(1, max(sizes, default=_GROUP_BYTES))
+    return max(1, min(_MOST_FILES, 2 * len(group), _GROUP_BYTES // largest))
 
 
 def _fetch_all(uris: Sequence[str | Failure]) -> list[FileContent]:

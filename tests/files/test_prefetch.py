@@ -57,7 +57,7 @@ def test_files_are_read_ahead_in_order_and_failures_are_values(tmp_path: Path) -
 
 @pytest.mark.parametrize("n_threads", [1, 3, 16])
 def test_small_files_come_in_groups_and_large_ones_alone(tmp_path: Path, n_threads: int) -> None:
-    sizes = [10, 900_000, 100_000][n_threads % 3 :] * 30 + [20] * 200
+    sizes = [10, 900_000, 100_000][n_threads % 3 :] * 30 + [20] * 600
     for number, size in enumerate(sizes):
         (tmp_path / f"{number}").write_bytes(number.to_bytes(2, "big") * (size // 2))
     uris = [str(tmp_path / f"{number}") for number in range(len(sizes))]
