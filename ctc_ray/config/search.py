@@ -76,12 +76,13 @@ def parse_space(config: TuneConfig) -> dict[str, Dimension]:
     dimensions = _in_order({name: _parse(name, value) for name, value in leaves.items()})
     train_config(config, {})
     for name, dimension in dimensions.items():
-        given = {other: value for other, value in dimension.when.items() if other in dimensions}
+        given = dict(dimension.when)
         for value in dimension.extremes():
             train_config(config, {**given, name: value})
         for other in dimension.values if dimension.kind == "same_as" else ():
             for value in dimensions[other].extremes():
-                train_config(config, {other: value, name: dimension.tied({other: value})})
+                sample = {**given, **dimensions[other].when, other: value}
+                train_config(config, {**sample, name: dimension.tied(sample)})
     return dimensions
 
 

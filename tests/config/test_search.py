@@ -218,6 +218,19 @@ def test_what_follows_a_setting_that_is_not_searched_has_its_own_value() -> None
         assert ("augment.erase" in sample) == (sample["augment.mix"] == "mixup")
 
 
+def test_what_follows_a_conditional_setting_is_tried_under_its_condition() -> None:
+    """A bound of AdamW's is not one of SGD's."""
+    space = {
+        "optimizer.name": {"choice": ["adamw", "sgd"]},
+        "optimizer.momentum": {"uniform": [0.5, 0.6], "when": {"optimizer.name": "sgd"}},
+        "augment.gray": {"same_as": "optimizer.momentum", "times": 0.5},
+    }
+    dimensions = parse_space(config(space))
+    samples = [draw(dimensions, seed=0, number=number) for number in range(30)]
+    for sample in samples:
+        assert ("augment.gray" in sample) == (sample["optimizer.name"] == "sgd")
+
+
 def test_the_preset_of_augmentation_holds_the_defaults() -> None:
     values = {"output_uri": "o", "dataset_uri": "d", "heads": ["a"], "preset": "augmentation"}
     made = TuneConfig.model_validate(values)
