@@ -96,7 +96,7 @@ ctc predict --bundle-uri model --output-uri predictions \\
     0.00001."""
     precision: Precision = "float32"
     """Numbers that the network computes with. bfloat16 and, on GPUs only, float16 are faster where
-    the processor has them; scores of a few images then differ by some hundredths."""
+    the processor has them; scores then differ, for most images by less than 0.01."""
     images_per_unit: int = Field(1000, gt=0)
     """Approximate number of images per file of predictions, which is also one step of the work: a
     stopped command loses at most two per worker. A capture event is never divided."""

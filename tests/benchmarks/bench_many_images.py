@@ -68,7 +68,7 @@ class Linked:
 
         self.planned_s = time.perf_counter()
         worker = job.make_worker(1)
-        labels = worker.network.labels  # type: ignore[attr-defined]
+        labels = worker.network.labels  # type: ignore[attr-defined]  # a worker of predict has it
         planned = read_unit(job.output_uri, units[0])
         failed = [None if n % 100 else "missing" for n in range(planned.num_rows)]
         draw = np.random.default_rng(0)
@@ -109,8 +109,8 @@ def predict(folder: Path, n_images: int) -> None:
             yield sources.LabelledRows(rows(start, min(n_images, start + ROWS_PER_PART)))
 
     made_up = sources.Source(planned_schema([], []), n_images, read_parts, lambda _: [])
-    sources.read_source = lambda *_: made_up  # type: ignore[assignment]
-    sources.fingerprints = lambda *_: {}  # type: ignore[assignment]
+    sources.read_source = lambda *_: made_up  # type: ignore[assignment]  # it takes the place
+    sources.fingerprints = lambda *_: {}  # type: ignore[assignment]  # it takes the place
     executor = Linked()
     config = PredictConfig(
         bundle_uri=str(folder / "model"),

@@ -50,7 +50,7 @@ def found_in(case: str, folder: Path, every: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module", params=[4, pytest.param(1, marks=pytest.mark.slow)])
 def every(request: pytest.FixtureRequest) -> int:
-    """Of all trials, every so-manieth is done."""
+    """1: all trials are done; 4: every fourth."""
     return int(request.param)
 
 

@@ -244,7 +244,7 @@ def _write_failures(
         first, failures, n_rows, config.max_failure_fraction, root_uri=config.image_root_uri
     )
     if config.append:
-        write_failures(uri, config.output_uri, footers)
+        storage.write_bytes(uri, storage.read_bytes(aside))
     return failures.counts
 
 

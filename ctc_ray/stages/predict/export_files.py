@@ -84,12 +84,12 @@ def write_exports(
     Args:
         names: the files of images below the output, in order.
     """
+    if not formats:
+        return
     with parquet.open_parquet(storage.join(output_uri, names[0])) as file:
         schema = file.schema_arrow
     meta, labelled = meta_fields(schema), labelled_heads(schema, labels.heads)
     found = exports(formats, labels, meta, labelled)
-    if not found:
-        return
     numbers = [part_number(name) for name in names]
     _make_missing(output_uri, numbers, formats, found, labels)
     empty, _ = read_empty_events(output_uri)

@@ -124,3 +124,13 @@ def test_a_store_that_fails_is_no_finding(flaky_uri, faults):
     for look in (missing_files, content_hashes):
         with pytest.raises(ConnectionError, match=r"\.jpg"):
             look(uris, root_uri=flaky_uri, n_threads=2)
+
+
+def test_of_many_files_each_has_its_own_time(tmp_path):
+    """303 files by two threads: a thread looks at 16 one after the other, and at 15 at the end."""
+    times = [datetime(2021, 4, 11, 20, number // 60, number % 60) for number in range(303)]
+    for number, time in enumerate(times):
+        (tmp_path / f"{number:03d}.jpg").write_bytes(jpeg(f"{time:%Y:%m:%d %H:%M:%S}"))
+    found = find_images(find_files(str(tmp_path)), time_from=CAMERA_TIMES, n_threads=2)
+    assert [file.path for file in found.files] == [f"{number:03d}.jpg" for number in range(303)]
+    assert [time.replace(microsecond=0) for time in found.captured_at.to_pylist()] == times
